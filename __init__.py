@@ -13,11 +13,11 @@ from .errors import ThirteenError
 if TYPE_CHECKING:
     from .runtime.answer import Answer
     from .runtime.engine.engine import Engine
-    from .runtime.request import Sampling
+    from .runtime.options import Options
 
-__all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
+__all__ = ["Answer", "Engine", "Options", "ThirteenError"]
 
-_MODULES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
+_MODULES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Options": "runtime.options"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,6 @@ class OfflineError(FileError):
     """A file must be downloaded, and its host cannot be reached."""
 
 
-class ZeroAdapterError(FileError):
-    """An adapter changes nothing."""
-
-
 class RequestError(ThirteenError):
     """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
 

@@ -1,22 +1,21 @@
 """Command `thirteen ask`."""
 
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import RequestError
 from . import options
-from .console import confidence_text, json_text, note, show_text, value_text, votes_text
-from .help_sections import advanced_option
+from .console import checks_text, confidence_text, json_text, note, show_text, value_text, votes_text
 from .spinner import LOADING_DELAY_S, spinner, text_pieces
 from .word_wrap import WordWrap
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
-    from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.engine.engine import Engine
+    from ..runtime.options import Options
 
 app = typer.Typer()
 
@@ -41,60 +40,46 @@ def ask(
     system: options.System = None,
     max_tokens: options.MaxTokensOrDefault = None,
     think: options.Think = None,
-    think_budget: options.ThinkBudget = None,
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
-    top_k: Annotated[int, advanced_option(help="Sample from this many most likely tokens; 0 is all.")] = 40,
-    top_p: Annotated[
-        float, advanced_option(help="Sample from the most likely tokens with this total probability.")
-    ] = 0.95,
-    min_p: Annotated[float, advanced_option(help="Minimum probability relative to the best token.")] = 0.05,
     seed: options.Seed = 0,
-    stop: Annotated[list[str] | None, advanced_option(help="Stop at this text; repeatable.")] = None,
     calculator: options.Calculator = True,
-    schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
-    grammar: Annotated[Path | None, typer.Option(help="Lark grammar that the answer must match.")] = None,
-    regex: Annotated[
-        str | None, typer.Option(help="Regular expression that the whole answer must match.")
-    ] = None,
+    schema: options.Schema = None,
     effort: options.AnswerEffort = options.LOW,
     min_confidence: options.MinConfidence = 0.0,
     threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = "0",
     library: options.Library = None,
+    kv: options.Kv = None,
+    gpu_layers: options.GpuLayers = "0",
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     spinner.begin("loading…", LOADING_DELAY_S)
-    from ..runtime.prompt.template_process import TemplateWorker
-
-    worker = TemplateWorker()
     from ..runtime.effort import parse_effort
-    from ..runtime.engine.engine import Engine, RequestOptions
-    from ..runtime.plan.options import EngineOptions
+    from ..runtime.engine.engine import Engine
+    from ..runtime.options import Options
     from ..runtime.plan.plan import EnginePlan
-    from ..runtime.request import Sampling
     from ..workflows.default_model import is_default_model, is_short_sum, limits
 
-    request = RequestOptions(
+    request = Options(
         system=system,
-        sampling=Sampling(temperature, top_k, top_p, min_p, seed),
+        temperature=temperature,
+        seed=seed,
         max_tokens=max_tokens,
         think=think,
-        think_budget=think_budget,
-        stop=stop or (),
         calculator=calculator,
-        grammar=options.answer_grammar(schema, grammar, regex),
+        grammar=options.answer_grammar(schema),
         effort=(chosen := parse_effort(effort)),
         min_confidence=min_confidence,
     )
-    machine = options.machine(threads, gpu_layers, library)
+    engine_options = options.engine_options(
+        gpu_layers, threads=threads, library=library, kv=kv, context=context, slots=chosen.rule.width
+    )
     files = options.resolve_model(name, adapter, threads=threads)
-    own = EngineOptions(adapter=files.adapter, context=context, slots=chosen.rule.width)
-    plan = EnginePlan.make(files.model, **machine | own)
-    with Engine(plan, template_worker=worker) as engine:
-        _warn_of_foreign_text(engine, question)
+    spinner.begin(f"loading {files.model.name}…")
+    plan = EnginePlan.make(files.model, replace(engine_options, adapter=files.adapter))
+    with Engine(plan) as engine:
         if engine.notice:
             note(engine.notice)
         answer = _stream(engine, question, request, silent=as_json)
@@ -129,21 +114,11 @@ def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     return model, question
 
 
-def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
-    from ..runtime.foreign_text import FOREIGN_SHARE_MAX
-
-    share = engine.model.foreign_share(question)
-    if share is not None and share > FOREIGN_SHARE_MAX:
-        note(
-            f"warning: {share:.0%} of the question's letters are in a script that this file's vocabulary was "
-            "trimmed of: take a file with the full vocabulary"
-        )
-
-
-def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silent: bool) -> "Answer":
+def _stream(engine: "Engine", question: str, request: "Options", *, silent: bool) -> "Answer":
     """Print the answer as it is generated."""
     wrap = WordWrap()
-    for piece in text_pieces(engine.stream(question, **request)):
+    spinner.begin("reading the question…")
+    for piece in text_pieces(engine.stream(question, request)):
         if not silent:
             wrap.write(piece.text)
     wrap.flush()
@@ -161,12 +136,10 @@ def _show_answer(answer: "Answer") -> None:
         note(f"votes: {votes_text(answer.tally)} ({decided})")
     if confidence := confidence_text(answer, "confidence: {:.0%}"):
         note(confidence)
-    if answer.steps:
-        wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
-        source = "" if answer.grounded or not answer.verified else "; some numbers are not in the question"
-        count = "1 equation" if len(answer.steps) == 1 else f"{len(answer.steps)} equations"
-        right = f"{count} checked: arithmetic right{source}"
-        note(f"{len(wrong)} of {count} wrong: {'; '.join(wrong)}" if wrong else right)
+    if checks := checks_text(answer):
+        note(checks)
+    if answer.violation:
+        note(f"warning: the answer violates the schema: {answer.violation}")
     thought = f", {usage.thinking_tokens} of them a thought," if usage.thinking_tokens else ""
     note(
         f"{usage.completion_tokens} tokens{thought} at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "

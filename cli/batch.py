@@ -22,7 +22,6 @@ app = typer.Typer()
     )
 )
 def batch(
-    ctx: typer.Context,
     questions: Annotated[
         Path,
         typer.Argument(
@@ -43,15 +42,14 @@ def batch(
     calculator: options.Calculator = True,
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
-    think_budget: options.ThinkBudget = None,
-    schema: Annotated[Path | None, advanced_option(help="JSON schema that each answer must match.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
+    schema: options.Schema = None,
+    skip_bad: Annotated[
+        bool, advanced_option("--skip-bad", help="Warn about bad lines and continue.")
+    ] = False,
     ray: options.Ray = None,
-    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
-    library: options.Library = None,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -60,23 +58,36 @@ def batch(
     cluster answer the questions, each with its own engine of --threads threads.
     """
     from ..runtime.batch.batch_file import BatchFile
-    from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, GenerationSettings
-    from ..runtime.machine.threads import default_threads
-    from ..runtime.request import Sampling
+    from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchSettings
+    from ..runtime.effort import parse_effort
+    from ..runtime.machine import default_threads
+    from ..runtime.options import Options
 
     if questions.suffix == ".gguf":
         raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")
-    sampling = Sampling(temperature, seed=seed)
-    given = options.matching_options(ctx, GenerationSettings) | {"grammar": options.answer_grammar(schema)}
-    settings = GenerationSettings(sampling=sampling, **given)
-    machine = options.machine(None, gpu_layers, library, ray)
-    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
+    asked = Options(
+        system=system,
+        effort=parse_effort(effort),
+        min_confidence=min_confidence,
+        temperature=temperature,
+        seed=seed,
+        calculator=calculator,
+        max_tokens=max_tokens,
+        think=think,
+        grammar=options.answer_grammar(schema),
+    )
+    settings = BatchSettings(options=asked)
+    engine = options.engine_options(gpu_layers, ray, ENGINE)
+
+    def find() -> tuple[Path, Path | None]:
+        files = options.resolve_model(model, adapter, threads=threads)
+        return files.model, files.adapter
+
+    executor = options.batch_executor(ray, workers, find)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output
     batch_file = BatchFile(questions, output, skip_bad)
     batch_file.check_output()
-    files = options.resolve_model(model, adapter, threads=threads)
-    threads = threads or default_threads()
-    job = BatchJob(files.model, files.adapter, settings, threads, ENGINE | machine)
+    job = BatchJob(*find(), settings, threads or default_threads(), engine)
     try:
         with progress_bar("batch", settings.batch_size) as progress:
             report = batch_file.answer(job, executor=executor, progress=progress)

@@ -155,6 +155,22 @@ def votes_text(tally: "VoteTally") -> str:
     return ", ".join(f"{value}: {count}" for value, count in tally.votes.items()) or "none"
 
 
+def checks_text(answer: "Answer") -> str:
+    """Which sums of an answer were checked. That they are the right sums, nothing can tell."""
+    sums, equations = _counted(len(answer.steps), "sum"), _counted(answer.unread, "equation")
+    if not answer.steps:
+        return f"{equations} not checked" if answer.unread else ""
+    wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
+    mistakes = f", {len(wrong)} wrong: {', '.join(wrong)}" if wrong else ""
+    source = ", some numbers are not in the question" if answer.verified and not answer.grounded else ""
+    rest = f"{equations} and the reasoning were" if answer.unread else "the reasoning was"
+    return f"{sums} checked{mistakes}{source}; {rest} not"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def command_line() -> str:
     """The command line of this process, quoted for a shell."""
     return shlex.join(["thirteen", *sys.argv[1:]])

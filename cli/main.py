@@ -16,13 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from ..files.lazy_package import import_lazily
-from . import ask, batch, demo, doctor, models, serve, web
-from .adapters import adapter, learn
+from . import adapter, ask, batch, chat, convert, demo, doctor, learn, models, serve, train, web
 from .bench import commands as bench
-from .chat import chat
 from .console import err, printable
-from .conversion import convert
 from .help_sections import SectionedCommand, SectionedGroup
 from .spinner import spinner
 
@@ -42,11 +38,11 @@ app = typer.Typer(
 )
 _PANELS = {
     "Answer": (chat, ask, batch, serve, web),
-    "Make": (convert, learn, adapter),
+    "Make": (convert, learn, train, adapter),
     "Measure": (bench,),
     "About": (demo, doctor, models),
 }
-_GROUPS = {adapter: "adapter", bench: "bench"}
+_GROUPS = {bench: "bench"}
 
 
 def _commands(group: typer.Typer) -> Iterator[Any]:
@@ -67,7 +63,6 @@ for _command in _commands(app):
 
 def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
-    import_lazily()
     _print_any_text()
     _handle_signals()
     try:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from . import options
 from .console import note, printable, show_fields, show_result, warn
-from .conversion.layout import layout_rows
+from .convert import layout_rows
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
@@ -23,15 +23,8 @@ app = typer.Typer()
 @app.command(epilog=options.example("inspect model.gguf --context 4096"))
 def inspect(
     model: options.ModelArgument,
-    profile: Annotated[
-        str | None,
-        typer.Option(help="Profile for the memory estimate: laptop, server or phone. Default: all."),
-    ] = None,
     context: Annotated[
         int | None, typer.Option(min=1, help="Context length for the memory estimate.")
-    ] = None,
-    kv: Annotated[
-        str | None, typer.Option(help="KV cache type for the memory estimate: f16, bf16 or q8_0.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -41,7 +34,7 @@ def inspect(
     """
     from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
-    profiles = memory_profiles(profile, context, kv)
+    profiles = memory_profiles(context=context)
     path = options.resolve_model(model).model
     found = inspect_gguf(path, profiles)
     layout, facts = found.layout, {key: value for key, value in vars(found).items() if key != "layout"}
@@ -68,15 +61,14 @@ def models(
 ) -> None:
     """List known bases and adapters, and converted models.
 
-    A tick marks the bases that fit in the memory that this machine has available, at 4.5 bits a weight, and a
-    star the one of them that is recommended. Right answers
-    are those of GSM8K that the makers of a base report. Tokens per second were measured on two cores of a
-    server's processor. Converted models are in the cache of this machine; what was downloaded for one stays
-    in the hub's cache when it is removed.
+    A tick marks the bases that fit in the memory that is available here, at 4.5 bits a weight, and a star the
+    recommended one. GSM8K is a set of word problems; its makers report the share that a base has right.
+    Tokens per second were measured on two cores of a server's processor. What was downloaded for a
+    converted model stays in the hub's cache when it is removed.
     """
     from ..errors import OutputError
     from ..models.catalogue import catalogue
-    from ..runtime.machine.available_memory import available_bytes
+    from ..runtime.machine import available_bytes
     from ..workflows.converted_models import cached_models, remove_model
 
     if remove is not None:
@@ -106,7 +98,7 @@ def models(
 
 
 def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: list[str]) -> Table:
-    columns = ("", "name", "what", "parameters", "right answers", "tokens/s", "licence")
+    columns = ("", "name", "what", "parameters", "GSM8K right", "tokens/s", "license")
     table = Table(*columns, box=None, pad_edge=False)
     table.add_row("", "embedded", f"the default model: {known.embedded.base} with its adapter")
     for base in known.bases.values():

@@ -1,8 +1,9 @@
 """Options that several commands share, and the conversion of their values."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from .help_sections import advanced_option, flag
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..cluster.ray_batch import FindFiles
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.native.settings import GpuLayers as RuntimeGpuLayers
     from ..runtime.plan.options import EngineOptions
@@ -36,11 +38,10 @@ GpuLayers = Annotated[
 ]
 Library = Annotated[
     str | None,
-    advanced_option(
-        metavar="llama.cpp|ik|auto",
-        help="Library that computes. Default: auto, the faster of those that are installed and proven on the "
-        "file, or THIRTEEN_LIBRARY.",
-    ),
+    advanced_option(help="Library that computes: llama.cpp, ik or auto. Default: THIRTEEN_LIBRARY, or auto."),
+]
+Kv = Annotated[
+    str | None, advanced_option(help="Type of the KV cache: f16, bf16 or q8_0. Default: chosen for the file.")
 ]
 
 # What goes in, and out.
@@ -49,7 +50,6 @@ ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)]
 OR_ADAPTED = f"{_MODEL} Default: the embedded model with its adapter merged."
 ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER)]
-Adapter = Annotated[str | None, typer.Option(help=ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
@@ -64,22 +64,14 @@ NamedAdapters = Annotated[
     list[str] | None,
     typer.Option(
         "--adapter",
-        metavar="NAME=ADAPTER",
-        help=f"Offer an adapter as NAME; repeatable. {_RUNTIME_ADAPTER} With the default model, adapters "
+        metavar="[NAME=]ADAPTER",
+        help=f"Adapter to offer at run time; repeatable. {_RUNTIME_ADAPTER} With the default model, adapters "
         "replace the merged one.",
     ),
 ]
-Lora = Annotated[
-    str | None, typer.Option(help=f"Adapter to apply to the adapted model at run time: {_RUNTIME_ADAPTER}")
-]
-Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")]
 AdapterOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
-]
-Basis = Annotated[
-    Path | None,
-    typer.Option(help="Frozen part of a TinyLoRA (see adapter basis). Default: that of the base."),
 ]
 
 # Generation.
@@ -128,6 +120,7 @@ MinConfidence = Annotated[
         "answers of most models."
     ),
 ]
+Schema = Annotated[Path | None, advanced_option(help="JSON schema that an answer must match.")]
 Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
 Ray = Annotated[
     str | None,
@@ -136,16 +129,12 @@ Ray = Annotated[
         help="Run on a Ray cluster: HOST:PORT of its head, auto, or local to start one here.",
     ),
 ]
-RayInsecure = Annotated[
-    bool, advanced_option("--ray-insecure", help="Allow a Ray cluster without token authentication.")
-]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
 ]
 
 # Measurements.
 Rounds = Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")]
-PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens to prefill.")]
 Texts = Annotated[Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")]
 Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")]
@@ -198,12 +187,14 @@ def resolve_model(
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:
-    """Parse the values of --adapter, NAME=ADAPTER."""
+    """Parse [NAME=]ADAPTER; the default name is that of the file."""
     named: dict[str, str] = {}
     for word in words:
-        name, equals, source = word.partition("=")
-        if not (name and equals and source) or name in named:
-            raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
+        # Path.exists() raises for a code, which is longer than a name may be.
+        is_named = "=" in word and not os.path.exists(word)  # noqa: PTH110
+        name, source = word.split("=", 1) if is_named else (Path(word).name.replace("=", "-"), word)
+        if not (name and source) or name in named:
+            raise RequestError(f"adapter {word!r}: must be [NAME=]ADAPTER, with distinct names")
         named[name] = source
     return named
 
@@ -212,28 +203,27 @@ def probed_model(
     model: str | Path, adapter: str | None = None, *, threads: int | None = None
 ) -> "ModelFiles":
     """Find MODEL and a run-time adapter, and first load what is not trusted in another process."""
-    from ..runtime.llama.load_probe import probe_model_files
+    from ..runtime.trial import try_files
 
     files = resolve_model(model, adapter, threads=threads)
-    probe_model_files(files.model, files.adapters.values())
+    try_files(files.model, files.adapters.values())
     return files
 
 
-def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> Any:
-    """The `BatchExecutor` of --ray, --workers and --ray-insecure: this machine, or a cluster's workers."""
+def batch_executor(ray: str | None, workers: int | None, find: "FindFiles | None" = None) -> Any:
+    """The `BatchExecutor` of --ray and --workers: this machine, or a cluster's workers."""
     from ..cluster.ray_batch import RayWorkers
     from ..runtime.batch.reproducible_batches import BatchJob
 
-    if ray is None and (workers is not None or insecure):
-        raise typer.BadParameter("--workers and --ray-insecure require --ray")
-    return BatchJob.run if ray is None else RayWorkers(ray, workers, insecure).run
+    if ray is None and workers is not None:
+        raise typer.BadParameter("--workers requires --ray")
+    return BatchJob.run if ray is None else RayWorkers(ray, workers, find).run
 
 
-def machine(
-    threads: int | None, gpu_layers: str, library: str | None, ray: str | None = None
+def engine_options(
+    gpu_layers: str, ray: str | None = None, base: "EngineOptions | None" = None, **others: Any
 ) -> "EngineOptions":
-    """Engine options of what computes; checks for a GPU before anything is converted or loaded."""
-    from ..runtime.native.gpu import check_gpu_layers
+    """Engine options without files, some instead of those of `base`; checked before anything is loaded."""
     from ..runtime.plan.options import EngineOptions
 
     if not re.fullmatch("[0-9]{1,9}|all", gpu_layers):
@@ -241,28 +231,18 @@ def machine(
     layers: RuntimeGpuLayers = "all" if gpu_layers == "all" else int(gpu_layers)
     if layers and ray is not None:
         raise typer.BadParameter("--gpu-layers and --ray exclude each other")
-    check_gpu_layers(layers)
-    return EngineOptions(threads=threads, gpu_layers=layers, library=library)
+    return replace(base or EngineOptions(), gpu_layers=layers, **others)
 
 
-def answer_grammar(
-    schema: Path | None, grammar: Path | None = None, regex: str | None = None
-) -> "Grammar | None":
-    """The grammar of --schema, --grammar or --regex; None without any of them."""
-    given = sum(one is not None for one in (schema, grammar, regex))
-    if not given:
+def answer_grammar(schema: Path | None) -> "Grammar | None":
+    """The grammar of --schema; None without it."""
+    if schema is None:
         return None
-    if given > 1:
-        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
     from ..files.json_file import decode_utf8, read_bounded
-    from ..runtime.grammar.grammar import SCHEMA_MAX, from_lark, from_regex, from_schema
+    from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
 
-    if regex is not None:
-        return from_regex(regex)
-    path = schema or grammar
-    assert path, "one of the two is given"
-    text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
+    text = decode_utf8(read_bounded(schema, SCHEMA_MAX), str(schema))
     try:
-        return from_schema(text) if schema else from_lark(text)
+        return from_schema(text)
     except RequestError as error:
-        raise RequestError(f"{path}: {error}") from None
+        raise RequestError(f"{schema}: {error}") from None

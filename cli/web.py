@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import note, progress_bar, show_fields
+from .console import note, show_fields
 
 app = typer.Typer()
 
@@ -24,7 +24,6 @@ def web(
         bool, typer.Option("--serve", help="Serve the page locally, with the headers that threads require.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
-    name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     context: Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
     wllama: Annotated[
         Path | None, typer.Option(help="Archive of wllama's npm package. Default: downloaded once by npm.")
@@ -35,9 +34,12 @@ def web(
 
     The model's file has at most 2 GB. After the first visit, the page works offline.
     """
+    import uvicorn
+
     from ..files.temporary_folder import temporary_folder
-    from ..web.site import PageModel, check_site_folder, write_site
-    from ..web.static_server import serve_folder
+    from ..server.drain_server import bind_socket
+    from ..web.site import check_site_folder, write_site
+    from ..web.static_files import site_app
     from ..web.wllama import wllama_files
 
     if folder is None and not serve:
@@ -50,10 +52,11 @@ def web(
         check_site_folder(folder)
     path = options.resolve_model(model).model
     with nullcontext(folder) if folder else temporary_folder("web") as target:
-        with progress_bar("writing") as progress:
-            engine = wllama_files(wllama)
-            site = write_site(PageModel(path, name=name, context=context), target, engine, progress=progress)
+        site = write_site(path, target, wllama_files(wllama), context=context)
         if folder:
             show_fields(as_json, asdict(site))
         if serve:
-            serve_folder(target, port, lambda address: note(f"serving {path.name} at {address}"))
+            with bind_socket("127.0.0.1", port) as listener:
+                listener.listen()
+                note(f"serving {path.name} at http://127.0.0.1:{listener.getsockname()[1]}/")
+                uvicorn.Server(uvicorn.Config(site_app(target), log_level="warning")).run([listener])

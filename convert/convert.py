@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gguf import GGUFValueType
 
-from ..errors import OutputError
 from ..files.gguf.header import Field
 from ..files.output import check_target
 from ..files.progress import QUIET, Run
@@ -58,8 +57,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     started, output, progress = time.perf_counter(), recipe.output, run.stage(title)
-    if output is None:
-        raise OutputError("a conversion needs an output")
+    assert output is not None, "a plan has none"
     check_target(output, *recipe.files)
     model = recipe.open()
     with worker_pool(run.threads) as pool:

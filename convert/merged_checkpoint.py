@@ -5,7 +5,7 @@ quantized become F16.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -27,6 +27,7 @@ from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import FLOATS, Checkpoint, open_checkpoint, quantized_types
 from .source_ids import DEFAULT_IDS, SourceIds
+from .transformers_files import save_settings
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
@@ -55,14 +56,8 @@ class MergeReport:
     warnings: list[str]
 
 
-def merge_checkpoint(  # noqa: PLR0913 - the last is for a GGUF alone
-    base: Path,
-    adapter: Path,
-    output: Path,
-    *,
-    ids: SourceIds = DEFAULT_IDS,
-    progress: Progress = no_progress,
-    save_settings: Callable[[Path, Path], None] | None = None,
+def merge_checkpoint(
+    base: Path, adapter: Path, output: Path, *, ids: SourceIds = DEFAULT_IDS, progress: Progress = no_progress
 ) -> MergeReport:
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 
@@ -72,16 +67,12 @@ def merge_checkpoint(  # noqa: PLR0913 - the last is for a GGUF alone
         output: a folder that does not exist or is empty; it is written atomically.
         ids: names of base and adapter in the provenance.
         progress: called with the weights done and in all.
-        save_settings: saves transformers' configuration and tokenizer of a GGUF in a folder, where they are
-            checked; without it, a GGUF is refused.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter
-    if save_settings is None and base.is_file():
-        raise FileError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
     checkpoint = open_checkpoint(base, ids.base)
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
     model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
@@ -99,7 +90,7 @@ def merge_checkpoint(  # noqa: PLR0913 - the last is for a GGUF alone
     metadata = {"format": "pt"} | provenance_entries(facts)
     parent = output.parent
     with output_errors(output), locked_folder(parent, f".{output.name}") as part:
-        if save_settings and base.is_file():
+        if base.is_file():
             save_settings(base, part)
         else:
             _copy_other_files(base, part)
@@ -131,9 +122,7 @@ def _check_settings(base: Checkpoint, folder: Path) -> None:
     types = (one.tokenizer["tokenizer.ggml.token_type"].value for one in (saved, base))
     same &= all(one in (other, TokenType.UNUSED) for other, one in zip(*types, strict=True))
     if saved.architecture != base.architecture or not same or base.rope_tensors:
-        raise FileError(
-            f"{base.path}: transformers does not read its settings whole; merge the safetensors of this model"
-        )
+        raise FileError(f"{base.path}: transformers does not read its settings whole; merge its safetensors")
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:

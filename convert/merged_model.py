@@ -170,10 +170,11 @@ class MergedModel:
         return by_peft or name in self.deltas
 
     def _load(self, folder: Path, adapter_id: str) -> None:
-        reason = peft_only_reason(read_adapter_config(folder))
-        if reason:
-            self.base = merged = PeftMergedCheckpoint(self.base, folder)
-            self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
+        config = read_adapter_config(folder)
+        if reason := peft_only_reason(config):
+            self.base = PeftMergedCheckpoint(self.base, folder)
+            kind = str(config.get("peft_type"))
+            self.source = AdapterSource(adapter_id, adapter_sha256(folder), kind, None, None, "peft")
             self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")
             return
         adapter = load_adapter(folder, adapter_id).for_base(self.base)

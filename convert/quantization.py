@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from gguf import GGML_QUANT_SIZES
+
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..files.progress import Progress
@@ -59,7 +61,17 @@ class Uniform(Quantization):
         return str(parse_type(self.type, SAME_TYPES).name)
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
-        return FileLayout.planned(model.metadata(self.text), plan_uniform(model.specs, GGML_TYPES[self.text]))
+        type_ = GGML_TYPES[self.text]
+        plans, matrices = plan_uniform(model.specs, type_), {s.target for s in model.specs if s.is_matrix}
+        others = [plan for plan in plans if plan.target in matrices and plan.type != type_]
+        if others:
+            name, columns, other = others[0].target, others[0].shape[1], others[0].type.name
+            model.warnings.append(
+                f"{len(others)} of {len(matrices)} matrices get another type, such as {name} {other}: its "
+                f"rows of {columns} weights are no multiple of {GGML_QUANT_SIZES[type_][0]}, the block of "
+                f"{type_.name}"
+            )
+        return FileLayout.planned(model.metadata(self.text), plans)
 
 
 @dataclass(frozen=True)
@@ -103,9 +115,7 @@ class Like(Quantization):
         tensors, shapes = self._header.tensors, {spec.target: spec.shape for spec in model.specs}
         if other := shapes.items() ^ {(one.name, one.shape) for one in tensors.values()}:
             name = min(other)[0]
-            raise FileError(
-                f"{self.file}: a different model: only one of the two has tensor {name!r} of this shape"
-            )
+            raise FileError(f"{self.file}: another model: only one has tensor {name!r} of this shape")
         plans = [plan_stored(spec, tensors[spec.target].type) for spec in model.specs]
         return FileLayout.planned(model.metadata(self.text), plans)
 

@@ -1,21 +1,21 @@
 """GGUF writer: header first, with every offset known, then the tensor data, in one pass."""
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
-from gguf.gguf_writer import WriterState
+from gguf import GGUF_VERSION, GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ..files.atomic_write import atomic_write
-from ..files.gguf.header import Field
+from ..files.gguf.header import MAGIC, SCALARS, Field
 from ..files.output import check_target
 from ..files.trusted_files import is_trusted, trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
+
+_ARRAY = GGUFValueType.ARRAY
 
 
 def write_gguf(
@@ -58,7 +58,7 @@ def write_gguf(
             assert missing == 0, plan
             _put(file, digest, bytes(-plan.nbytes % ALIGNMENT))
     if trusted:
-        trust_file(target, digest.hexdigest())
+        trust_file(target)
     return digest.hexdigest()
 
 
@@ -78,27 +78,36 @@ def _put(file: BinaryIO, digest: Any, data: bytes) -> None:
 
 
 def _header(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
-    """The bytes of a header. GGUFWriter opens only paths; a temporary file would outlive a kill."""
-    writer, buffer = GGUFWriter(None, ""), BytesIO()  # it writes no empty architecture
+    """The bytes of a header: magic, version and counts, the metadata, and each tensor's place."""
+    fields = {key: field for key, field in fields.items() if field.type is not _ARRAY or field.value}
+    parts = [MAGIC, struct.pack("<IQQ", GGUF_VERSION, len(plans), len(fields))]
     for key, field in fields.items():
-        if field.type is not GGUFValueType.ARRAY or field.value:  # gguf writes no empty arrays
-            writer.add_key_value(key, _encoded(field), field.type, field.element)
+        parts += [_string(key), struct.pack("<I", field.type), _value(field)]
+    offset = 0
     for plan in plans:
-        writer.add_tensor_info(plan.target, plan.shape, np.dtype(np.float32), plan.nbytes, plan.type)
-    writer.fout, writer.state = [buffer], WriterState.EMPTY
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    return buffer.getvalue()
+        dimensions = plan.shape[::-1]
+        parts.append(_string(plan.target))
+        parts.append(struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions))
+        parts.append(struct.pack("<IQ", plan.type, offset))
+        offset += padded(plan.nbytes)
+    return b"".join(parts)
 
 
-def _encoded(field: Field) -> Any:
-    # Text is passed as bytes, because a few tokens of published vocabularies are not valid UTF-8.
+def _value(field: Field) -> bytes:
     if field.type is GGUFValueType.STRING:
-        return field.value.encode("utf-8", "surrogateescape")
+        return _string(field.value)
+    if field.type is not _ARRAY:
+        return struct.pack(f"<{SCALARS[field.type]}", field.value)
+    assert field.element is not None, "an array has a type of elements"
+    start = struct.pack("<IQ", field.element, len(field.value))
     if field.element is GGUFValueType.STRING:
-        return [text.encode("utf-8", "surrogateescape") for text in field.value]
-    return field.value
+        return start + b"".join(map(_string, field.value))
+    return start + struct.pack(f"<{len(field.value)}{SCALARS[field.element]}", *field.value)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")  # a few tokens of published vocabularies are not UTF-8
+    return struct.pack("<Q", len(data)) + data
 
 
 def header_size(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:

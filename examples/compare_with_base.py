@@ -4,15 +4,14 @@ from pathlib import Path
 
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.speed.latency import LatencyRequest, run_latency
-from thirteen.bench.speed.questions import QuestionShape
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.latency import run_latency
+from thirteen.bench.workload import Workload
 
-model, base = Path("my-model.gguf"), Path("my-base.gguf")
-shape = QuestionShape(prompt_tokens=128, answer_tokens=64)
-latency = run_latency(LatencyRequest(base=base, adapted=model, questions=(shape,)))
-ratio = latency.middle.answer.ratio
-print(f"seconds of an answer, model / base: {ratio.estimate:.2f} ({ratio.low:.2f} to {ratio.high:.2f})")
+models = [ModelSource(Path("my-base.gguf")), ModelSource(Path("my-model.gguf"))]
+latency = run_latency(models, Workload(prompt_tokens=128, decode_tokens=64))
+print("\n".join(latency.verdict))
 
 questions = load_question_set("questions.jsonl")  # or the name of a set: svamp, gsm8k
-accuracy = run_accuracy(AccuracyRequest(model=model, base=base, questions=questions, timed=0))
+accuracy = run_accuracy(AccuracyRequest(models=models, questions=questions, timed=0))
 print("\n".join(accuracy.verdict))

@@ -11,9 +11,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import FileError, RequestError, shorten
 from .journal import Journal
-from .json_file import parse_json, read_bounded
-
-_BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
 
 
 class _NumberedDataclass(Protocol):
@@ -28,20 +25,6 @@ R = TypeVar("R", bound=_NumberedDataclass)
 
 # Making an adapter takes longer than reading hundreds of lines of a log with it.
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-
-
-def read_report(path: Path, type_: type[T]) -> T:
-    """Read a file that holds the `--json` output of a command.
-
-    Args:
-        path: the file.
-        type_: dataclass of the report. Unknown fields in the file are ignored. Fields with a default may be
-            missing: the file may be older than they are.
-
-    Raises:
-        FileError: the file cannot be read, is not JSON, or does not hold that report.
-    """
-    return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
 
 
 def from_json(type_: type[T], value: Any, where: str) -> T:

@@ -84,7 +84,11 @@ class SafetensorsFile:
         with open_regular(self.path) as file:
             size = self.path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            if MAX_HEADER_BYTES < length <= size - 8:
+                raise self._problem(
+                    f"a header of {length:,} bytes; no more than {MAX_HEADER_BYTES:,} are read"
+                )
+            if size < 8 or length > size - 8:
                 raise self._problem(f"a header of {length} bytes in a file of {size}: truncated or damaged")
             header = self._parse(file.read(length))
         entries, end = {}, 0

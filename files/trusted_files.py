@@ -1,27 +1,20 @@
-"""Which model files are loaded without a trial: those that this project wrote, and those that passed one.
+"""Files that need no trial: those that this package wrote or checked, and those that have passed one.
 
-A record is an empty file in the cache folder. One is named by the SHA-256 of the bytes, so that a renamed
-file keeps it. Another is named by path, size and times: while these stay, the bytes are not hashed again.
+A record is an empty file in the cache folder, named after the state of the file that it stands for.
 """
 
 import json
 import os
-import stat
 from contextlib import suppress
-from dataclasses import dataclass
-from errno import EINVAL
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
 
 from ..errors import OutputError, RequestError
 from .cache_folder import cache_dir, sharing_problem
 
 _VARIABLE = "THIRTEEN_UNTRUSTED"
 _SETTINGS = {"": None, "always": True, "never": False}
-_FOLDER = "trusted"
-_recorded_here: set[str] = set()  # by this process, which a cache that cannot be written does not hinder
+_recorded_here: set[str] = set()  # for a process whose cache folder cannot be written
 
 
 def untrusted_by_default() -> bool | None:
@@ -39,94 +32,41 @@ def untrusted_by_default() -> bool | None:
     return _SETTINGS[value]
 
 
-@dataclass(frozen=True)
-class FileState:
-    """A file as it was at some moment.
-
-    Attributes:
-        path: the file.
-        stamp: hash of its path, size and times.
-    """
-
-    path: Path
-    stamp: str
-
-    @classmethod
-    def now(cls, path: Path) -> Self:
-        """The present state of a file.
-
-        Raises:
-            OSError: it cannot be examined, or is no regular file.
-        """
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(EINVAL, "not a regular file", str(path))
-        facts = (str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return cls(path, sha256(json.dumps(facts).encode()).hexdigest())
-
-    @cached_property
-    def sha256(self) -> str:
-        """The SHA-256 of its bytes."""
-        from .hashing import file_sha256  # noqa: PLC0415 - a file is hashed once
-
-        return file_sha256(self.path)
-
-    @property
-    def trusted(self) -> bool:
-        """Whether there is a record of the file. Hashes its bytes if this state is new.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        if _is_recorded(self.stamp):
-            return True
-        if not _is_recorded(self.sha256):
-            return False
-        _record(self.stamp)
-        return True
-
-    def trust(self) -> None:
-        """Record the file, if it is still in this state.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        if _is_recorded(self.stamp):
-            return
-        names = (self.sha256, self.stamp)
-        if FileState.now(self.path) == self:  # what was hashed and tried
-            _record(*names)
+def file_stamp(path: Path, *used_with: str) -> str:
+    """Hash of a file's path, size and times, and of what it is used with; OSError if there is none."""
+    state = path.stat()
+    facts = (str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, *used_with)
+    return sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def trust_file(path: Path, digest: str | None = None) -> None:
-    """Record a file that this process has just written or checked; `digest` is its SHA-256, if known."""
-    if os.environ.get(_VARIABLE) == "never":
-        return  # nothing looks for records
-    with suppress(OSError):  # it is gone again
-        file = FileState.now(path)
-        _record(digest or file.sha256, file.stamp)
+def trust_file(path: Path) -> None:
+    """Record a file that this process has just written or checked."""
+    if os.environ.get(_VARIABLE) != "never":  # then nothing looks for records
+        with suppress(OSError):  # it is gone again
+            record(file_stamp(path))
 
 
 def is_trusted(path: Path) -> bool:
-    """Whether there is a record of a file; there is none of one that cannot be read."""
+    """Whether trust_file() has recorded the file as it is now."""
     with suppress(OSError):
-        return FileState.now(path).trusted
+        return is_recorded(file_stamp(path))
     return False
 
 
-def _record(*names: str) -> None:
-    _recorded_here.update(names)
+def record(stamp: str) -> None:
+    """Record a file by its stamp."""
+    _recorded_here.add(stamp)
     with suppress(OSError, OutputError):
-        folder = cache_dir() / _FOLDER
+        folder = cache_dir() / "trusted"
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name in names:
-            (folder / name).touch()
+        (folder / stamp).touch()
 
 
-def _is_recorded(name: str) -> bool:
-    if name in _recorded_here:
+def is_recorded(stamp: str) -> bool:
+    """Whether there is a record that no other user can have made."""
+    if stamp in _recorded_here:
         return True
     with suppress(OSError, OutputError):
-        folder = cache_dir() / _FOLDER
-        return sharing_problem(folder) is None and (folder / name).is_file()
+        folder = cache_dir() / "trusted"
+        return sharing_problem(folder) is None and (folder / stamp).is_file()
     return False

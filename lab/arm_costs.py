@@ -23,7 +23,7 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from thirteen.convert.quantize.costs import REFERENCE
 from thirteen.files.atomic_write import atomic_write
-from thirteen.quality.costs.type_costs import TYPES
+from thirteen.lab.type_costs import TYPES
 from thirteen.tests.arm.cross_build import build_program, missing_tools
 
 BYTES_PER_INSTRUCTION = 1.0  # all cores together
@@ -151,6 +151,7 @@ def main() -> None:
         parser.error(f"not installed: {', '.join(missing)}")
     counts = {variant: count_variant(variant) for variant in VARIANTS}
     table = {
+        "library": "llama.cpp",
         "target": "arm",
         "cpu": "derived",
         **roofline_costs(counts, options.bytes_per_instruction),

@@ -3,18 +3,19 @@
 python lab/busy_decode.py MODEL.gguf [SECONDS]
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
 import typer
-from thirteen.bench.peers.peer import busy_process
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.machine import default_threads
 from thirteen.runtime.native.settings import Settings
 
 PROMPT = tuple(range(1, 17))
@@ -46,6 +47,19 @@ def main(model: Path, seconds: Annotated[float, typer.Argument()] = 5.0) -> None
                         f"longest step {1e3 * max(times):.0f} ms",
                         flush=True,
                     )
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep a processor busy meanwhile, by a process of its own."""
+    command = [sys.executable, "-S", "-E", "-c", "print(flush=True)\nwhile True: pass"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout, "it is a pipe"
+            process.stdout.readline()  # now it is busy
+            yield
+        finally:
+            process.kill()
 
 
 def step_times(context: Context, seconds: float) -> Iterator[float]:

@@ -13,9 +13,9 @@ from time import perf_counter
 import httpx
 import numpy as np
 from rich.text import Text
-from thirteen.bench.harness.format import report_table
+from thirteen.bench.schedule import ProgressCounter, alternating_order
+from thirteen.bench.table import report_table
 from thirteen.cli.console import out, progress_bar
-from thirteen.quality.schedule import ProgressCounter, alternating_order
 from thirteen.stats.paired_ratio import paired_ratio, ratio_level
 
 

@@ -18,18 +18,18 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from thirteen.bench.harness.format import megabytes
-from thirteen.bench.harness.isolated import print_outcome, run_in_subprocess
+from thirteen.bench.workload import random_prompt
 from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.size_text import parse_file_size
 from thirteen.errors import FileError, InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
-from thirteen.quality.workload import random_prompt
+from thirteen.lab.isolated import print_outcome, run_in_subprocess
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
-from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.machine import default_threads
+from thirteen.runtime.options import Options
 from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import PROFILES, EngineOptions, default_settings
+from thirteen.runtime.plan.options import PROFILES, EngineOptions
 from thirteen.runtime.request import Request
 
 QUESTIONS = (
@@ -70,14 +70,14 @@ def fill(engine: Engine) -> None:
         lengths += [length] * (capacity // length + 1)
     for number, length in enumerate(lengths):
         prompt = random_prompt(engine.model, number, length)
-        engine.submit(Request(prompt, 1), wait=True).answer()
+        engine.submit(Request(prompt, Options(max_tokens=1)), wait=True).answer()
 
 
 def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int]:
-    """The outcome of work() in another process; InsufficientMemoryError if the engine refused to load."""
+    """The outcome of work() in another process; an error if it did not fit."""
     settings = [f"--{name}={getattr(given, name)}" for name in ("profile", "context", "threads")]
     arguments = ["--worker", f"--cap={limit}", *settings, *options, "--", str(given.model)]
-    where = f"{given.model}: under a limit of {megabytes(limit)} MB"
+    where = f"{given.model}: under a limit of {limit / 1e6:,.1f} MB"
     return run_in_subprocess(
         __file__,
         arguments,
@@ -95,7 +95,7 @@ def smallest_limit(given: argparse.Namespace, too_small: int, enough: int) -> in
             try:
                 run(given, middle)
                 enough = middle
-            except InsufficientMemoryError:
+            except (FileError, InsufficientMemoryError):
                 too_small = middle
     return enough
 
@@ -116,14 +116,14 @@ def main() -> None:
     os.environ.update(_ENVIRONMENT)  # of the workers
     options = EngineOptions(profile=given.profile, context=given.context)
     cap, header = parse_file_size(given.cap).file_bytes(0), read_header(given.model)
-    need = estimate_memory(header, default_settings(options))
+    need = estimate_memory(header, options.settings())
     run(given, cap)
     limit = smallest_limit(given, header.file_bytes, cap)
     while True:
         try:
             peaks = run(given, limit, "--fill")
             break
-        except InsufficientMemoryError:  # address space varies by a few pages from run to run
+        except (FileError, InsufficientMemoryError):  # address space varies by a few pages from run to run
             limit += _RESOLUTION
     rows = {
         "smallest limit that works": limit,
@@ -132,7 +132,7 @@ def main() -> None:
         f"estimate ({need.total_bytes / peaks['VmHWM'] - 1:+.1%})": need.total_bytes,
         **{f"  {name.removesuffix('_bytes')}": nbytes for name, nbytes in asdict(need).items()},
     }
-    out.print(facts_table({name: f"{megabytes(nbytes)} MB" for name, nbytes in rows.items()}))
+    out.print(facts_table({name: f"{nbytes / 1e6:,.1f} MB" for name, nbytes in rows.items()}))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python lab/random_shapes.py NAME TYPES OUTPUT.gguf
 
 NAME is that of a base in the catalogue. TYPES is one type for all matrices, two for layers and embedding
-(Q4_K/Q6_K), a plan (thirteen plan --json), or a GGUF of these shapes. For one of llama.cpp's mixes, write F16
-and quantize it with lab/llama_quantize.py.
+(Q4_K/Q6_K), a plan (thirteen convert --dry-run --json), or a GGUF of these shapes. For one of llama.cpp's
+mixes, write F16 and quantize it with llama.cpp's llama-quantize.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from thirteen.files.gguf.header import MAGIC, Field, read_header
 from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
+from thirteen.lab.random_model import random_blocks, random_fields
 from thirteen.models.catalogue import catalogue
-from thirteen.quality.costs.random_model import random_blocks, random_fields
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:
@@ -32,7 +32,7 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
     Args:
         name: name of the base in the catalogue.
         types: types of the matrices: a type as for `thirteen convert --type`; `LAYERS/EMBEDDING`, two types;
-            the path of the output of `thirteen plan --json`; or the path of a GGUF with the same tensors.
+            the path of the output of `thirteen convert --dry-run --json`, or of a GGUF with the same tensors.
         output: the GGUF to write.
 
     Returns:
@@ -83,12 +83,14 @@ def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[Tensor
 
 
 def _read_plan(path: Path) -> dict[str, str]:
-    """Read the type of each tensor from the output of `thirteen plan --json`."""
+    """Read the type of each tensor from the output of `thirteen convert --dry-run --json`."""
     try:
         tensors = read_json(path)["tensors"]
         return {str(tensor["target"]): str(tensor["type"]) for tensor in tensors}
     except (FileError, KeyError, TypeError):
-        raise OutputError(f"{path}: neither a GGUF nor the output of thirteen plan --json") from None
+        raise OutputError(
+            f"{path}: neither a GGUF nor the output of thirteen convert --dry-run --json"
+        ) from None
 
 
 def _plan_as_read(spec: TensorSpec, type_name: str, path: Path) -> TensorPlan:

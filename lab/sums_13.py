@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cma
 import numpy as np
@@ -39,7 +40,6 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.native.settings import Settings
-from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE
 from thirteen.stats.proportions import count_pairs, paired_difference
 from thirteen.workflows.default_model import default_model
@@ -52,7 +52,10 @@ MAX_TOKENS = 32
 # ggml's tiled kernel needs multiples of 16: 2,000 tokens take 4.63 s with rank 2, 3.49 s with rank 16.
 RANK = 16
 # Nothing is measured, so that every run scores alike; without a prefix cache, as adapters replace each other.
-OPTIONS = EngineOptions(context=512, slots=16, kv="f16", prefix_bytes=0, flash_attention=True, queue=1 << 16)
+OPTIONS: dict[str, Any] = {
+    **{"context": 512, "slots": 16, "kv": "f16", "prefix_bytes": 0, "flash_attention": True},
+    "queue": 1 << 16,
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Candidates:
 def open_candidates(basis: Basis, threads: int) -> Iterator[Candidates]:
     """Load the embedded model."""
     model = default_model(None)
-    with TemporaryDirectory() as folder, Engine(model, **OPTIONS | EngineOptions(threads=threads)) as engine:
+    with TemporaryDirectory() as folder, Engine(model, threads=threads, **OPTIONS) as engine:
         scoring = Settings(512, 8, 512, outputs=128, threads=threads)
         yield Candidates(engine, basis, open_checkpoint(model), Path(folder) / "candidate.gguf", scoring)
 

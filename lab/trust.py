@@ -7,7 +7,7 @@ which should be detected.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,25 +17,20 @@ from unittest.mock import patch
 
 import numpy as np
 from rich.table import Table
-from thirteen.bench.harness.format import report_table
-from thirteen.bench.harness.interleave import (
-    ITERATIONS_PER_ROUND,
-    SECONDS,
-    PairedMeasurement,
-    count_iterations,
-)
-from thirteen.bench.speed.questions import QuestionShape, QuestionSpeeds, measure_questions
+from thirteen.bench.environment import BenchReport, report_head
+from thirteen.bench.interleave import ITERATIONS_PER_ROUND, Measurement, count_iterations, summarize
+from thirteen.bench.latency import time_in_turns
+from thirteen.bench.schedule import ProgressCounter
+from thirteen.bench.table import report_table
+from thirteen.bench.workload import Workload, load_engine
 from thirteen.cli.console import progress_bar, show_report
 from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress
-from thirteen.quality.environment import BenchReport, report_head
-from thirteen.quality.schedule import ProgressCounter
-from thirteen.quality.workload import Workload, load_engine
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context, Tokens
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.machine.threads import default_threads
+from thirteen.runtime.machine import default_threads
 from thirteen.runtime.native.settings import Settings
 from thirteen.stats.interval import Interval
 
@@ -46,7 +41,7 @@ class SlowedContext(Context):
     slowdown = 1.0
     _last_end: float | None = None  # of the last batch, while its sequence continues
 
-    def decode(self, spans: Sequence[Span]) -> list[int]:
+    def decode(self, spans: Sequence[Tokens]) -> list[int]:
         """Compute the batch, then busy-wait: a sleep is not exact enough for times this short."""
         start = self._last_end or perf_counter()
         rows = super().decode(spans)
@@ -135,15 +130,21 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     """Compare a model with itself and with itself slowed, one after the other in each run."""
     head, runs, rounds = report_head(), given.runs, given.rounds
     workload = Workload(given.prompt_tokens, given.decode_tokens, given.threads)
-    question = QuestionShape(workload.prompt_tokens, 1 + workload.decode_tokens)
-    advance = ProgressCounter(progress, 2 * count_iterations(2, 1, rounds) * runs)
+    advance = ProgressCounter(progress, 2 * count_iterations(2, rounds) * runs)
     makes = (Engine, Engine, partial(slowed_engine, given.slowdown))
     base, *others = (partial(load_engine, given.model, None, workload, make=make) for make in makes)
-    speeds = [
-        [measure_questions((base, other), [question], rounds, advance)[0] for other in others]
-        for _ in range(runs)
-    ]
-    itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*speeds, strict=True))
+
+    def measure(other: Callable[[], Engine]) -> dict[str, Measurement]:
+        first_s, last_s = time_in_turns((base, other), workload, rounds, advance)
+        decode = summarize(last_s - first_s, workload.decode_tokens)
+        return {
+            "decode": decode,
+            "prefill": summarize(first_s, workload.prompt_tokens),
+            "answer": summarize(last_s),
+        }
+
+    measured = [[measure(other) for other in others] for _ in range(runs)]
+    itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*measured, strict=True))
     return AATestReport(
         *head,
         model=str(given.model),
@@ -158,26 +159,20 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     )
 
 
-def _coverages(runs: Sequence[QuestionSpeeds]) -> tuple[RatioCoverage, ...]:
-    names = ("decode", "prefill", "answer")
-    return tuple(_coverage(name, [getattr(speeds, name) for speeds in runs]) for name in names)
+def _coverages(runs: Sequence[dict[str, Measurement]]) -> tuple[RatioCoverage, ...]:
+    return tuple(_coverage(name, [run[name] for run in runs]) for name in runs[0])
 
 
-def _coverage(name: str, measurements: Sequence[PairedMeasurement]) -> RatioCoverage:
-    intervals = tuple(measurement.ratio for measurement in measurements)
+def _coverage(name: str, measurements: Sequence[Measurement]) -> RatioCoverage:
+    intervals = tuple(measurement.ratio for measurement in measurements if measurement.ratio)
     return RatioCoverage(
         name=name,
         containing=sum(not ratio.excludes_one for ratio in intervals),
-        slower=sum(map(_is_slower, measurements)),
+        slower=sum(ratio.low > 1 if name == "answer" else ratio.high < 1 for ratio in intervals),
         ratio=float(np.median([ratio.estimate for ratio in intervals])),
         half_width=float(np.median([ratio.half_width for ratio in intervals])),
         intervals=intervals,
     )
-
-
-def _is_slower(measurement: PairedMeasurement) -> bool:
-    ratio = measurement.ratio
-    return ratio.low > 1 if measurement.unit == SECONDS else ratio.high < 1
 
 
 def _verdict(itself: Sequence[RatioCoverage], slowed: Sequence[RatioCoverage], runs: int) -> Iterator[str]:

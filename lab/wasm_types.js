@@ -1,6 +1,6 @@
 // What wasm_types.py calls on the page.
 
-import { loadEngine } from "./engine.js";
+import { loadEngine } from "./page/engine.js";
 
 const CONTEXT = 256; // tokens
 const engines = new Map();
@@ -8,8 +8,7 @@ const engines = new Map();
 /** Loads a model; returns the number of its threads. */
 globalThis.load = async (model) => {
   const blob = await (await fetch(`models/${model}`)).blob();
-  const description = { context: CONTEXT, kv: "q8_0", file_bytes: blob.size, needed_bytes: blob.size };
-  const engine = await loadEngine(blob, description);
+  const engine = await loadEngine(blob, { context: CONTEXT, kv: "q8_0" });
   engines.set(model, engine);
   return engine.getNumThreads();
 };

@@ -1,40 +1,30 @@
 """Cost of a weight of each ggml type in a browser, measured by wllama in a headless Chromium.
 
-python lab/wasm_types.py [--output wasm.json] [--rounds 24] [--json]
+python lab/wasm_types.py wasm.json [--rounds 24]
 
-It is measured as by `thirteen bench types`, with smaller models, since the browser computes more slowly. The
+It is measured as by `lab/type_costs.py`, with smaller models, since the browser computes more slowly. The
 page runs one question at a time, so that nothing is decoded in batches.
 """
 
-import argparse
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import typer
 from playwright.sync_api import Page, sync_playwright
-from thirteen.bench.quality_tables import type_costs_table
-from thirteen.cli.console import progress_bar, show_report
+from thirteen.bench.schedule import ProgressCounter, alternating_order
+from thirteen.cli.console import progress_bar
 from thirteen.files.progress import Progress
 from thirteen.files.temporary_folder import temporary_folder
-from thirteen.quality.costs.random_model import ProbeShape, write_probe_models
-from thirteen.quality.costs.type_costs import (
-    TYPES,
-    TypesReport,
-    measured_types,
-    noisy_types,
-    weight_costs,
-    write_costs,
-)
-from thirteen.quality.environment import report_head
-from thirteen.quality.schedule import ProgressCounter, alternating_order
-from thirteen.quality.workload import Workload
+from thirteen.lab.random_model import ProbeShape, write_probe_models
+from thirteen.lab.type_costs import TYPES, Costs, measured_types, weight_costs, write_table
 from thirteen.stats.arrays import Doubles
 from thirteen.tests.background_server import background_server
-from thirteen.web.shared_modules import shared_modules
-from thirteen.web.static_server import isolated_app
-from thirteen.web.wllama import VERSION, wllama_files
+from thirteen.web.site import APP
+from thirteen.web.static_files import site_app
+from thirteen.web.wllama import PACKAGE, wllama_files
 
 DECODE_TOKENS = 12
 PROMPT_TOKENS = 16
@@ -53,14 +43,15 @@ _TASK = {
 @contextmanager
 def measuring_page(folder: Path) -> Iterator[tuple[Page, str]]:
     """Open the page that runs models by wllama, whose files go to a folder; yields it and the browser."""
-    files = shared_modules() | {f"wllama/{name}": content for name, content in wllama_files().items()}
+    files = {f"page/{name}": (APP / name).read_bytes() for name in ("engine.js", "expand.js")}
+    files |= {f"wllama/{name}": content for name, content in wllama_files().items()}
     files |= {"index.html": _PAGE.read_bytes(), _SCRIPT.name: _SCRIPT.read_bytes()}
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (folder / _MODELS).mkdir()
-    with background_server(isolated_app(folder)) as url, sync_playwright() as playwright:
+    with background_server(site_app(folder)) as url, sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_page()
         page.goto(url)
@@ -68,24 +59,23 @@ def measuring_page(folder: Path) -> Iterator[tuple[Page, str]]:
         yield page, f"Chromium/{chromium.version}"
 
 
-def run_wasm_type_costs(rounds: int, progress: Progress) -> TypesReport:
-    """Measure the cost of a weight of each type. The page chooses the number of threads, as for a visitor."""
+def measure(rounds: int, progress: Progress) -> tuple[Costs, str]:
+    """Measure the cost of a weight of each type; also returns the browser.
+
+    The page chooses the number of threads, as for a visitor.
+    """
     types = measured_types(TYPES)
     advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
-    head = report_head()
     with temporary_folder("types") as folder, measuring_page(folder) as (page, browser):
         models = []
         for path in write_probe_models(folder / _MODELS, _SHAPE, types):
-            threads = int(page.evaluate("(model) => load(model)", path.name))
+            page.evaluate("(model) => load(model)", path.name)
             path.unlink()
             models.append(path.name)
             advance()
         run_round(page, models, 0, advance)  # warm-up: the browser compiles what runs often anew
         seconds = np.array([run_round(page, models, number, advance) for number in range(rounds)])
-    workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, threads, PROMPT_TOKENS)
-    costs = weight_costs(_SHAPE, types, seconds)
-    engine = f"wllama {VERSION}, {browser}"
-    return TypesReport(*head, workload, _SHAPE, rounds, costs, noisy_types(costs), "wasm", engine)
+    return weight_costs(_SHAPE, types, seconds), browser
 
 
 def run_round(page: Page, models: Sequence[str], number: int, advance: ProgressCounter) -> Doubles:
@@ -97,19 +87,12 @@ def run_round(page: Page, models: Sequence[str], number: int, advance: ProgressC
     return seconds
 
 
-def main() -> None:
-    """Print the costs, and write them for `plan` and `convert --costs`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+def main(output: Path, rounds: int = 24) -> None:
+    """Measure the costs, and write them as a table."""
     with progress_bar("types") as progress:
-        report = run_wasm_type_costs(given.rounds, progress)
-    if given.output:
-        write_costs(report, given.output)
-    show_report(given.json, report, type_costs_table)
+        costs, browser = measure(rounds, progress)
+    write_table(output, costs, "wasm", "llama.cpp", f"{PACKAGE}, {browser}")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

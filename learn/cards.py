@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
 from ..files.atomic_write import atomic_write
+from ..files.output import check_folder
 from ..files.received_files import PROMPT_FILE
 from ..runtime.prompt.question_prompt import PLAIN
 from .natural_gradient import KL
+from .recipe import Recipe
 from .sample_rollouts import TEMPERATURE
 
 if TYPE_CHECKING:
-    from .job import TrainingJob
     from .learn_result import LearnedNumbers, LearnResult
-    from .sft import SftResult
+    from .train import TrainResult
 
 _CARD = "README.md"
 _CODE_MAX = 120  # characters of a code that is shown
@@ -29,11 +30,6 @@ _SET_ASIDE = (
 _APART = "None begins as one that the prompt was chosen on, but for its numbers and names."
 _IN_FOLDS = """Each fifth was answered with numbers that were learned from the other four, of which none
 begins as one of it, but for its numbers and names. The adapter itself learned from all."""
-_VOTES = """There were no answers to these questions: what more than four fifths of the votes of
-`--effort high` agree on took their place, and other questions were left out."""
-_VOTES_MEASURE = (
-    "\nRight is here what the votes agree on; how many of their answers are right is not known.\n"
-)
 _NOTHING_LEARNED = """A prompt for {0.base_id}, without an adapter: {0.verdict}.
 
 ## How it was made
@@ -47,16 +43,17 @@ template, if the file has one.
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
-def check_card(folder: Path, state: str) -> None:
-    """Check, before any work, that a run will replace no README.md and no adapter but its own.
+def check_output(folder: Path, state: str) -> None:
+    """Check, before any work, that a run can write its folder, and replaces nothing but its own files.
 
     Args:
         folder: the adapter's folder.
         state: name of the file that an earlier part of the run leaves there.
 
     Raises:
-        OutputError: the folder has one of them.
+        OutputError: it cannot.
     """
+    check_folder(folder)
     card, made = folder / _CARD, [name for name in (CONFIG_FILE, PROMPT_FILE) if (folder / name).exists()]
     if card.exists() and not made:
         raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
@@ -89,43 +86,35 @@ def _front_matter(base_id: str, *tags: str) -> str:
     )
 
 
-def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -> str:
+def train_card(recipe: Recipe, result: "TrainResult", name: str, command: str, data: str) -> str:
     """The card of an adapter trained on worked solutions."""
-    recipe, held, change = job.recipe, result.held_out, result.held_out.difference
-    validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
     settings = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
-    form = "; the answer ends in `#### number`" if recipe.final_line else ""
-    form += "; results that the calculator inserts are not learned" if recipe.calculator else ""
-    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
-A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+    return f"""{_front_matter(result.base_id, recipe.kind)}# {name}
+A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {result.base_id}.
 Its weights stay frozen; adapted are all matrices of every layer.
 
 ## How it was made
-Supervised, on a CPU: the loss on the answer's tokens only, after the question as the runtime asks
-it, in the chat template with its own system prompt where there is one{form}. Adam, cosine schedule.
+Supervised, on a CPU: the loss on the answer's tokens only, after the question as the runtime asks it. Adam,
+cosine schedule.
 
 ```
 {command}
 ```
 
-- Rows: {result.rows:,} of {data}, {result.tokens:,} tokens, {result.steps} steps
-- Time: {result.train_s / 60:.1f} minutes, since the last resume, {recipe.threads} threads
-- Base weights: SHA-256 {job.base_sha256}
+- Rows: {result.rows:,} of {data}, {result.steps} steps
+- Time: {result.train_s / 60:.1f} minutes, since the last resume
 
 | hyperparameter | value |
 | --- | --- |
 {settings}
 
 ## What it changed
-On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):,} answer tokens):
+The loss on {result.held_out} questions that it was never trained on, in nats a token, with a 95 % interval by
+paired bootstrap over questions:
 
-| loss | nats a token |
-| --- | --- |
-| before | {held.loss_before:.4f} |
-| after | {held.loss_after:.4f} |
-| after - before | {held.loss_after - held.loss_before:+.4f} |
-| its 95 % interval, by paired bootstrap over questions | {change.low:+.4f} to {change.high:+.4f} |
-| after each epoch, on the first of them | {validation} |
+| before | after | difference |
+| --- | --- | --- |
+| {result.loss_before:.4f} | {result.loss_after:.4f} | {result.difference.text(4)} |
 """
 
 
@@ -144,7 +133,7 @@ The adapter beside the prompt alone: {changes[1]} points; {moved[2]} became righ
 """
     return f"""{_front_matter(result.base_id, "tinylora") if learned else ""}# {name}
 {_learned_part(learned, result, model, name) if learned else _NOTHING_LEARNED.format(result)}
-The questions to learn from are of {data}. {_VOTES if result.votes else ""}
+The questions to learn from are of {data}.
 
 ```
 {command}
@@ -156,7 +145,7 @@ The questions to learn from are of {data}. {_VOTES if result.votes else ""}
 ## What it changed
 Greedy answers within {result.max_tokens} tokens, with the calculator, to {count} questions.
 {measured} An answer that does not end in time is wrong.
-{_VOTES_MEASURE if result.votes_measure else ""}
+
 | | right | difference from the base, points (95 %) | became right, became wrong | tokens an answer |
 | --- | --- | --- | --- | --- |
 | base | {shares[0]} | | | {tokens[0]:.0f} |

@@ -1,15 +1,13 @@
 """Tokenized training rows, and the loss on their answers. The prompt format is that of the runtime."""
-# ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
-from __future__ import annotations
-
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import FileError, shorten
+import torch
+from torch.nn.functional import cross_entropy
+
 from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
@@ -17,8 +15,7 @@ from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from .rollouts import SampledRow
 from .tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import torch
+_BATCH_ROWS = 8  # whose losses are computed together
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,6 @@ class Example:
         """The number of tokens that the loss is on."""
         return len(self.ids) - self.prompt_tokens - len(self.inserted)
 
-    @property
-    def identity(self) -> list[object]:
-        """What a run's id depends on. Not the prompt: some chat templates write the date of today."""
-        return [self.question, self.ids[self.prompt_tokens :]]
-
 
 def encode_example(
     tokenizer: Tokenizer, row: TrainingRow, *, final_line: bool = True, calculator: bool = False
@@ -68,34 +60,14 @@ def encode_example(
         FileError: the chat template fails.
     """
     answer = tokenizer.answer(row.target if final_line else row.solution)
-    prompt = tokenizer.prompt(row.question)
-    return _example(tokenizer, row.question, prompt, answer, calculator=calculator)
+    return _example(tokenizer, row.question, tokenizer.prompt(row.question), answer, calculator=calculator)
 
 
-def encode_sampled(
-    tokenizer: Tokenizer, row: SampledRow, prompt: QuestionPrompt = PLAIN, *, calculator: bool = False
-) -> Example:
-    """Make the example of a solution that the model sampled.
-
-    Args:
-        tokenizer: the base's tokenizer.
-        row: the row.
-        prompt: what stood around the question.
-        calculator: see encode_example().
-
-    Raises:
-        FileError: as encode_example(), or the solution was sampled with another chat template or
-            tokenizer.
-    """
-    prompt_ids, found = tokenizer.prompt(row.question, prompt), None
-    if len(prompt_ids) != row.prompt_tokens:
-        asked = shorten(row.question)
-        found = f"the prompt of {asked} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
-    elif unknown := [token for token in row.tokens if not 0 <= token < tokenizer.vocabulary.vocabulary_size]:
-        found = f"the base has no token {unknown[0]}"
-    if found:
-        raise FileError(f"the rollouts are of another chat template or tokenizer than the base: {found}")
-    return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
+def encode_sampled(tokenizer: Tokenizer, row: SampledRow, prompt: QuestionPrompt = PLAIN) -> Example:
+    """Make the example of a solution that the model sampled, with the prompt around the question."""
+    prompt_ids = tokenizer.prompt(row.question, prompt)
+    assert len(prompt_ids) == row.prompt_tokens, "the runtime asked in other tokens"
+    return _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=True)
 
 
 def _example(
@@ -103,17 +75,7 @@ def _example(
 ) -> Example:
     mask = sampled_mask(tokenizer.vocabulary, answer) if calculator else []
     inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
-    return Example([*prompt, *answer], len(prompt), inserted, question=question)
-
-
-def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:
-    """Group `examples` into batches of `rows` examples of similar length, in an order drawn from `seed`."""
-    rng = random.Random(seed)  # noqa: S311
-    shuffled = rng.sample(examples, len(examples))
-    pools = (shuffled[i : i + 16 * rows] for i in range(0, len(shuffled), 16 * rows))
-    by_length = [sorted(pool, key=lambda example: len(example.ids)) for pool in pools]
-    cut = [pool[i : i + rows] for pool in by_length for i in range(0, len(pool), rows)]
-    return rng.sample(cut, len(cut))
+    return Example([*prompt, *answer], len(prompt), inserted, question)
 
 
 def row_losses(
@@ -131,9 +93,6 @@ def row_losses(
     Returns:
         Nats summed over the answer's tokens, (rows,).
     """
-    import torch
-    from torch.nn.functional import cross_entropy
-
     # Causal attention never sees padding on the right: no mask is needed, and the fast kernel applies.
     known = 0 if cache is None else cache.get_seq_length()
     longest = max(len(example.ids) for example in batch)
@@ -162,23 +121,12 @@ def run_decoder(model: Any, ids: torch.Tensor, cache: Any = None) -> Any:
 
 
 def held_out_losses(
-    model: Any,
-    examples: Sequence[Example],
-    batch_rows: int = 8,
-    progress: Progress = no_progress,
-    *,
-    bf16: bool = False,
+    model: Any, examples: Sequence[Example], bf16: bool = False, progress: Progress = no_progress
 ) -> list[float]:
-    """The loss of each example as in `row_losses()`, in the order of `examples`."""
-    import torch
-
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    losses = [0.0] * len(examples)
+    """The loss of each example as in row_losses()."""
+    losses: list[float] = []
     with torch.inference_mode():
-        for start in range(0, len(order), batch_rows):
-            indices = order[start : start + batch_rows]
-            batch = row_losses(model, [examples[i] for i in indices], bf16=bf16).tolist()
-            for i, loss in zip(indices, batch, strict=True):
-                losses[i] = loss
-            progress(min(start + batch_rows, len(order)), len(order))
+        for first in range(0, len(examples), _BATCH_ROWS):
+            losses += row_losses(model, examples[first : first + _BATCH_ROWS], bf16=bf16).tolist()
+            progress(len(losses), len(examples))
     return losses

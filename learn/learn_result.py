@@ -125,8 +125,6 @@ class LearnResult:
         prompt: the prompt that it was learned with.
         ranked: the prompts that were measured, the best first; empty without a search.
         searched: questions that the prompt was chosen on.
-        votes: whether the majority of votes took the place of the answers that were learned from.
-        votes_measure: whether it also took that of the answers that were measured on.
         in_folds: whether each part of the questions was answered by an adapter of the other parts.
         held_out: answers to the questions that were measured on.
         minutes: time since the last resume.
@@ -141,8 +139,6 @@ class LearnResult:
     prompt: Candidate
     ranked: Sequence[Candidate]
     searched: int
-    votes: bool
-    votes_measure: bool
     in_folds: bool
     held_out: HeldOutAnswers
     minutes: float

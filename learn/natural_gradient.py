@@ -19,7 +19,7 @@ from ..stats.arrays import Doubles
 from ..stats.bootstrap import Passages, mean_interval
 from ..stats.interval import Interval
 
-KL = 0.03  # nats a token: see docs/figures/learning.md
+KL = 0.03  # nats a token: see docs/figures.md
 DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
 _FOLDS = 5
 _TINY = 1e-30  # keeps solutions without any gradient from a division by zero

@@ -9,25 +9,29 @@ from zlib import crc32
 
 from ..errors import RequestError
 from ..files.from_json import RecordJournal
-from ..files.progress import Progress, no_progress
+from ..files.progress import Progress, Run, no_progress
 from ..models.answer_forms import same_answer
 from ..models.rows import TrainingRow
-from ..runtime.answer import Answer
-from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings, answer_missing
+from ..runtime.answer import Answer, StopReason
+from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
 from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
+from ..runtime.machine import default_threads
+from ..runtime.options import SEED_MAX, Options
+from ..runtime.plan.options import EngineOptions
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.request import SEED_MAX, Request, StopReason
+from ..runtime.request import Request
 from ..runtime.validation import check_integer
 from .rollouts import ROLLOUTS, SOLUTIONS_MAX, QuestionRollouts, Solution
 
 SLOTS = 48
+FIRST = 4  # solutions to each question; as many more if some are right and some wrong
 TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
 _BATCH_SOLUTIONS = 5 * SLOTS  # so that few slots are idle at the end of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutSettings(GenerationSettings):
+class RolloutSettings(BatchSettings):
     """Settings of rollouts, which are computed in large batches.
 
     Attributes:
@@ -40,7 +44,6 @@ class RolloutSettings(GenerationSettings):
 
     def __post_init__(self) -> None:
         check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
-        super().__post_init__()
 
     @property
     def rule(self) -> VotingRule:
@@ -48,15 +51,101 @@ class RolloutSettings(GenerationSettings):
         return VotingRule(self.solutions, self.solutions)
 
     def request(self, engine: Engine, question: str, number: int = 0) -> Request:
-        """Make the request that asks a question, with random numbers of its own; see GenerationSettings."""
-        request = engine.request(question, **self.options, prompt=self.prompts[number % len(self.prompts)])
-        seed = (self.sampling.seed + crc32(question.encode())) % (SEED_MAX + 1)
-        return replace(request, logprobs=0, report_end=True, sampling=replace(request.sampling, seed=seed))
+        """Make the request that asks a question, with random numbers of its own; see BatchSettings."""
+        options = replace(
+            self.options,
+            seed=(self.options.seed + crc32(question.encode())) % (SEED_MAX + 1),
+            prompt=self.prompts[number % len(self.prompts)],
+            logprobs=0,
+            report_end=True,
+        )
+        return engine.request(question, options)
 
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
         return max(_BATCH_SOLUTIONS // self.solutions, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Asks a model questions with known answers. All answers are in journals, from which a run resumes.
+
+    Attributes:
+        model: the GGUF.
+        folder: folder of the journals.
+        max_tokens: maximum tokens of an answer.
+        context: tokens of the context: the same without a prompt as with one.
+        think: False for a model that can think: a thought takes all the tokens of a solution.
+        run: how it runs.
+        engine: decided once, as answers with and without an adapter are compared; see decided().
+    """
+
+    model: Path
+    folder: Path
+    max_tokens: int
+    context: int
+    think: bool | None
+    run: Run
+    engine: EngineOptions = ENGINE
+
+    def decided(self) -> "Sampler":
+        """The sampler with what its engine options leave open."""
+        return replace(self, engine=self.job(1).decided().engine)
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that compute."""
+        return self.run.threads or default_threads()
+
+    def asked(self, prompt: QuestionPrompt) -> QuestionPrompt:
+        """How questions are asked with a prompt."""
+        return replace(prompt, think=self.think)
+
+    def journal(self, name: str) -> Path:
+        """A journal in the folder."""
+        return self.folder / f".{name}.jsonl"
+
+    def job(
+        self,
+        solutions: int,
+        seed: int = 0,
+        adapter: Path | None = None,
+        prompts: Sequence[QuestionPrompt] = (PLAIN,),
+    ) -> BatchJob:
+        """Several sampled solutions to a question, or a greedy answer; after the prompts in turn."""
+        temperature = TEMPERATURE if solutions > 1 else 0.0
+        settings = RolloutSettings(
+            solutions=solutions,
+            options=Options(temperature=temperature, seed=seed, max_tokens=self.max_tokens),
+            prompts=tuple(map(self.asked, prompts)),
+        )
+        engine = replace(self.engine, slots=SLOTS, context=self.context)
+        return BatchJob(self.model, adapter, settings, self.threads, engine)
+
+    def sample(
+        self, rows: Sequence[TrainingRow], name: str, title: str, prompt: QuestionPrompt, seed: int
+    ) -> list[QuestionRollouts]:
+        """Sample FIRST solutions to each question, in the journal of a name."""
+        job = self.job(FIRST, seed, prompts=(prompt,))
+        return sample_rollouts(job, rows, self.journal(name), self.run.stage(title))
+
+    def answer(
+        self, rows: Sequence[TrainingRow], name: str, prompt: QuestionPrompt, adapter: Path | None = None
+    ) -> list[QuestionRollouts]:
+        """Answer questions greedily, in the journal of a name."""
+        job = self.job(1, adapter=adapter, prompts=(prompt,))
+        return sample_rollouts(job, rows, self.journal(name), self.run.stage(name))
+
+    def answer_with_each(
+        self, rows: Sequence[TrainingRow], name: str, prompts: Sequence[QuestionPrompt]
+    ) -> list[list[QuestionRollouts]]:
+        """Answer questions greedily with each of some prompts; a list for each prompt."""
+        repeated = [row for row in rows for _ in prompts]
+        progress = self.run.stage(f"{len(prompts)} prompt{'s' * (len(prompts) > 1)}")
+        job = self.job(1, prompts=prompts)
+        found = sample_rollouts(job, repeated, self.journal(name), progress, optional=True)
+        return [found[number :: len(prompts)] for number in range(len(prompts))]
 
 
 def sample_rollouts(
@@ -84,7 +173,7 @@ def sample_rollouts(
         OutputError: the file cannot be written.
         FileError: the model or the file is invalid, or the computation failed.
     """
-    job = job.decided(output, ROLLOUTS)
+    job = job.decided()
     digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
     identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
     identity["prompts"] = [prompt.json for prompt in getattr(job.settings, "prompts", ())]

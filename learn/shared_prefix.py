@@ -4,24 +4,23 @@ A shared prefix changes the likelihood of a solution by its keys and values alon
 is the gradient with these held fixed, plus the gradient by them times their derivative by the numbers. That
 derivative is the same for all solutions: forward-mode differentiation computes it, in a pass for each number.
 """
-# ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import DynamicCache
 
 from ..convert.adapter.basis import Basis, BasisFactors
 from ..files.progress import Progress, no_progress
 from ..runtime.engine.prefix_cache import common_length
 from .examples import Example, run_decoder
+from .time_plan import PASS_COST
 
-if TYPE_CHECKING:
-    import torch
-
-PASS_COST = 2.0  # seconds of a pass for a number, in those of a solution's gradient in as many tokens
 _TOKENS_MIN = 64  # a shorter prefix is not worth the passes
 _BYTES_MAX = 1 << 31  # of the derivatives
 # Layers that know earlier tokens by keys and values alone.
@@ -43,8 +42,6 @@ class SharedPrefix:
 
     def cache(self, rows: int) -> Any:
         """A KV cache of transformers for a forward pass of so many solutions; it records gradients."""
-        from transformers import DynamicCache
-
         self._leaves = [state.repeat(rows, 1, 1, 1).requires_grad_() for state in self.states]
         cache = DynamicCache()
         for layer, first in enumerate(range(0, len(self._leaves), 2)):
@@ -53,8 +50,6 @@ class SharedPrefix:
 
     def scores(self) -> torch.Tensor:
         """The share of the prefix in the gradients of the last cache's solutions, (rows, numbers)."""
-        import torch
-
         parts = (
             leaf.grad.flatten(1).float() @ derivative.flatten(1).float().T
             for leaf, derivative in zip(self._leaves, self.derivatives, strict=True)
@@ -89,8 +84,6 @@ def shared_prefix(
             return None
         tangents.append(tangent)
         progress(number + 1, numbers)
-    import torch
-
     return SharedPrefix(states, [torch.cat(some) for some in zip(*tangents, strict=True)])
 
 
@@ -98,11 +91,6 @@ def _differentiate(
     model: Any, basis: Basis, ids: Sequence[int], number: int, *, bf16: bool
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Keys and values of tokens, and their derivatives by a number."""
-    import torch
-    from torch.autograd import forward_ad
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from transformers import DynamicCache
-
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the others have no derivative of this mode
@@ -117,9 +105,6 @@ def _differentiate(
 
 def _parts(dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A value, and its derivative."""
-    import torch
-    from torch.autograd import forward_ad
-
     value, tangent = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]  # by torch
     return value, torch.zeros_like(value) if tangent is None else tangent
 
@@ -136,9 +121,6 @@ def _moved(model: Any, basis: Basis, number: int) -> Iterator[None]:
 
 
 def _mover(factors: BasisFactors, number: int) -> Any:
-    import torch
-    from torch.autograd import forward_ad
-
     a, inner = torch.from_numpy(factors.a), torch.from_numpy(factors.b @ factors.p[number])
 
     def move(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:

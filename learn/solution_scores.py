@@ -4,34 +4,37 @@ An adapted module adds B R A x to its output, where R = sum_i v_i P_i. While v i
 the sum over tokens of (B^T g) (A x)^T, if g is the gradient by the module's output. So hooks on the frozen
 base give the gradient of every solution of a batch apart, from one backward pass (as in arXiv 1510.01799).
 """
-# ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..convert.adapter.basis import Basis, BasisFactors
-from ..errors import FileError, RequestError, ThirteenError
+from ..errors import ThirteenError
+from ..files.from_json import from_json
 from ..files.journal import Journal
 from ..files.progress import QUIET, Run
 from ..stats.arrays import Doubles
-from .base_model import adapted_modules
 from .examples import Example, row_losses
 from .sample_rollouts import TEMPERATURE
 from .shared_prefix import shared_prefix
 
-if TYPE_CHECKING:
-    import torch
-
 BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memory
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """An entry of the journal: the scores of some solutions, (solutions, numbers)."""
+
+    scores: list[list[float]]
+
+
 def solution_scores(
-    model: Any, basis: Basis, examples: Sequence[Example], journal: Journal | None = None, run: Run = QUIET
+    model: Any, basis: Basis, examples: Sequence[Example], journal: Journal, run: Run = QUIET
 ) -> Doubles:
     """Compute the scores of solutions that were sampled at TEMPERATURE.
 
@@ -46,16 +49,13 @@ def solution_scores(
         The scores, (solutions, numbers).
 
     Raises:
-        FileError: the basis is of another base, or lacks modules of it.
-        ThirteenError: a score is not finite.
+        ThirteenError: a score is not finite, or the journal is damaged.
         OutputError: the journal cannot be written.
     """
-    import torch
-
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    done = _recorded_scores(journal, basis.origin.numbers) if journal else []  # in that order
+    # In that order.
+    done = [row for entry in journal.entries for row in from_json(_Batch, entry, str(journal.path)).scores]
     bf16 = model.dtype is torch.bfloat16
-    _check_basis(model, basis)
     shared = None
     if len(done) < len(order):
         shared = shared_prefix(model, basis, examples, run.stage("shared prompt"), bf16=bf16)
@@ -69,39 +69,12 @@ def solution_scores(
             scores = _by_numbers(inner, basis) - (shared.scores() if shared else 0)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite")
-            if journal:
-                journal.record({"scores": scores.tolist()})
-            done += scores.tolist()
+            journal.record(asdict(batch_scores := _Batch(scores.tolist())))
+            done += batch_scores.scores
             progress(len(done), len(order))
     in_order = np.empty((len(order), basis.origin.numbers))
     in_order[order] = done
     return in_order
-
-
-def _recorded_scores(journal: Journal, numbers: int) -> list[list[float]]:
-    """The scores of an earlier run's batches."""
-    try:
-        rows = [row for entry in journal.entries for row in entry["scores"]]
-        valid = bool(np.isfinite(np.array(rows, np.float64).reshape(len(rows), numbers)).all())
-    except (KeyError, TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise RequestError(f"{journal.path}: not the scores of solutions")
-    return rows
-
-
-def _check_basis(model: Any, basis: Basis) -> None:
-    """Raise FileError unless the basis is of the model."""
-    modules, kinds = dict(model.named_modules()), adapted_modules(model)
-    adapted = {name for name in modules if name.rpartition(".")[2] in kinds}
-    if lacking := sorted(adapted - basis.factors.keys()):
-        raise FileError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
-    for name, factors in basis.factors.items():
-        weight = getattr(modules.get(name), "weight", None)
-        shape = (len(factors.b), factors.a.shape[1])
-        if weight is None or tuple(weight.shape) != shape:
-            found = "missing" if weight is None else f"{tuple(weight.shape)} in the model"
-            raise FileError(f"the basis is of {basis.origin.name}: its {name!r} is {shape}, {found}")
 
 
 @contextmanager
@@ -122,8 +95,6 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
 
 def _watcher(inner: dict[str, torch.Tensor], name: str, factors: BasisFactors) -> Callable[..., None]:
     """A hook that has the backward pass record the gradient by R of a module; A x is all that is kept."""
-    import torch
-
     a, b = torch.from_numpy(factors.a), torch.from_numpy(factors.b)
 
     def watch(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -140,8 +111,6 @@ def _watcher(inner: dict[str, torch.Tensor], name: str, factors: BasisFactors) -
 
 def _by_numbers(inner: dict[str, torch.Tensor], basis: Basis) -> torch.Tensor:
     """The scores of a batch by the numbers, (rows, numbers): the loss is a negative log-likelihood."""
-    import torch
-
     parts = (
         torch.einsum("bjk,ijk->bi", inner[name], torch.from_numpy(factors.p))
         for name, factors in basis.factors.items()

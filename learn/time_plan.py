@@ -7,23 +7,24 @@ from time import perf_counter
 
 from ..errors import OptionError
 from ..files.processors import multiplies_bf16
-from ..runtime.answer import Answer
-from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from ..runtime.answer import Answer, StopReason
+from ..runtime.batch.reproducible_batches import BatchJob, BatchSettings
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.majority_vote import sample_requests
-from ..runtime.request import StopReason
+from ..runtime.request import MAX_TOKENS
 from ..stats.bootstrap import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
-from .sample_rollouts import SLOTS
-from .shared_prefix import PASS_COST
+from .sample_rollouts import FIRST, SLOTS
 
-FIRST = 4  # solutions to each question; as many more if some are right and some wrong
 _PROBED_TOKENS = 24
 # Of SVAMP with Qwen2.5-Coder-0.5B: solutions take 64 % of 300 tokens, and 46 % of the questions have right
 # and wrong ones among the first four.
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
 _GRADIENT, _GRADIENT_FLOAT32 = 1.0, 1.8
+PASS_COST = (
+    2.0  # seconds of a pass for a number, in those of a gradient in as many tokens; see shared_prefix.py
+)
 _SEARCH = 0.2  # of the time, for the search of a prompt
 _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
@@ -67,12 +68,14 @@ class TimePlan:
     """The questions of a run.
 
     Attributes:
+        speed: of the model.
         questions: number of questions to learn from.
         held_out: number of questions to measure on.
         minutes: expected time.
         first: number of questions on which each prompt is measured first; 0 without a search.
     """
 
+    speed: Speed
     questions: int
     held_out: int
     minutes: float
@@ -82,11 +85,6 @@ class TimePlan:
     def pool(self) -> int:
         """Number of the questions whose right answers become worked examples."""
         return min(POOL, self.questions // 4) if self.first else 0
-
-    def limited(self, questions: int, search: float) -> "TimePlan":
-        """The plan for so many questions; see plan_time()."""
-        first = min(self.first, int((questions * search - min(POOL, questions // 4)) / LAST))
-        return replace(self, questions=questions, first=first if first >= _FIRST_MIN else 0)
 
     @property
     def searched(self) -> int:
@@ -102,22 +100,20 @@ def measure_speed(job: BatchJob, questions: Sequence[str]) -> Speed:
     """
     asked = sorted(questions, key=len)[: SLOTS // job.settings.rule.answers]
     with job.load_engine() as engine:
-        prompts_s, first = _ask(engine, replace(job.settings, max_tokens=1), asked)
+        prompts_s, first = _ask(engine, _limited(job.settings, 1), asked)
         prompt_s = prompts_s / _computed(first)
-        elapsed_s, answers = _ask(engine, replace(job.settings, max_tokens=_PROBED_TOKENS), asked)
+        elapsed_s, answers = _ask(engine, _limited(job.settings, _PROBED_TOKENS), asked)
     # Most prompts are in the prefix cache now. The first ones also waited for the weights from disk.
     answers_s = max(elapsed_s - _computed(answers) * prompt_s, elapsed_s / 2)
     tokens = sum(answer.usage.completion_tokens for answer in answers)
     ended = sum(answer.stop_reason is not StopReason.LENGTH for answer in answers)
     prompt_tokens = fmean(answer.usage.prompt_tokens for answer in answers)
     prompt_tokens *= fmean(map(len, questions)) / fmean(map(len, asked))  # of questions of mean length
-    answer_tokens = min(tokens / max(ended, 1), _LENGTH * job.settings.max_tokens)
+    answer_tokens = min(tokens / max(ended, 1), _LENGTH * (job.settings.options.max_tokens or MAX_TOKENS))
     return Speed(answers_s / tokens, prompt_s, prompt_tokens, answer_tokens)
 
 
-def _ask(
-    engine: Engine, settings: GenerationSettings, questions: Sequence[str]
-) -> tuple[float, list[Answer]]:
+def _ask(engine: Engine, settings: BatchSettings, questions: Sequence[str]) -> tuple[float, list[Answer]]:
     """Ask all at once; the seconds that it took, and the answers."""
     asking = [settings.request(engine, text) for text in questions]
     requests = [one for request in asking for one in sample_requests(request, settings.rule)]
@@ -126,16 +122,21 @@ def _ask(
     return perf_counter() - began, answers
 
 
+def _limited(settings: BatchSettings, max_tokens: int) -> BatchSettings:
+    return replace(settings, options=replace(settings.options, max_tokens=max_tokens))
+
+
 def _computed(answers: Sequence[Answer]) -> int:
     """Tokens of prompts that were not in the prefix cache."""
     return sum(answer.usage.prompt_tokens - answer.usage.cached_tokens for answer in answers)
 
 
-def fitting_questions(minutes: float, plan: TimePlan, speed: Speed, longer: float, numbers: int) -> int:
+def fitting_questions(minutes: float, plan: TimePlan, longer: float, numbers: int) -> int:
     """How many of the planned questions fit into the same limit with a longer prompt, of so many tokens.
 
     The added tokens are computed once for each of the numbers, or else again for each solution.
     """
+    speed = plan.speed
     added = max(longer - speed.prompt_tokens, 0)
     left_s = minutes * 60 * (1 - _SEARCH) - 3 * plan.held_out * speed.answer_s
     again = left_s / replace(speed, prompt_tokens=speed.prompt_tokens + added).question_s
@@ -144,32 +145,36 @@ def fitting_questions(minutes: float, plan: TimePlan, speed: Speed, longer: floa
 
 
 def plan_time(  # noqa: PLR0913 - the last two are of a prompt
-    minutes: float, *, questions: int, held_out: int, speed: Speed, search: float = 0, prompt: bool = False
+    minutes: float, speed: Speed, *, questions: int, held_out: int, search: float = 0, prompt: bool = False
 ) -> TimePlan:
     """Plan a run that takes so many minutes at most: of both kinds of questions the same share.
 
     Args:
         minutes: the limit.
+        speed: of the model.
         questions: number of questions to learn from.
         held_out: number of questions to measure on.
-        speed: of the model.
         search: share of the questions to learn from that a prompt may be chosen on; 0 for no search.
         prompt: whether one is given.
 
     Raises:
         OptionError: fewer than 10 questions of a kind fit.
     """
-    answer_s = speed.answer_s
     answers = 3 if search or prompt else 2  # to a question that is held out
-    needed = (questions * speed.question_s + answers * held_out * answer_s) / 60
+    needed = (questions * speed.question_s + answers * held_out * speed.answer_s) / 60
     share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:
         reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least:.0f}"
         raise OptionError("minutes", f"too few for this machine: {reason}", f"{minutes:g}")
-    needed *= share
-    fit = minutes * 60 * _SEARCH / answer_s  # answers
-    plan = TimePlan(round(questions * share), round(held_out * share), needed, int((fit - POOL) / ANSWERS))
-    plan = plan.limited(plan.questions, search)
-    search_s = (plan.first * ANSWERS + plan.pool) * answer_s
-    return replace(plan, minutes=needed + search_s / 60)
+    plan = TimePlan(speed, round(questions * share), round(held_out * share), needed * share)
+    if not search:
+        return plan
+    in_time = minutes * 60 * _SEARCH / speed.answer_s  # answers
+    spare = plan.questions * search - min(POOL, plan.questions // 4)
+    first = min(int((in_time - POOL) / ANSWERS), int(spare / LAST))
+    if first < _FIRST_MIN:
+        return plan
+    plan = replace(plan, first=first)
+    search_s = (first * ANSWERS + plan.pool) * speed.answer_s
+    return replace(plan, minutes=plan.minutes + search_s / 60)

@@ -11,9 +11,9 @@ from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import FileError, RequestError
 from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model
+from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, read_chat_template
 from ..runtime.prompt.prompt_encoder import Message, PromptEncoder
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.prompt.template_process import REPRODUCIBLE_DATE, read_chat_template
 from ..runtime.prompt.thinking import SWITCH
 
 
@@ -38,7 +38,8 @@ class Tokenizer:
             FileError: the chat template rejects it, or fails.
         """
         try:
-            return [*self.encoder.encode_question(question, think=prompt.think, prompt=prompt)]
+            messages = prompt.messages(question)
+            return [*self.encoder.encode_conversation(messages, (), prompt.think, prompt.begin)]
         except RequestError as error:
             raise FileError(f"{self.base}: {error}") from None
 
@@ -97,8 +98,4 @@ def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
                 vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE
             )
             half = min(context or vocabulary.context_trained, vocabulary.context_trained) // 2
-            try:
-                yield Tokenizer(base, vocabulary, PromptEncoder(vocabulary, template, examples_max=half))
-            finally:
-                if template:
-                    template.close()
+            yield Tokenizer(base, vocabulary, PromptEncoder(vocabulary, template, examples_max=half))

@@ -26,7 +26,7 @@ RepositoryKind = Literal["base", "adapter"]
 
 _PATTERNS: Mapping[RepositoryKind, list[str]] = {
     "base": [
-        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model"),
+        *("config.json", "generation_config.json", "tokenizer.json"),
         *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
         *("*.safetensors", "*.safetensors.index.json", "LICENSE*", "NOTICE*", "USE_POLICY*"),
     ],
@@ -231,8 +231,7 @@ def _required_files(folder: Path, kind: RepositoryKind) -> set[str]:
     """The files that must exist; for a base, including the shards of its index or the single weight file."""
     if kind == "adapter":
         return {"adapter_config.json", "adapter_model.safetensors"}
-    tokenizer = "tokenizer.model" if (folder / "tokenizer.model").exists() else "tokenizer.json"
-    required = {"config.json", tokenizer}
+    required = {"config.json", "tokenizer.json"}
     if not (index := folder / "model.safetensors.index.json").exists():
         return required | {"model.safetensors"}
     shards = read_json(index).get("weight_map")

@@ -9,14 +9,14 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..errors import OptionError
-from ..runtime.arithmetic.notation import NOTATION
+from ..runtime.arithmetic.lexer import WORDS
 from .rows import TrainingRow, shuffle_rows
 
 _SENTENCE_END = re.compile(
     r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<=[.?!])\s|(?<=[\u3002\uff01\uff1f])"
 )
 _WORD = re.compile(r"\d[\d.,]*|[^\W\d]+")
-_NUMBER_WORDS = NOTATION.words["cardinals"] | {"half", "twice", "double", "triple"}
+_NUMBER_WORDS = WORDS["cardinals"] | WORDS["scales"] | {"half", "twice", "double", "triple"}
 
 
 def masked_beginning(question: str) -> str:

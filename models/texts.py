@@ -4,10 +4,10 @@ import gzip
 import json
 from pathlib import Path
 
-from ..runtime.corpus.passages import Passage
+from .passages import Passage
 
 _FOLDER = Path(__file__).parent / "texts"
-# The calibration set for importance files: JSON lines that `runtime/corpus/passages.py` reads, about 18,000
+# The calibration set for importance files: JSON lines that `passages.py` reads, about 18,000
 # tokens in SmolLM2's tokenizer. Two thirds are math word problems with worked solutions; the rest is prose,
 # code and lists, some of it in languages other than English.
 CALIBRATION = _FOLDER / "calibration.jsonl"
@@ -18,10 +18,7 @@ HELD_OUT_SUMS = _FOLDER / "sums.jsonl"
 
 
 def vocabulary_passages() -> tuple[Passage, ...]:
-    """Passages to choose a vocabulary on: word problems, prose, the calibration set and lists of words.
-
-    `lab/text_generator/generate.py` writes them.
-    """
+    """Passages to choose a vocabulary on: word problems, prose, the calibration set and lists of words."""
     with gzip.open(_FOLDER / "vocabulary.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return tuple(Passage(row.get("solution", row.get("text")), row.get("question")) for row in rows)

@@ -2,11 +2,114 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
 
 from .arithmetic import Step
+from .confidence import Calibration
 from .effort import vote_confidence
-from .request import COMPLETE_REASONS, Request, SequenceEnd, StopReason, Timings, TokenLogprob, Usage
+from .request import Request
+
+if TYPE_CHECKING:
+    from .arithmetic.equations import Reading
+
+
+class StopReason(StrEnum):
+    """Why an answer ended."""
+
+    END = "end"  # the model generated an end-of-generation token
+    STOP = "stop"  # the text contains a stop string
+    LENGTH = "length"  # max_tokens or the context is used up
+    ABORTED = "aborted"
+
+
+COMPLETE_REASONS = (StopReason.END, StopReason.STOP)  # of an answer that was not cut short
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of a request.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        completion_tokens: generated tokens, including the end-of-generation token, sampled or implied by a
+            grammar that allows nothing else.
+        cached_tokens: prompt tokens restored from the prefix cache.
+        sampled_tokens: completion tokens sampled from the model; the calculator or a grammar inserted the
+            others.
+        thinking_tokens: completion tokens of thoughts, with their markers.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    sampled_tokens: int = 0
+    thinking_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Latencies of a request, in seconds.
+
+    Attributes:
+        prefill_s: time from the first batch with tokens of the prompt to the first generated token.
+        first_token_s: time from submission to the first generated token (TTFT), including the wait for a
+            slot.
+        decode_s: time from the first generated token to the last.
+    """
+
+    prefill_s: float
+    first_token_s: float
+    decode_s: float
+
+    def prefill_tokens_per_s(self, usage: Usage) -> float:
+        """Prefill throughput without cached tokens; 0 if nothing was computed."""
+        return _rate(usage.prompt_tokens - usage.cached_tokens, self.prefill_s)
+
+    def decode_tokens_per_s(self, usage: Usage) -> float:
+        """Decode throughput; the first token is part of prefill. 0 if there is no other."""
+        return _rate(usage.completion_tokens - 1, self.decode_s)
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log-probability of a token under the model, before sampling.
+
+    Attributes:
+        token: the chosen token.
+        logprob: natural logarithm of its probability; 0 for a token that the calculator or a grammar
+            inserted.
+        top: the likeliest tokens with their log-probabilities, in descending order.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceEnd:
+    """Result of a finished sequence.
+
+    Attributes:
+        stop_reason: why it ended.
+        usage: token counts.
+        timings: latencies.
+        log_likelihood: sum of the sampled tokens' log-probabilities, where they were computed.
+        token_s: seconds from submission to each token of the output.
+        thinking: the thought before the answer.
+    """
+
+    stop_reason: StopReason
+    usage: Usage
+    timings: Timings
+    log_likelihood: float = 0.0
+    token_s: tuple[float, ...] = ()
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +155,16 @@ class Answer:
         steps: equations of the text that the grammar reads, each with whether its arithmetic is right.
         verified: whether all equations were read and hold, and the final answer is the result of one.
         tally: tally of the majority vote that selected this answer; None without a vote.
-        foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
-            tokens for, from 0 to 1; None for a file with all tokens of its base.
-        confidence: calibrated probability that the value is right; None without a value, and of a single
+        confidence: calibrated probability that the value is right; None without a value, and for a single
             answer that was sampled, or of a model without a calibration, see confidence.py.
-        sure: whether it is at least the request's `min_confidence`, and the text was not cut off; otherwise
-            there is no value.
+        sure: whether the confidence is at least the request's `min_confidence`, the text was not cut off, and
+            no vote was a tie; otherwise there is no value.
         grounded: whether it is verified, and every number of its equations is in the question, in what was
             said before, or the result of an earlier equation.
         thinking: the thought before the answer; empty if the model does not think.
+        unread: number of sentences with an equals sign that the grammar does not read.
+        violation: which keyword of the request's JSON schema the text violates, and where, as llguidance does
+            not enforce all of them; None if it is valid or was cut off, and without a schema.
     """
 
     value: str | None
@@ -71,11 +175,12 @@ class Answer:
     steps: tuple[Step, ...]
     verified: bool
     tally: VoteTally | None = None
-    foreign_share: float | None = None
     grounded: bool = False
     confidence: float | None = None
     sure: bool = True
     thinking: str = ""
+    unread: int = 0
+    violation: str | None = None
 
     @property
     def token_rates(self) -> dict[str, float]:
@@ -93,8 +198,8 @@ class Piece:
     Attributes:
         text: characters that became final since the last piece.
         tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
-        logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
-            if the request asks for them.
+        logprobs: log-probabilities of these tokens, if the request asks for them, and with
+            Options.report_end that of the token that ended them.
         answer: the whole answer, None while there may be more.
         tally: the votes so far, if there are new ones; of a question that is answered several times.
         end: how the answer ended, None while there may be more.
@@ -131,50 +236,59 @@ class Piece:
         )
 
 
-def read_value(text: str, question: str = "") -> tuple[str | None, tuple[Step, ...], bool]:
-    """Read the final value of an answer, and its equations; True if all were read and hold, and give it."""
-    # Its words and patterns take 30 ms, which is too long for an import.
+def read_value(text: str, question: str = "") -> "tuple[str | None, Reading]":
+    """Read the final value of a text, and its equations."""
+    # The grammar's words and patterns take 30 ms, which is too long for an import.
     from .arithmetic.equations import read_equations  # noqa: PLC0415
     from .arithmetic.final_answer import final_answer, format_number  # noqa: PLC0415
 
-    number, reading = final_answer(text, question), read_equations(text, question)
-    value = None if number is None else format_number(number)
-    return value, reading.steps, reading.verifies(value)
+    number = final_answer(text, question)
+    return None if number is None else format_number(number), read_equations(text, question)
 
 
-def grade(request: Request, text: str, end: SequenceEnd) -> Answer:
+def grade(request: Request, calibration: Calibration | None, text: str, end: SequenceEnd) -> Answer:
     """Read the value of an answer's text, check its equations, and tell the confidence in it."""
     from .arithmetic.grounding import is_grounded  # noqa: PLC0415 - see read_value()
 
     complete = end.stop_reason in COMPLETE_REASONS
-    value, steps, verified = read_value(text if complete else f"{text}\u2026", request.question)
+    value, reading = read_value(text if complete else f"{text}\u2026", request.question)
+    verified = reading.verifies(value)
+    confidence = None
+    if calibration and complete and value is not None:
+        sampled = end.usage.sampled_tokens
+        confidence = calibration.confidence(end.log_likelihood, sampled, verified=verified)
     answer = Answer(
         value=value,
         text=text,
         stop_reason=end.stop_reason,
         usage=end.usage,
         timings=end.timings,
-        steps=steps,
+        steps=reading.steps,
         verified=verified,
-        foreign_share=request.foreign_share,
-        confidence=_confidence(request, end, verified) if value is not None and complete else None,
-        grounded=verified and is_grounded(steps, request.question),
+        unread=len(reading.unread),
+        confidence=confidence,
+        grounded=verified and is_grounded(reading.steps, request.question),
         thinking=end.thinking,
+        violation=_violation(request, text) if complete else None,
     )
-    return with_confidence(answer, request.min_confidence)
+    return with_confidence(answer, request.options.min_confidence)
+
+
+def _violation(request: Request, text: str) -> str | None:
+    if not request.options.grammar:
+        return None
+    from .grammar.violation import violation  # noqa: PLC0415 - only answers with a grammar need llguidance
+
+    return violation(request.options.grammar, text)
 
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:
-    """The answer with its confidence; below the minimum, or cut off, it is not sure, and has no value."""
-    confidence, complete = answer.confidence, answer.stop_reason in COMPLETE_REASONS
+    """The answer with its confidence; below the minimum, cut off, or after a tie, it has no value."""
+    sure, confidence = answer.stop_reason in COMPLETE_REASONS, answer.confidence
     if answer.tally:
-        voted = complete and answer.value is not None
-        confidence = vote_confidence(*answer.tally.counts, answer.grounded) if voted else None
-    sure = complete and (confidence or 0) >= minimum
+        first, second = answer.tally.counts
+        voted = sure and answer.value is not None
+        confidence = vote_confidence(first, second, answer.grounded) if voted else None
+        sure = sure and not (first and first == second)
+    sure = sure and (confidence or 0) >= minimum
     return replace(answer, confidence=confidence, sure=sure, value=answer.value if sure else None)
-
-
-def _confidence(request: Request, end: SequenceEnd, verified: bool) -> float | None:
-    if not request.calibration:
-        return None
-    return request.calibration.confidence(end.log_likelihood, end.usage.sampled_tokens, verified=verified)

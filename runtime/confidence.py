@@ -1,6 +1,6 @@
 """Confidence in a single answer, calibrated for each shipped model by the probabilities of its tokens.
 
-A logistic regression of right values; docs/figures/quality.md#confidence has the figures. Other models have
+A logistic regression of right values; docs/figures.md has the figures. Other models have
 none: what a probability is worth differs from one to the next.
 """
 

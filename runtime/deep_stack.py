@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ..errors import RequestError
 
 T = TypeVar("T")
-# llguidance recurses along chains of rules and references, std::regex for each character of a match, and the
-# process ends where a stack does. What the longest inputs need is less than a quarter of this.
+# llguidance recurses along chains of references, and the process ends where a stack does. What the longest
+# schema needs is less than a quarter of this.
 STACK_BYTES = 1 << 26
 _LOCK = threading.Lock()  # the size for new threads is the process's
 
@@ -18,26 +18,20 @@ def with_deep_stack(function: Callable[[], T]) -> T:
     """Run a function in a thread with a large stack, and return its result.
 
     Raises:
-        RequestError: there is no memory for the stack, or native code panicked.
+        RequestError: native code panicked.
     """
-    result: Future[T] = Future()
 
-    def run() -> None:
+    def guarded() -> T:
         try:
-            result.set_result(function())
+            return function()
         except BaseException as error:  # a panic is no Exception
-            result.set_exception(
-                error if isinstance(error, Exception) else RequestError(f"native code: {error}")
-            )
+            raise error if isinstance(error, Exception) else RequestError(f"native code: {error}") from None
 
-    with _LOCK:
-        usual = threading.stack_size(STACK_BYTES)
-        try:
-            thread = threading.Thread(target=run, name="thirteen-deep-stack")
-            thread.start()
-        except RuntimeError:
-            raise RequestError(f"no memory for a stack of {STACK_BYTES:,} bytes to read the text") from None
-        finally:
-            threading.stack_size(usual)
-    thread.join()
-    return result.result()
+    with ThreadPoolExecutor(1, "thirteen-deep-stack") as executor:
+        with _LOCK:
+            usual = threading.stack_size(STACK_BYTES)
+            try:
+                future = executor.submit(guarded)
+            finally:
+                threading.stack_size(usual)
+        return future.result()

@@ -9,11 +9,10 @@ probability P(X <= v1), where X is binomial with v1 + v2 + 1 trials of 1/2.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import comb, exp, log
-from typing import Literal
 
 from ..errors import RequestError, shorten
 
-# Logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see docs/figures/quality.md.
+# Logistic regression of votes, by answers of Qwen2.5-Coder-0.5B; see docs/figures.md.
 CONFIDENCE = {"intercept": -4.8, "certainty": 5.7, "grounded": 0.68}
 
 
@@ -79,13 +78,10 @@ def parse_effort(name: object) -> "Effort":
     Raises:
         RequestError: there is none.
     """
-    for effort in Effort:
-        if name == effort:
-            return effort
-    raise RequestError(f"effort must be {', '.join(Effort)}, not {shorten(name)}")
-
-
-EffortName = Literal["low", "medium", "high"]
+    try:
+        return Effort(name)  # type: ignore[arg-type]
+    except ValueError:
+        raise RequestError(f"effort must be {', '.join(Effort)}, not {shorten(name)}") from None
 
 
 class Effort(StrEnum):
@@ -112,19 +108,9 @@ class Effort(StrEnum):
         return _RULES[self]
 
 
-# Medium took 1.43 times as long as low where a token of four slots at once took 0.53 of one alone; see
-# docs/figures/quality.md.
-_MEDIUM_COST = 2.7
-
-
-def default_effort(parallel_cost: float | None) -> Effort:
-    """Medium where it is expected to take less than twice as long as low, else low.
-
-    Args:
-        parallel_cost: seconds of a token that all slots decode at once / of one alone; None if not known.
-    """
-    cheap = parallel_cost is not None and _MEDIUM_COST * parallel_cost < 2
-    return Effort.MEDIUM if cheap else Effort.LOW
+def default_effort(slots: int) -> Effort:
+    """Medium where the four answers that it samples at once run at once, else low."""
+    return Effort.MEDIUM if slots >= Effort.MEDIUM.rule.width else Effort.LOW
 
 
 _RULES = {

@@ -26,12 +26,6 @@ def check_integer(name: str, value: object, minimum: int, maximum: int | None = 
         raise RequestError(f"{name} must be an integer {expected}, not {value!r}")
 
 
-def check_confidence(value: object) -> None:
-    """Raise RequestError unless `value` is a probability below 1."""
-    if not (is_finite(value) and 0 <= value < 1):
-        raise RequestError(f"min_confidence must be from 0 and below 1, not {shorten(value)}")
-
-
 def check_type(name: str, value: object, kind: type) -> None:
     """Raise RequestError unless `value` is of a type."""
     if not isinstance(value, kind):

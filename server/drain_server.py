@@ -1,6 +1,6 @@
-"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected.
+"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are refused.
 
-On SIGHUP it reloads models and keys, and drains if that tells the end of its terminal.
+On SIGHUP it reloads model and keys, and drains if that tells the end of its terminal.
 """
 
 import asyncio
@@ -8,40 +8,28 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from ..errors import RequestError, ThirteenError
-from .access.api_keys import ApiKeys
-from .access.request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
-from .access.timeout_protocol import RefusalPace, TimeoutProtocol
-from .served_models import ServedModels
+from .access.listen_config import ListenConfig
+from .access.request_limits import RequestLimits
+from .app import create_app
+from .engine_service import EngineService
 
-if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port
-    _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE
-else:
-    _BIND_OPTION = socket.SO_REUSEADDR
-
-
-_TICKS_PER_S = 10  # of uvicorn
+_CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
+_CLOSING_S = 5  # time to send finished responses
 
 _log = logging.getLogger(__name__)
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Bind a TCP socket; it accepts no connections until it listens.
-
-    Raises:
-        RequestError: the address is not local or already in use.
-    """
+    """Bind a TCP socket, which must still listen; RequestError if the address is not local or in use."""
     with ExitStack() as on_error:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
@@ -49,7 +37,8 @@ def bind_socket(host: str, port: int) -> socket.socket:
             )[0]
             # asyncio sets TCP_NODELAY only on sockets created with an explicit protocol.
             bound = on_error.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, _BIND_OPTION, 1)
+            if os.name == "posix":  # on Windows it would let another process bind the same port
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except (OSError, UnicodeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -61,10 +50,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
 class DrainServer(uvicorn.Server):
     """uvicorn server with graceful drain.
 
-    After the first signal it still listens, but rejects new requests with 503. It exits when all running
+    After the first signal it still listens, but refuses new requests with 503. It exits when all running
     requests have finished or after `limits.drain_s`. A second signal aborts them at once.
 
-    It also drains when the engine has failed, since it could only reject requests from then on.
+    It also drains when the engine has failed, since it could only refuse requests from then on.
 
     Attributes:
         exit_signal: the first signal received, or None.
@@ -73,20 +62,16 @@ class DrainServer(uvicorn.Server):
 
     def __init__(
         self,
-        app: ASGIApp,
-        service: ServedModels,
+        service: EngineService,
+        listen: ListenConfig,
         limits: RequestLimits,
-        on_listening: Callable[[], None],
-        keys: ApiKeys | None,
+        on_listening: Callable[[], None] = lambda: None,
     ) -> None:
-        """Configure the server; `keys` are the application's, which are reloaded with the models.
-
-        `on_listening` is called when it accepts connections and handles signals.
-        """
+        """Configure the server; `on_listening` is called when it accepts connections."""
         super().__init__(
             uvicorn.Config(
-                app,
-                http=partial(TimeoutProtocol, pace=RefusalPace()),  # type: ignore[arg-type]
+                create_app(service, listen, limits),
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -94,31 +79,33 @@ class DrainServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS_MAX + 1,  # with so many, a request gets 503
-                h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+                limit_concurrency=_CONNECTIONS_MAX,
                 timeout_keep_alive=limits.idle_s,
-                timeout_graceful_shutdown=CLOSING_S,
+                timeout_graceful_shutdown=_CLOSING_S,
             )
         )
         self._service, self._drain_s = service, limits.drain_s
         self._on_listening = on_listening
         self._deadline = 0.0
-        self._keys, self._terminal = keys, _has_terminal()
+        self._keys, self._terminal = listen.keys, _has_terminal()
         self._hung_up, self._reloading = False, asyncio.Lock()
         self.exit_signal: int | None = None
         self.engine_failed = False
 
     def drain(self) -> None:
-        """Reject new requests and exit when the running ones have finished or their time is up."""
+        """Refuse new requests and exit when the running ones have finished or their time is up."""
         self._deadline = monotonic() + self._drain_s
         self._service.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
         await super().startup(sockets)
-        hangup = getattr(signal, "SIGHUP", None)  # not on Windows, and ignored under nohup
-        if hangup and signal.getsignal(hangup) is not signal.SIG_IGN and current_thread() is main_thread():
-            signal.signal(hangup, self._handle_hangup)
+        hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+        if hangup and current_thread() is main_thread():
+            if signal.getsignal(hangup) is signal.SIG_IGN:
+                _log.info("SIGHUP is ignored, as under nohup: it reloads nothing")
+            else:
+                signal.signal(hangup, self._handle_hangup)
         self._on_listening()
 
     def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
@@ -128,7 +115,7 @@ class DrainServer(uvicorn.Server):
             self._hung_up = True
 
     async def _reload(self) -> None:
-        """Load keys and models anew; what cannot be loaded stays as it was."""
+        """Load keys and model anew; what cannot be loaded stays as it was."""
         async with self._reloading:
             began = monotonic()
             try:
@@ -153,8 +140,6 @@ class DrainServer(uvicorn.Server):
         elif self._hung_up:
             self._hung_up = False
             self._reload_task = asyncio.ensure_future(self._reload())
-        elif not counter % _TICKS_PER_S:
-            await self._service.tend()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,179 +1,182 @@
-"""Service between the HTTP routes and an engine: submission, tracking and abort of requests."""
+"""Service between the HTTP routes and the engine: models by name, submission, and reload."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple, TypeVar
+from math import ceil
+from typing import TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from ..errors import BusyError
-from ..runtime.answer import Answer, Piece
+from ..files.gguf.metadata import MERGED_ADAPTER
+from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
+from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
-from ..runtime.request import Request, StopReason
-from .access.fair_turns import FairTurns
+from ..runtime.request import BASE, Request
+from .call import Call
 from .http_errors import HttpError
 from .metrics import Metrics
+
+DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
+RETRY_AFTER_MAX_S = 60  # OpenAI's clients take longer times for none
+_MEAN_ANSWERS = 8  # answers over which the mean time of one is taken
 
 Result = TypeVar("Result")
 
 
-class Client(NamedTuple):
-    """Who sends a request.
-
-    Attributes:
-        name: the client as far as it is known: by its key, or else by its address.
-        namespace: its namespace of the prefix cache; one for all where no keys are set.
-    """
-
-    name: str
-    namespace: str
-
-
 class EngineService:
-    """Prepares requests, submits them to an engine, and tracks them until they finish.
+    """The engine of a server, and the HTTP requests that it answers.
 
     Attributes:
-        engine: the engine that runs the requests.
-        pinned: number of HTTP requests that use it now.
+        engine: the engine that answers new requests.
+        models: engine adapter of each served model name; the first model is the default.
+        metrics: Prometheus metrics.
+        draining: whether the server is shutting down and refuses new requests.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, *, kept_places: int = 0) -> None:
-        """Start without requests; engines may share the metrics.
+    def __init__(
+        self,
+        engine: Engine,
+        models: Mapping[str, str],
+        load_changed: Callable[[], Engine | None] = lambda: None,
+    ) -> None:
+        """Start without requests; `load_changed` loads the engine anew if its files have changed."""
+        self.engine, self.models, self.draining = engine, models, False
+        self.metrics = Metrics(lambda: self.engine)
+        self._scoring, self._preparing = CapacityLimiter(1), CapacityLimiter(1)
+        self._load_changed = load_changed
+        self._calls = set[Call]()
+        self._answer_s = 0.0
 
-        `kept_places` of the engine's queue are for clients that have no other request.
+    @contextmanager
+    def answering(self, call: Call) -> Iterator[None]:
+        """Keep the engine of an HTTP request open until the end of the block."""
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
+            self._close_unused(call.engine)
+
+    async def reload(self) -> None:
+        """Load what has changed on disk; requests end on what they began with.
+
+        If a file cannot be loaded (ThirteenError), everything is as it was.
         """
-        self.engine, self.pinned = engine, 0
-        self._metrics, self._kept_places = metrics, kept_places
-        self._unfinished: dict[Handle, str] = {}  # with the client's name
-        self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
-        self._turns, self._scoring_turns = FairTurns(), FairTurns()
+        if engine := await to_thread.run_sync(self._load_changed):
+            old, self.engine = self.engine, engine
+            self._close_unused(old)
+
+    def _close_unused(self, engine: Engine) -> None:
+        """Close an engine that has been replaced, once no request needs it."""
+        if engine is not self.engine and all(call.engine is not engine for call in self._calls):
+            asyncio.get_running_loop().run_in_executor(None, engine.close)
+
+    def close(self) -> None:
+        """Close all engines; the server has ended."""
+        for engine in {self.engine, *(call.engine for call in self._calls)}:
+            engine.close()
 
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
-        return not (self._unfinished or self._preparing.total())
+        return not self._calls
 
     @property
-    def unused(self) -> bool:
-        """Whether nobody would notice if the engine were closed."""
-        return self.idle and not self.pinned
+    def failed(self) -> bool:
+        """Whether the engine can answer nothing any more."""
+        return self.engine.closed
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests are accepted."""
+        return not self.draining and not self.failed
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
-        for handle in list(self._unfinished):
-            handle.abort()
+        for call in self._calls:
+            for handle in call.handles:
+                handle.abort()
 
-    async def submit(
-        self, client: Client, size: int, count: int, prepare: Callable[[], Sequence[Request]]
-    ) -> list[Handle]:
-        """Prepare requests and submit them to the engine: all of them, or none if it raises.
+    def default_effort(self, name: str, answers: int) -> Effort:
+        """Effort that the page chooses, of at most so many answers.
+
+        Low with an adapter: one can make answers so short that votes, which follow worked examples, take many
+        times as long.
+        """
+        if self.models[name] != BASE or MERGED_ADAPTER in self.engine.model.header.fields:
+            return Effort.LOW
+        effort = self.engine.default_effort
+        return effort if effort.rule.answers <= answers else Effort.LOW
+
+    def resolve_model(self, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of a model; None and "default" are the first; HttpError 404 for others."""
+        if name is None or (name == DEFAULT_MODEL and name not in self.models):
+            name = next(iter(self.models))
+        if name not in self.models:
+            known = ", ".join(self.models)
+            message = f"the model {name[:100]!r} does not exist; this server has {known}"
+            raise HttpError(404, message, code="model_not_found", param="model")
+        return name, self.models[name]
+
+    async def submit(self, call: Call, prepare: Callable[[], Sequence[Request]]) -> Sequence[Handle]:
+        """Prepare the requests of a call in a worker thread, and submit all or none; see Engine.submit_all().
 
         A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
-
-        Args:
-            client: who asks.
-            size: bytes of the request body; a client's smaller requests are prepared first.
-            count: number of requests that will be prepared; places for them are reserved meanwhile.
-            prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
-
-        Raises:
-            HttpError: 503 the engine has failed, 400 it has fewer places than requests.
-            RequestError: a request is invalid for this engine.
-            BusyError: the queue is full.
         """
 
-        async def run() -> list[Handle]:
-            with self._reserved(client, count):
-                async with self._turns.turn(client.name, size):
-                    handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
-                for handle in handles:
-                    self._unfinished[handle] = client.name
-                    handle.call_at_end(self._on_done)
-            return handles
+        def run() -> list[Handle]:
+            call.engine.check_places()  # before anything is prepared in vain
+            return call.engine.submit_all(prepare())
 
-        submitted = asyncio.ensure_future(run())
+        submitting = asyncio.ensure_future(to_thread.run_sync(run, limiter=self._preparing))
         try:
-            return await asyncio.shield(submitted)
-        except asyncio.CancelledError:  # the client has disconnected
-            submitted.add_done_callback(_abort)
+            call.handles = await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_abort)
             raise
+        return call.handles
 
     @asynccontextmanager
-    async def scoring_turn(self, client: Client, size: int, count: int) -> AsyncIterator[None]:
-        """Wait for a turn at scoring prompts, and keep it for the duration of the block.
-
-        Args:
-            client: who asks.
-            size: bytes of the request body; a client's smaller requests are first.
-            count: number of prompts; they take places in the queue meanwhile.
-
-        Raises:
-            HttpError: 503 the engine has failed, 400 it has fewer places than prompts.
-            BusyError: the queue is full.
-        """
-        with self._reserved(client, count):
-            async with self._scoring_turns.turn(client.name, size):
-                yield
-
-    @contextmanager
-    def _reserved(self, client: Client, count: int) -> Iterator[None]:
-        if self.engine.closed:
-            raise HttpError(503, "the engine has failed")
-        self._check_places(client, count)
-        self._preparing[client.name] += count
-        try:
+    async def scoring_turn(self) -> AsyncIterator[None]:
+        """Wait for a turn at scoring or embedding texts; BusyError if as many wait as the queue holds."""
+        if self._scoring.statistics().tasks_waiting >= max(self.engine.plan.queue, 1):
+            raise BusyError("the queue is full")
+        async with self._scoring:
             yield
-        finally:
-            self._preparing[client.name] -= count
-            self._preparing += Counter()  # without the clients that have none
 
-    def _check_places(self, client: Client, count: int) -> None:
-        """Raise BusyError unless there are places; the last ones are for clients without a request."""
-        plan = self.engine.plan
-        places = plan.settings.slots + plan.queue
-        if count > places:
-            raise HttpError(400, f"{count} prompts or answers in one request, at most {places} here")
-        unfinished = dict(self._unfinished)
-        if client.name in (*unfinished.values(), *self._preparing):
-            places -= self._kept_places
-        taken = sum(handle.width for handle in unfinished) + self._preparing.total()
-        if taken + count > places:
-            raise BusyError(
-                f"{taken} of {places} places are taken, {count} more are needed: the queue is full"
-            )
+    def note_ends(self, ends: Sequence[SequenceEnd]) -> None:
+        """Learn from the ends of answers how long one takes."""
+        for end in ends:
+            took_s = end.timings.prefill_s + end.timings.decode_s
+            self._answer_s += (took_s - self._answer_s) / (_MEAN_ANSWERS if self._answer_s else 1)
 
-    def _on_done(self, handle: Handle) -> None:
-        self._unfinished.pop(handle, None)
-        self._metrics.count_answer(handle)
+    @property
+    def retry_after_s(self) -> int:
+        """Time in whole seconds after which what runs and waits now will have been answered."""
+        load = self.engine.load
+        rounds = (load.running + load.waiting) / self.engine.plan.settings.slots
+        return min(max(ceil(rounds * self._answer_s), 1), RETRY_AFTER_MAX_S)
 
 
-def _abort(submitted: asyncio.Future[list[Handle]]) -> None:
-    if not submitted.cancelled() and not submitted.exception():
-        for handle in submitted.result():
+def _abort(submitting: asyncio.Future[list[Handle]]) -> None:
+    if not submitting.cancelled() and not submitting.exception():
+        for handle in submitting.result():
             handle.abort()
 
 
 def ensure_completed(answer: Answer) -> None:
-    """Check that no shutdown aborted the answer.
-
-    Raises:
-        HttpError: 503 the answer was aborted.
-    """
+    """Raise HttpError 503 if a shutdown aborted the answer."""
     if answer.stop_reason is StopReason.ABORTED:
         raise HttpError(503, "the server is shutting down")
 
 
 async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
-    """Pieces of an answer as they are generated.
-
-    Raises:
-        HttpError: 503 the answer was aborted.
-    """
+    """Pieces of an answer as they are generated; see ensure_completed()."""
     async for piece in handle:
         if piece.answer:
             ensure_completed(piece.answer)
@@ -182,10 +185,6 @@ async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
 
 async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
     """Pieces of several answers in order of arrival, each with the index of its answer."""
-    if len(handles) == 1:  # the common case needs no task and no queue
-        async for piece in stream_pieces(handles[0]):
-            yield 0, piece
-        return
     queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
     async def forward(index: int, handle: Handle) -> None:
@@ -210,14 +209,9 @@ async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, P
 
 
 async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
-    """Wait for all answers, and abort them when the client disconnects first; each is returned as one piece.
-
-    Raises:
-        ClientDisconnect: the client disconnected first.
-        HttpError: 503 an answer was aborted.
-    """
+    """Wait for all answers, each returned as one piece; abort them if the client disconnects first."""
     try:
-        for answer in await until_disconnect(request, asyncio.gather(*handles)):
+        for answer in await _until_disconnect(request, asyncio.gather(*handles)):
             ensure_completed(answer)
         return [await anext(aiter(handle)) for handle in handles]  # all are done: a piece is everything
     finally:
@@ -225,14 +219,10 @@ async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> li
             handle.abort()
 
 
-async def until_disconnect(request: HttpRequest, awaitable: Awaitable[Result]) -> Result:
-    """Wait for something, which is cancelled when the client disconnects first; the body has been read.
-
-    Raises:
-        ClientDisconnect: the client disconnected first.
-    """
-    awaited = unlogged(asyncio.ensure_future(awaitable))
-    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
+async def _until_disconnect(request: HttpRequest, awaitable: Awaitable[Result]) -> Result:
+    """Wait for something, which is cancelled when the client disconnects first; the body has been read."""
+    awaited, disconnected = asyncio.ensure_future(awaitable), asyncio.ensure_future(_disconnect(request))
+    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio may log it
     try:
         await asyncio.wait((awaited, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not awaited.done():
@@ -243,12 +233,6 @@ async def until_disconnect(request: HttpRequest, awaitable: Awaitable[Result]) -
         awaited.cancel()
 
 
-def unlogged(future: asyncio.Future[Result]) -> asyncio.Future[Result]:
-    """A future that nobody may await to its end: asyncio logs a failure that nobody has looked at."""
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
-
-
-async def _wait_for_disconnect(request: HttpRequest) -> None:
+async def _disconnect(request: HttpRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -10,7 +10,6 @@ from .. import errors
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
 OLLAMA_PATHS = "/api/"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only metrics and log show it
-RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
 
 _log = logging.getLogger(__name__)
 
@@ -24,15 +23,11 @@ ERROR_TYPES = {
     413: ("invalid_request_error", "request_too_large"),
     415: ("invalid_request_error", "unsupported_media_type"),
     422: ("invalid_request_error", "invalid_value"),
-    431: ("invalid_request_error", "header_too_large"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "unavailable"),
 }
-_HEADERS = {
-    401: {"WWW-Authenticate": "Bearer"},
-    **{status: {"Retry-After": str(RETRY_AFTER_S)} for status in (429, 503)},
-}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 
 
 class HttpError(errors.ThirteenError):
@@ -42,15 +37,21 @@ class HttpError(errors.ThirteenError):
         status: HTTP status code.
         code: machine-readable error code; by default that of the status.
         param: name of the invalid field, if any.
-        close: whether the connection ends with the response.
+        headers: headers of the response, beside those of the status.
     """
 
     def __init__(
-        self, status: int, message: str, *, code: str = "", param: str | None = None, close: bool = False
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.close = close
+        self.headers = headers or {}
         self.param = None if param is None else _replace_surrogates(param)
         self.code = code or ERROR_TYPES[status][1]
 
@@ -70,9 +71,10 @@ class HttpError(errors.ThirteenError):
 
     def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """HTTP response to a request for a path, with these headers and those of the status."""
-        close = {"Connection": "close"} if self.close else {}
         body = {"error": self.message} if path.startswith(OLLAMA_PATHS) else self.body
-        return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
+        return JSONResponse(
+            body, self.status, {**_HEADERS.get(self.status, {}), **self.headers, **(headers or {})}
+        )
 
 
 def field_error(param: str, problem: str) -> HttpError:
@@ -93,6 +95,4 @@ def to_http_error(error: BaseException) -> HttpError:
             code = "context_length_exceeded" if isinstance(error, errors.PromptLengthError) else ""
             return HttpError(status, str(error), code=code)
     _log.error("failed: %s", error, exc_info=None if isinstance(error, errors.ThirteenError) else error)
-    if isinstance(error, errors.InsufficientMemoryError):  # of a model that is loaded on demand
-        return HttpError(429, "too little memory is available; see the server's log")
     return HttpError(500, "internal server error; see the server's log")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Self
@@ -14,12 +15,12 @@ from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from ..errors import ThirteenError, as_line
-from ..runtime.answer import Answer
+from ..runtime.answer import COMPLETE_REASONS, Answer
 from ..runtime.arithmetic import Step
 from ..runtime.arithmetic.equations import read_equations
 from ..runtime.effort import Effort
-from ..runtime.engine.engine import Engine, RequestOptions
-from ..runtime.request import COMPLETE_REASONS
+from ..runtime.engine.engine import Engine
+from ..runtime.options import Options
 
 QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check
@@ -66,7 +67,7 @@ Text = Annotated[
 ]
 
 
-def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
+def create_server(engine: Engine, options: Options) -> MCPServer:
     """Create a server whose tools one engine runs; it must outlive the server."""
     server = MCPServer("thirteen", version=version("thirteen"), log_level="CRITICAL")
     tool = partial(server.tool, annotations=_READS)
@@ -80,8 +81,7 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
     )
     async def solve(question: Question, effort: AnswerEffort = Effort.LOW) -> Solution:
         try:
-            asked: RequestOptions = {**options, "effort": effort}
-            request = await asyncio.to_thread(partial(engine.request, question, **asked))
+            request = await asyncio.to_thread(engine.request, question, replace(options, effort=effort))
             return Solution.of(await engine.submit(request))
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
@@ -97,7 +97,7 @@ def create_server(engine: Engine, options: RequestOptions) -> MCPServer:
     return server
 
 
-def serve_stdio(engine: Engine, options: RequestOptions) -> None:
+def serve_stdio(engine: Engine, options: Options) -> None:
     """Serve until standard input ends; meanwhile nothing but the protocol is on standard output.
 
     When the engine has failed, the process ends with status 1, for the client to start it again.

@@ -1,40 +1,43 @@
 """Prometheus metrics: responses, slots and queue, tokens, latencies, prefix cache hits, process memory."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from ..runtime.answer import SequenceEnd
 from ..runtime.engine.engine import Engine
-from ..runtime.engine.handle import Handle
+from .call import Call
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
-_LOAD: tuple[tuple[str, str, Callable[[Engine], int]], ...] = (  # of all engines, read at each scrape
-    ("slots", "Slots of the engines.", lambda engine: engine.plan.settings.slots),
+_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0)
+_LOAD: tuple[tuple[str, str, Callable[[Engine], int]], ...] = (  # read at each scrape
+    ("slots", "Slots of the engine.", lambda engine: engine.plan.settings.slots),
     ("slots_used", "Running requests.", lambda engine: engine.load.running),
     ("queue", "Waiting requests.", lambda engine: engine.load.waiting),
 )
-_TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0)
 
 
 class Metrics:
     """Metrics of one server."""
 
-    def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
-        """Start at zero; `engines` returns those that are loaded."""
+    def __init__(self, engine: Callable[[], Engine]) -> None:
+        """Start at zero; `engine` returns the one that answers new requests."""
         self._registry = registry = CollectorRegistry()
         for name, description, read in _LOAD:
             gauge = Gauge(f"thirteen_{name}", description, registry=registry)
-            gauge.set_function(partial(lambda read: sum(map(read, engines())), read))
+            gauge.set_function(partial(lambda read: read(engine()), read))
         ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
         counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
-        self._responses = counter("thirteen_requests", "Responses by path and status.", ("path", "status"))
+        self._requests = counter(
+            "thirteen_requests", "Requests by path, status and key.", ("path", "status", "key")
+        )
         self._answers = counter("thirteen_answers", "Finished answers by stop reason.", ("stop_reason",))
-        self._prompt_tokens = counter("thirteen_prompt_tokens", "Prompt tokens.")
+        self._prompt_tokens = counter("thirteen_prompt_tokens", "Prompt tokens by key.", ("key",))
+        self._completion_tokens = counter("thirteen_completion_tokens", "Completion tokens by key.", ("key",))
         self._cached_tokens = counter("thirteen_cached_tokens", "Prompt tokens found in the prefix cache.")
         self._cache_hits = counter("thirteen_cache_hits", "Answers whose prompt had a prefix in the cache.")
-        self._completion_tokens = counter("thirteen_completion_tokens", "Completion tokens.")
         self._first_token_s = histogram(
             "thirteen_first_token_seconds", "Time to first token.", buckets=_FIRST_TOKEN_BUCKETS_S
         )
@@ -44,30 +47,26 @@ class Metrics:
             buckets=_TOKEN_BUCKETS_S,
         )
 
-    def count_response(self, path: str, status: int) -> None:
-        """Count a response by the path of its route and its status."""
-        self._responses.labels(path, str(status)).inc()
+    def count(self, call: Call, path: str, ends: Sequence[SequenceEnd]) -> None:
+        """Count a call that has ended, with the path of its route and the ends of its answers."""
+        self._requests.labels(path, str(call.outcome), call.key_name).inc()
+        self._prompt_tokens.labels(call.key_name).inc(call.embedded_tokens)
+        if failed := len(call.handles) - len(ends):
+            self._answers.labels("failed").inc(failed)
+        for end in ends:
+            self._count_answer(end, call.key_name)
 
-    def count_answer(self, handle: Handle) -> None:
-        """Count a finished request with its tokens and times."""
-        if handle.failed:
-            self._answers.labels("failed").inc()
-            return
-        end = handle.wait()
+    def _count_answer(self, end: SequenceEnd, key: str) -> None:
         self._answers.labels(end.stop_reason.value).inc()
         if not end.usage.sampled_tokens:
             return
-        self._prompt_tokens.inc(end.usage.prompt_tokens)
+        self._prompt_tokens.labels(key).inc(end.usage.prompt_tokens)
+        self._completion_tokens.labels(key).inc(end.usage.completion_tokens)
         self._cached_tokens.inc(end.usage.cached_tokens)
         self._cache_hits.inc(end.usage.cached_tokens > 0)
-        self._completion_tokens.inc(end.usage.completion_tokens)
         self._first_token_s.observe(end.timings.first_token_s)
         if rate := end.timings.decode_tokens_per_s(end.usage):
             self._token_s.observe(1 / rate)
-
-    def count_prompt(self, tokens: int) -> None:
-        """Count the tokens of texts that were embedded."""
-        self._prompt_tokens.inc(tokens)
 
     def render(self) -> bytes:
         """All metrics in the Prometheus text format."""

@@ -3,37 +3,30 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Literal
 from uuid import uuid4
 
-from anyio import to_thread
 from starlette.types import Scope
 
 from ..errors import as_line
-from ..runtime.engine.handle import Handle
-from ..runtime.request import SequenceEnd
+from ..runtime.answer import SequenceEnd
+from .call import Call
 
 LogForm = Literal["text", "json"]
 ID_HEADER = "X-Request-ID"
 IGNORED_HEADER = "X-Thirteen-Ignored"  # the fields of the request that had no effect
-POINTER_CHARS_MAX = 160
-# Of a field, and the JSON pointer of a keyword in its schema.
-_FIELD_NAME = re.compile(rf"[\w.-]{{1,64}}|[\w.-]{{1,80}}#[\w.~%/$-]{{1,{POINTER_CHARS_MAX}}}", re.ASCII)
+_FIELD_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
-_ENDING_S = 10.0
 _LINE_CHARS_MAX = 100  # of a path, which a client chooses
 
 _log = logging.getLogger(__name__)
 
 
-def ignored_names(scope: Scope) -> list[str]:
+def ignored_names(call: Call) -> list[str]:
     """Names of the fields of a request's body that had no effect, as far as a header can hold them."""
-    names: list[str] = scope.get("state", {}).get("ignored", [])
-    return [name for name in dict.fromkeys(names) if _FIELD_NAME.fullmatch(name)]
+    return [name for name in dict.fromkeys(call.ignored) if _FIELD_NAME.fullmatch(name)]
 
 
 def request_id(scope: Scope) -> str:
@@ -42,43 +35,29 @@ def request_id(scope: Scope) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-async def log_request(scope: Scope, status: int, began: float, who: Mapping[str, object]) -> None:
-    """Log a request that has ended: path, model, tokens, time, status, and the fields without effect.
+def log_request(call: Call, scope: Scope, took_s: float, number: str, ends: Sequence[SequenceEnd]) -> None:
+    """Log a request that has ended: path, status, time, model, tokens, and the fields without effect.
 
-    Args:
-        scope: its scope, in which the endpoints have noted model and handles.
-        status: status of the response.
-        began: monotonic() at its start.
-        who: more for the log as JSON, which also has why each answer ended.
+    The log as JSON also has its id, its key, and why each answer ended.
     """
     if scope["method"] != "POST" or not _log.isEnabledFor(logging.INFO):
         return
-    state = scope.get("state", {})
-    path, ms = as_line(scope["path"])[:_LINE_CHARS_MAX], (monotonic() - began) * 1e3
-    handles = state.get("handles", ())
-    found = [_end(one) if one.done else await to_thread.run_sync(_end, one) for one in handles]
-    ends = [end for end in found if end]
-    fields: dict[str, object] = {**who, "path": path, "status": status, "ms": round(ms)}
-    parts = [path, str(status), f"{ms:.0f} ms"]
+    path, ms = as_line(scope["path"])[:_LINE_CHARS_MAX], round(took_s * 1e3)
+    who = {"request_id": number, "key": call.key_name or None}
+    fields: dict[str, object] = {**who, "path": path, "status": call.outcome, "ms": ms}
+    parts = [path, str(call.outcome), f"{ms} ms"]
     if ends:
         prompt, completion = ends[0].usage.prompt_tokens, sum(end.usage.completion_tokens for end in ends)
-        parts.append(f"{state['model']} {prompt} + {completion} tokens")
-        fields |= {"model": state["model"], "prompt_tokens": prompt, "completion_tokens": completion}
+        parts.append(f"{call.model} {prompt} + {completion} tokens")
+        fields |= {"model": call.model, "prompt_tokens": prompt, "completion_tokens": completion}
         fields["stop_reasons"] = [end.stop_reason.value for end in ends]
-    if embedded := state.get("embedded"):
-        parts.append(f"{state['model']} {embedded} tokens")
-        fields |= {"model": state["model"], "prompt_tokens": embedded}
-    if names := ignored_names(scope):
+    if call.embedded_tokens:
+        parts.append(f"{call.model} {call.embedded_tokens} tokens")
+        fields |= {"model": call.model, "prompt_tokens": call.embedded_tokens}
+    if names := ignored_names(call):
         parts.append(f"ignored {', '.join(names)}")
         fields["ignored"] = names
     _log.info("%s", ", ".join(parts), extra={"fields": fields})
-
-
-def _end(handle: Handle) -> SequenceEnd | None:
-    """The end of an answer; one that was cut off with its response ends within a step."""
-    with suppress(Exception):  # it has failed
-        return handle.wait(_ENDING_S)
-    return None
 
 
 class _JsonFormatter(logging.Formatter):

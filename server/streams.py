@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from time import monotonic
 from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ..runtime.engine.handle import Handle
+from .call import Call
 from .http_errors import HttpError, to_http_error
 
 EVENT_STREAM_TYPE = "text/event-stream"
@@ -35,26 +35,30 @@ def _dumps(data: Any) -> str:
 
 
 class AnswerStream(StreamingResponse):
-    """Streamed response that aborts its requests when it ends, also when the client disconnects."""
+    """Streamed response that aborts its answers when it ends, also when the client disconnects."""
 
     def __init__(
-        self,
-        parts: AsyncIterator[str],
-        handles: Sequence[Handle],
-        media_type: str,
-        format_error: Callable[[HttpError], str],
+        self, parts: AsyncIterator[str], media_type: str, format_error: Callable[[HttpError], str]
     ) -> None:
-        """Create the response; an exception is sent as its last part. At the end, handles are aborted."""
-        content = _with_error(parts, format_error)
-        super().__init__(content, headers=_HEADERS, media_type=media_type)
-        self._handles, self._sent_at = handles, monotonic()
+        """Create the response; an exception is sent as its last part."""
+        super().__init__(self._with_error(parts), headers=_HEADERS, media_type=media_type)
+        self._format_error, self._sent_at = format_error, monotonic()
+
+    async def _with_error(self, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+        try:
+            async for part in parts:
+                yield part
+        except Exception as error:
+            self._call.error = to_http_error(error)
+            yield self._format_error(self._call.error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the parts."""
+        self._call = Call.of(scope)
         try:
             await super().__call__(scope, receive, send)
         finally:
-            for handle in self._handles:
+            for handle in self._call.handles:
                 handle.abort()
 
     async def stream_response(self, send: Send) -> None:
@@ -77,28 +81,16 @@ class AnswerStream(StreamingResponse):
             if (silent_s := monotonic() - self._sent_at) < COMMENT_S:
                 await asyncio.sleep(COMMENT_S - silent_s)
                 continue
-            place = min((handle.place for handle in self._handles), default=0)
+            place = min((handle.place for handle in self._call.handles), default=0)
             comment = f": place {place} in the queue\n\n" if place else ": computing\n\n"
             await send({"type": "http.response.body", "body": comment.encode(), "more_body": True})
 
 
-def event_stream(events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> AnswerStream:
+def event_stream(events: AsyncIterator[str], error_name: str = "") -> AnswerStream:
     """Stream of formatted events; `error_name` is the event name of an error, if any."""
-    return AnswerStream(
-        events, handles, EVENT_STREAM_TYPE, lambda error: format_event(error.body, error_name)
-    )
+    return AnswerStream(events, EVENT_STREAM_TYPE, lambda error: format_event(error.body, error_name))
 
 
-def json_lines_stream(lines: AsyncIterator[str], handles: Sequence[Handle]) -> AnswerStream:
+def json_lines_stream(lines: AsyncIterator[str]) -> AnswerStream:
     """Stream of formatted lines; an error is the last of them."""
-    return AnswerStream(lines, handles, JSON_LINES_TYPE, lambda error: format_line({"error": error.message}))
-
-
-async def _with_error(
-    parts: AsyncIterator[str], format_error: Callable[[HttpError], str]
-) -> AsyncIterator[str]:
-    try:
-        async for part in parts:
-            yield part
-    except Exception as error:
-        yield format_error(to_http_error(error))
+    return AnswerStream(lines, JSON_LINES_TYPE, lambda error: format_line({"error": error.message}))

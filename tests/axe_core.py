@@ -1,21 +1,17 @@
 """axe-core, which finds what keeps people who use a screen reader or a keyboard from using a page."""
 
-import io
-import tarfile
 from functools import cache
 from typing import Any
 
 import pytest
-from thirteen.errors import FileError
-from thirteen.web.wllama import NpmArchive
+from thirteen.errors import ThirteenError
+from thirteen.web.wllama import cached_archive, npm_files
 
-_ARCHIVE = NpmArchive(
-    "axe-core",
-    "4.14.1",
-    "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
-)
+_PACKAGE = "axe-core@4.14.1"
+_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 _RUN = """async () => {
-  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  const rules = { "target-size": { enabled: true } };
+  const { violations } = await axe.run(document, { resultTypes: ["violations"], rules });
   return violations.flatMap(({ id, nodes }) =>
     nodes.map(({ html, failureSummary }) => `${id}: ${html.slice(0, 120)} ${failureSummary}`));
 }"""
@@ -24,13 +20,9 @@ _RUN = """async () => {
 @cache
 def _script() -> str:
     try:
-        content = _ARCHIVE.read()
-    except FileError as error:
+        return npm_files(cached_archive(_PACKAGE), _SHA512, ("axe.min.js",))["axe.min.js"].decode()
+    except ThirteenError as error:
         pytest.skip(str(error))
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        file = tar.extractfile("package/axe.min.js")
-        assert file
-        return file.read().decode()
 
 
 def violations(page: Any) -> list[str]:

@@ -63,7 +63,7 @@ _SHAPE = {
     "bos_token_id": 256,
     "eos_token_id": 258,
 }
-_UNTIED = _SHAPE | {"tie_word_embeddings": False}
+UNTIED = _SHAPE | {"tie_word_embeddings": False}
 
 
 def gemma3(**changes: Any) -> Gemma3TextConfig:
@@ -81,7 +81,7 @@ def granite(**changes: Any) -> GraniteConfig:
     """A tiny Granite with all four scales and biases."""
     scales = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2}
     biases = {"attention_bias": True, "mlp_bias": True}
-    return GraniteConfig(**(_UNTIED | scales | biases | {"logits_scaling": 2.5} | changes))
+    return GraniteConfig(**(UNTIED | scales | biases | {"logits_scaling": 2.5} | changes))
 
 
 def phi3(**changes: Any) -> Phi3Config:
@@ -99,7 +99,7 @@ def phi3(**changes: Any) -> Phi3Config:
         "pad_token_id": 0,
     }
     shape["rope_parameters"] = rope
-    return Phi3Config(**(_UNTIED | shape | changes))
+    return Phi3Config(**(UNTIED | shape | changes))
 
 
 def lfm2(**changes: Any) -> Lfm2Config:
@@ -108,17 +108,22 @@ def lfm2(**changes: Any) -> Lfm2Config:
     return Lfm2Config(**(_SHAPE | types | {"block_multiple_of": 32, "pad_token_id": 0} | changes))
 
 
+def smollm3(**changes: Any) -> SmolLM3Config:
+    """A tiny SmolLM3, whose last layer has no RoPE."""
+    return SmolLM3Config(**(_SHAPE | {"num_hidden_layers": 4, "pad_token_id": 0} | changes))
+
+
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": llama,
     "llama with biases": lambda: llama(attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
-    "mistral": lambda: MistralConfig(**_UNTIED, head_dim=24, sliding_window=192),
+    "mistral": lambda: MistralConfig(**UNTIED, head_dim=24, sliding_window=192),
     "qwen2": qwen2,
-    "qwen3": lambda: Qwen3Config(**_UNTIED, head_dim=24),
+    "qwen3": lambda: Qwen3Config(**UNTIED, head_dim=24),
     "gemma3": gemma3,
-    "smollm3": lambda: SmolLM3Config(**(_SHAPE | {"num_hidden_layers": 4, "pad_token_id": 0})),
+    "smollm3": smollm3,
     "granite": granite,
     "phi3": phi3,
-    "olmo2": lambda: Olmo2Config(**_UNTIED),
+    "olmo2": lambda: Olmo2Config(**UNTIED),
     "lfm2": lfm2,
 }
 
@@ -129,6 +134,7 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     shard: str = "1GB",
     rules: str = "",
+    spread: float = 0.3,
 ) -> Path:
     """Save a model with random weights, biases and norms, in shards of at most the given size."""
     with torch.random.fork_rng():
@@ -138,7 +144,7 @@ def save_model(
             if parameter.ndim == 1:
                 torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
             else:
-                torch.nn.init.normal_(parameter, std=0.3)
+                torch.nn.init.normal_(parameter, std=spread)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
     save_tokenizer(folder, rules or ("qwen" if config.model_type.startswith("qwen") else "llama"))
     return folder

@@ -16,9 +16,7 @@ from .commands import Commands
 
 EXHAUSTIVE, QUICK = (bool(os.environ.get(name)) for name in ("EXHAUSTIVE", "QUICK"))
 # They need what `make test` does not install.
-collect_ignore = (
-    [] if EXHAUSTIVE else ["cluster", "server/clients", "server/page", "server/api/test_openapi_document.py"]
-)
+collect_ignore = [] if EXHAUSTIVE else ["cluster", "server/clients", "server/api/test_openapi_document.py"]
 
 # Examples of each property. A loaded machine is no failure, hence no deadline.
 _EXAMPLES = 100 if EXHAUSTIVE else 5 if QUICK else 20
@@ -30,7 +28,7 @@ settings.load_profile("examples")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
-os.environ["THIRTEEN_LIBRARY"] = "llama.cpp"  # the choice of another depends on the speed of this minute
+os.environ["THIRTEEN_LIBRARY"] = "llama.cpp"  # another one rounds otherwise, and is not everywhere
 
 _IMPORTS_TORCH = re.compile(
     r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints|embedders))\b", re.MULTILINE
@@ -68,21 +66,10 @@ def _empty_cache() -> Iterator[None]:
         kept = cache_dir()  # in a worker, the folder of the process that starts the workers
     with temporary_folder("thirteen-tests", Path(gettempdir())) as own:
         os.environ["THIRTEEN_CACHE"] = str(own)
-        _save_costs()
         _copy_archives(kept, own)
         yield
         with suppress(OutputError):
             _copy_archives(own, kept)
-
-
-def _save_costs() -> None:
-    """The shipped costs as those of this processor, which would take a minute to measure."""
-    from thirteen.convert.quantize import costs
-    from thirteen.quality.costs.machine_costs import costs_file
-
-    path = costs_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes((Path(costs.__file__).parent / "cost_tables/x86.json").read_bytes())
 
 
 def _copy_archives(source: Path, target: Path) -> None:

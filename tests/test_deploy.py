@@ -4,9 +4,14 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from getpass import getuser
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -16,9 +21,12 @@ from thirteen.cli.main import app
 from thirteen.server.access.request_limits import RequestLimits
 
 from .runtime.conftest import write_gguf
+from .server.serving import open_engine, serve_engine
+from .waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "deploy" / "thirteen.service"
+TEMPORARY = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")  # nginx's folders
 Instruction = tuple[str, str]
 
 
@@ -83,7 +91,7 @@ def test_both_serve_with_keys_where_other_machines_can_connect():
     image = parse(json.loads(last("CMD")))
     assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))
     # a mount, not part of the image
-    assert all(str(model).startswith("/models/") for model in image["models"])
+    assert image["model"].startswith("/models/")
     assert json.loads(last("ENTRYPOINT")) == ["thirteen"]
     (start,) = unit()["ExecStart"]
     service = parse(shlex.split(start)[1:])
@@ -176,3 +184,70 @@ def healthy(port: int) -> bool:
     assert words[:2] == ["python", "-c"] and "8080" in words[2] and "'/health'" in words[2]
     code = words[2].replace("8080", str(port))
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def proxied(tmp_path: Path) -> Iterator[int]:
+    """Port of nginx in front of a server, with the settings of the file but for TLS and shorter times."""
+    model = write_gguf(tmp_path / "model.gguf", {}, {})
+    with open_engine(model, context=256) as engine, serve_engine(engine) as server:
+        port = free_port()
+        settings = (ROOT / "deploy" / "nginx.conf").read_text()
+        for pattern, text in (
+            (r"listen 443 ssl;", f"listen 127.0.0.1:{port};"),
+            (r"ssl_certificate.*;", ""),
+            (r"127\.0\.0\.1:8080", f"127.0.0.1:{server.port}"),
+            (r"(client_header_timeout|client_body_timeout) 10s", r"\1 1s"),
+            (r"http {", "http {\n" + "".join(f"{kind}_temp_path {tmp_path};\n" for kind in TEMPORARY)),
+        ):
+            settings, count = re.subn(pattern, text, settings)
+            assert count, pattern
+        (tmp_path / "nginx.conf").write_text(settings)
+        words = [
+            "-p",
+            tmp_path,
+            "-c",
+            tmp_path / "nginx.conf",
+            "-e",
+            "stderr",
+            "-g",
+            f"daemon off; user {getuser()}; pid {tmp_path}/pid;",
+        ]
+        with subprocess.Popen(["nginx", *words]) as nginx:
+            try:
+                wait_until(lambda: is_open(port))
+                yield port
+            finally:
+                nginx.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_the_proxy_ends_slow_clients_streams_at_once_and_hides_the_metrics(proxied: int) -> None:
+    url = f"http://127.0.0.1:{proxied}"
+    body = {"prompt": "a", "max_tokens": 200, "stream": True, "ignore_eos": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as response:
+        arrivals = [monotonic() for _ in response.iter_raw()]
+    assert response.status_code == 200 and len(arrivals) > 10, "the proxy kept the stream back"
+    assert httpx.get(f"{url}/metrics").status_code == 403
+    refused = httpx.post(
+        f"{url}/v1/answer", content=b" " * 2_000_000, headers={"Content-Type": "application/json"}
+    )
+    assert refused.status_code == 413 and refused.json()["error"]["code"] == "request_too_large"
+    for sent in (b"POST /v1/answer HT", b"POST /v1/answer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{"):
+        with socket.create_connection(("127.0.0.1", proxied), timeout=30) as slow:
+            slow.sendall(sent)
+            with suppress(ConnectionError):
+                assert not slow.recv(10_000).startswith(b"HTTP/1.1 2")
+
+
+def is_open(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

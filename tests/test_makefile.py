@@ -45,7 +45,7 @@ def checkout(tmp_path):
 
 
 def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment(checkout):
-    (compiled,) = checkout.make("wheel")
+    (compiled,) = checkout.make("llama")
     (folder,) = (checkout.cache / "wheels").iterdir()
     options, _, command = compiled.partition(" -m ")
     assert options.startswith("CMAKE_ARGS=-DLLAVA_BUILD=OFF ") and "-DGGML_NATIVE=ON" in options
@@ -59,18 +59,18 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
 
 
 def test_a_wheel_for_another_processor_is_not_used(checkout):
-    checkout.make("wheel")
+    checkout.make("llama")
     processors = checkout.root / "files/processors.py"
     with processors.open("a") as file:
         file.write("\ndef read_cpuinfo():\n    return 'another', frozenset()\n")
     installed, *_ = checkout.make(".venv/run")
     assert "--find-links" not in installed
-    checkout.make("wheel")
+    checkout.make("llama")
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
 
 
 def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout):
-    checkout.make("wheel")
+    checkout.make("llama")
     dependencies, thirteen, *_ = checkout.make(".venv-locked/run", "LOCKED=1")
     assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
     assert thirteen.endswith(" --no-deps --editable .")
@@ -80,7 +80,7 @@ def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(
 def test_an_environment_without_pip_is_made_again(checkout):
     """Without Debian's python3-venv, one is made in which nothing can be installed."""
     (checkout.root / ".venv/bin/pip").unlink()
-    calls = checkout.make("wheel", f"PYTHON={checkout.root}/.venv-locked/bin/python")
+    calls = checkout.make("llama", f"PYTHON={checkout.root}/.venv-locked/bin/python")
     assert [call.split()[1:] for call in calls if call.endswith(" venv .venv")] == [["-m", "venv", ".venv"]]
 
 

@@ -30,7 +30,7 @@ def tracked(pattern: str) -> list[Path]:
 
 
 def modules() -> list[Path]:
-    return [path for path in tracked("*.py") if path.parts[0] not in ("tests", "lab", "examples")]
+    return [path for path in tracked("*.py") if path.parts[0] not in (".ci", "tests", "lab", "examples")]
 
 
 def test_every_package_is_listed():
@@ -43,7 +43,7 @@ def test_every_package_is_listed():
 def test_the_root_and_every_package_are_small():
     assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "__main__.py", "errors.py"]
     folders = [path.parent for path in modules() if path.name != "__init__.py"]
-    assert max(folders.count(folder) for folder in folders) <= 16
+    assert max(folders.count(folder) for folder in folders) <= 24
 
 
 def copy_tracked(folder: Path) -> Path:
@@ -80,7 +80,7 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path):
     assert int(count) + 1 == len(modules())
     assert "thirteen demo" in run(tmp_path / "venv/bin/thirteen", "demo", "--help")
     assert "smollm2-135m-sums-13" in run(tmp_path / "venv/bin/thirteen", "models")
-    folders = ("models", "runtime", "convert", "web", "bench/report")
+    folders = ("models", "runtime", "convert", "web", "bench")
     data = [path for folder in folders for path in tracked(folder) if path.suffix in DATA]
     assert len(data) > 30
     assert all((site / "thirteen" / path).exists() for path in data)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..bench.fidelity.fidelity_report import FidelityReport
 from ..convert.convert import ConversionReport, convert, plan
 from ..convert.layout import FileLayout
 from ..convert.recipe import Recipe
 from ..errors import ThirteenError
 from ..files.progress import QUIET, Run
-from ..quality.fidelity.fidelity import FidelityReport
 from .fidelity_check import check_fidelity
-from .importance_cache import Calibration, cached_importance
+from .importance_cache import Calibration, cached_importance, measure_importance
 from .vocabulary.vocabulary_choice import choose_vocabulary
 from .vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
 
@@ -49,8 +49,11 @@ class Conversion:
             kept = choose_vocabulary(base, int(self.tokens), self.texts, run)
             recipe = replace(recipe, vocabulary=kept)
         if self.calibration:
-            importance = cached_importance(base, recipe.adapter, self.calibration, run)
-            recipe = replace(recipe, importance=importance)
+            if recipe.importance:
+                measure_importance(base, recipe.adapter, recipe.importance, self.calibration, run)
+            else:
+                importance = cached_importance(base, recipe.adapter, self.calibration, run)
+                recipe = replace(recipe, importance=importance)
         if self.tokens != AUTO:
             return recipe, ()
         best, losses = choose_vocabulary_size(recipe, base, self.texts, run)
@@ -91,8 +94,7 @@ def run_conversion(conversion: Conversion, run: Run = QUIET) -> ConversionResult
     warnings = list(report.warnings)
     if conversion.compared:
         try:
-            fidelity, missing = check_fidelity(recipe, run)
-            warnings += missing
+            fidelity = check_fidelity(recipe, run)
         except (ThirteenError, OSError) as error:
             warnings.append(f"fidelity was not measured: {error}")
     return ConversionResult(report, fidelity, losses, warnings)

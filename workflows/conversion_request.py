@@ -1,5 +1,6 @@
 """A conversion as a person asks for it, with names; resolved, it has files."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from gguf import TokenType
 
 from ..convert.fit_size import PREFERENCES, FitSize
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
-from ..convert.quantize.costs import costs_for, ordinary_costs, read_costs
+from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
 from ..convert.recipe import Recipe
 from ..convert.size_text import parse_file_size
 from ..convert.source.architecture import OUTPUT
@@ -22,9 +23,12 @@ from ..files.output import check_target
 from ..files.progress import QUIET, Run
 from ..models.adapter import resolve_sources
 from ..models.texts import CALIBRATION
+from ..runtime.native.settings import IK, LLAMA
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .conversion import AUTO, Conversion
 from .importance_cache import NORMAL, THOROUGH, Calibration, check_thoroughness
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +43,13 @@ class ConversionRequest:
         type: ggml type, or `same` for those of the base; by default Q4_K.
         size: maximum file size instead of a type: 600MB, 572MiB or 3.9bpw.
         vocabulary: tokens to keep: their number, the file of a list, or `auto` for as many as lose the least.
-        vocabulary_texts: texts of one's own to choose these tokens on.
-        importance: importance file; by default it is measured once where it is needed, and cached.
-        calibration: texts to measure it on.
-        thoroughness: how much of them is read: quick, normal or thorough, which also searches the scales of
-            blocks.
-        target: processors to plan for; by default this one, whose costs are measured on first use.
+        importance: importance file; measured and written if it is missing. By default it is measured once
+            where it is needed, and cached.
+        texts: texts to measure the importance on, and to choose tokens on besides the built-in ones.
+        thoroughness: how much text the importance is measured on: quick, normal or thorough, which also
+            searches the scales of blocks.
+        target: processors to plan for, or a file of costs by `lab/type_costs.py`; by default this one.
         prefer: `quality` or `speed`; by default between the two.
-        costs: file of costs that `bench types` measured.
-        library: the library that will run the file, llama.cpp, ik or auto; by default as for an engine.
         fidelity: whether to compare the file with F16; by default with an adapter only.
         replace: whether the output may replace a file.
     """
@@ -59,60 +61,49 @@ class ConversionRequest:
     type: str | None = None
     size: str | None = None
     vocabulary: str | None = None
-    vocabulary_texts: Path | None = None
     importance: Path | None = None
-    calibration: Path | None = None
+    texts: Path | None = None
     thoroughness: str | None = None
     target: str | None = None
     prefer: str | None = None
-    costs: Path | None = None
-    library: str | None = None
     fidelity: bool | None = None
     replace: bool = True
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""
-        for one, other in (
-            *(("type", "size"), ("costs", "target")),
-            *(("library", "target"), ("library", "costs")),
-        ):
-            if getattr(self, one) and getattr(self, other):
-                raise OptionError(one, f"cannot be given with {{{other}}}", getattr(self, one))
+        if self.type and self.size:
+            raise OptionError("type", "cannot be given with {size}", self.type)
         if self.size is None:
-            refuse_options(self, "requires {size}", "target", "prefer", "costs", "library")
+            refuse_options(self, "requires {size}", "target", "prefer")
             if self.vocabulary == AUTO:
                 raise OptionError("vocabulary", "requires {size}", AUTO)
         elif parse_file_size(self.size).unit is None and self.vocabulary == AUTO:
             raise OptionError("size", "{vocabulary} auto requires a size in bytes, such as 600MB", self.size)
-        if self.vocabulary_texts and not self._chosen:
-            raise OptionError("vocabulary_texts", "requires {vocabulary} with a number of tokens")
-        if self.importance:
-            refuse_options(self, "{importance} is given, so none is measured", "calibration")
+        if self._measured and not self._chosen:
+            refuse_options(self, "{importance} is given, so none is measured", "texts")
         if self.prefer not in PREFERENCES:
             raise OptionError("prefer", "must be quality or speed", self.prefer)
         check_thoroughness(self.thoroughness or NORMAL)
         self._check_named()
 
     def _check_named(self) -> None:
-        if self.type not in (None, SAME_TYPES) and parse_type(self.type, SAME_TYPES) in FLOATS:
-            refuse_options(self, "nothing is rounded in blocks", "thoroughness", "calibration", "importance")
+        if not self._rounded:
+            refuse_options(self, "nothing is rounded in blocks", "thoroughness", "importance")
+            if not self._chosen:
+                refuse_options(self, "nothing is rounded in blocks", "texts")
         if self.target is not None:
-            costs_for(self.target)
-        if self.costs:
-            read_costs(self.costs)
-        if self.importance and self.thoroughness not in (None, THOROUGH):
+            find_costs(self.target)
+        if self._measured and self.thoroughness not in (None, THOROUGH):
             raise OptionError("thoroughness", "{importance} is given, so none is measured", self.thoroughness)
-        for path in filter(None, (self.importance, self.calibration, self.vocabulary_texts)):
-            if not path.exists():
-                raise RequestError(f"{path}: no such file")
+        if self.texts and not self.texts.exists():
+            raise RequestError(f"{self.texts}: no such file")
 
     @property
     def files(self) -> Iterator[Path]:
         """The files and folders that are read, as far as they are here."""
         names = ("base", "adapter", "vocabulary")
-        paths = (self.vocabulary_texts, self.importance, self.calibration, self.costs)
         yield from (Path(name) for name in (getattr(self, one) for one in names) if name and _exists(name))
-        yield from filter(None, (*paths, self.prompt))
+        yield from filter(None, (self.texts, self.importance, self.prompt))
 
     def resolve(self, run: Run = QUIET) -> Conversion:
         """Check the fields, and find what they name: what follows knows files and choices, and no names.
@@ -123,6 +114,8 @@ class ConversionRequest:
         self.check()
         if self.output:
             check_target(self.output, *self.files, replace=self.replace)
+        if self.importance and not self._measured:
+            check_target(self.importance, *(path for path in self.files if path != self.importance))
         base, adapter, ids = resolve_sources(self.base, self.adapter, run)
         if self.size and not self.vocabulary:
             specs = open_checkpoint(base).specs.values()
@@ -131,7 +124,7 @@ class ConversionRequest:
         recipe = Recipe(
             base,
             self.output,
-            self._quantization(run),
+            self._quantization(open_checkpoint(base)),
             adapter=adapter,
             vocabulary=VocabularyList.load(listed) if listed else None,
             importance=self.importance,
@@ -140,7 +133,8 @@ class ConversionRequest:
             ids=ids,
         )
         compared = adapter is not None if self.fidelity is None else self.fidelity
-        return Conversion(recipe, self._calibration, self._chosen, self.vocabulary_texts, compared)
+        texts = self.texts if self._chosen else None
+        return Conversion(recipe, self._calibration, self._chosen, texts, compared)
 
     @property
     def _chosen(self) -> str | None:
@@ -151,23 +145,47 @@ class ConversionRequest:
     @property
     def _calibration(self) -> Calibration | None:
         """What the importance is measured on, if it is."""
-        if self.importance or not (self.size or self.calibration or self.thoroughness):
+        needed = self.size or self.importance or self.thoroughness or self.texts
+        if self._measured or not (self._rounded and needed):
             return None
-        return Calibration(self.calibration or CALIBRATION, self.thoroughness or NORMAL)
+        return Calibration(self.texts or CALIBRATION, self.thoroughness or NORMAL)
 
-    def _quantization(self, run: Run) -> Quantization:
+    @property
+    def _measured(self) -> bool:
+        """Whether the importance file is there."""
+        return self.importance is not None and self.importance.exists()
+
+    @property
+    def _rounded(self) -> bool:
+        return self.type in (None, SAME_TYPES) or parse_type(self.type, SAME_TYPES) not in FLOATS
+
+    def _quantization(self, base: Checkpoint) -> Quantization:
         if self.size is None:
             return Same() if self.type == SAME_TYPES else Uniform(self.type or DEFAULT_TYPE)
-        if self.costs:
-            tables = [read_costs(self.costs)]
-        elif self.target:
-            tables = [costs_for(self.target)]
-        else:
-            from ..quality.costs.machine_costs import library_costs  # noqa: PLC0415 - others need none of it
-
-            tables = library_costs(self.library, run.when_needed("types"))
+        tables = [find_costs(self.target)] if self.target else _host_costs(base)
         first, *others = map(ordinary_costs, tables)
         return FitSize(parse_file_size(self.size), self.prefer, first, tuple(others))
+
+
+def _host_costs(base: Checkpoint) -> list[CostTable]:
+    """The costs here of each library that may run the file, llama.cpp's first.
+
+    By default the environment names one, or both may, where ik_llama.cpp is installed and computes the base.
+    """
+    # They load llama.cpp.
+    from ..runtime.defaults import IK_ARCHITECTURES  # noqa: PLC0415
+    from ..runtime.native.ik_llama_library import check_package, installed  # noqa: PLC0415
+    from ..runtime.plan.options import EngineOptions  # noqa: PLC0415
+
+    in_ik = base.architecture.name in IK_ARCHITECTURES and not base.rope_tensors  # no factors of RoPE
+    named = EngineOptions(library=None if in_ik else LLAMA).named_library
+    if named == IK:
+        check_package()
+    names = [named] if named else [LLAMA, IK] if installed() else [LLAMA]
+    tables = host_costs(*names)
+    if named not in (None, tables[0].library):
+        _log.warning("the costs of types in %s are not known for this processor: llama.cpp's are used", named)
+    return tables
 
 
 def _with_prompt(prompt: Path, base: Checkpoint) -> str:

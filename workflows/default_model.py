@@ -21,7 +21,7 @@ _NOT_ONE_STEP = re.compile(r"%|\bper ?cent|\bhalf\b|\btwice\b", re.IGNORECASE)
 
 def limits() -> str:
     """What a user of the embedded model should know, with the model that `thirteen models` recommends."""
-    from ..runtime.machine.available_memory import available_bytes  # noqa: PLC0415 - few answers need it
+    from ..runtime.machine import available_bytes  # noqa: PLC0415 - few answers need it
 
     best = catalogue().recommended(available_bytes())
     return "the embedded model is for trying out" + (

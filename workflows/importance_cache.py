@@ -12,20 +12,20 @@ from ..convert.source.checkpoint import Checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import OptionError
 from ..files.cache_folder import cache_dir, cache_key
+from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
+from ..models.passages import chunk_passages, read_passages
 from ..models.texts import CALIBRATION
-from ..runtime.corpus.passages import chunk_passages, read_passages
-from ..runtime.llama.gguf_checks import read_model_header
 from ..runtime.llama.model import Model
-from ..runtime.machine.threads import default_threads
+from ..runtime.machine import default_threads
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
-# Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures/quality.md.
+# Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures.md.
 CHUNKS = {"quick": 6, "normal": 12, "thorough": 36}
 NORMAL = "normal"
 THOROUGH = "thorough"  # with which a conversion also searches the scales of blocks
@@ -104,7 +104,7 @@ def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple
     passages = read_passages(calibration.texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
-        header = read_model_header(folder / "tokenizer.gguf", weights=False)
+        header = read_header(folder / "tokenizer.gguf")
         with Model(header, vocabulary_only=True) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     count = min(CHUNKS[calibration.thoroughness], len(chunks))

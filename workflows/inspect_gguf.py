@@ -9,10 +9,10 @@ from gguf import GGUFValueType
 from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
-from ..runtime.llama.gguf_checks import check_model
-from ..runtime.native.settings import LIBRARIES, Settings
+from ..runtime.llama.model import read_model_header
+from ..runtime.native.settings import LLAMA, Settings
 from ..runtime.plan.memory import MemoryEstimate, estimate_memory
-from ..runtime.plan.options import PROFILES, EngineOptions, default_settings
+from ..runtime.plan.options import PROFILES, EngineOptions
 
 Scalar = str | int | float | bool
 
@@ -77,7 +77,7 @@ def memory_profiles(
         RequestError: the profile or the type is unknown.
     """
     return {
-        key: default_settings(EngineOptions(profile=key, context=context, kv=kv, library=LIBRARIES[0]))
+        key: EngineOptions(profile=key, context=context, kv=kv, library=LLAMA).settings()
         for key in ([name] if name else PROFILES)
     }
 
@@ -102,7 +102,7 @@ def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:
         metadata=_scalars(header, f"{architecture}."),
         tokenizer=_scalars(header, "tokenizer.ggml."),
         provenance={key: str(value) for key, value in _scalars(header, "thirteen.").items()},
-        memory=_memory(header, profiles),
+        memory=_memory(path, profiles),
     )
 
 
@@ -115,13 +115,13 @@ def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
     }
 
 
-def _memory(header: Header, profiles: Mapping[str, Settings]) -> dict[str, ProfileMemory]:
+def _memory(path: Path, profiles: Mapping[str, Settings]) -> dict[str, ProfileMemory]:
     try:
-        check_model(header)
+        header = read_model_header(path)
+        parts = {name: estimate_memory(header, one) for name, one in profiles.items()}
     except FileError:
         return {}
-    memory = {}
-    for name, one in profiles.items():
-        parts = estimate_memory(header, one)
-        memory[name] = ProfileMemory(one.context, one.kv, parts.total_bytes, parts)
-    return memory
+    return {
+        name: ProfileMemory(one.context, one.kv, parts[name].total_bytes, parts[name])
+        for name, one in profiles.items()
+    }

@@ -4,13 +4,13 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..files.progress import QUIET, Run
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
-from ..runtime.plan.options import EngineOptions, named_adapters
+from ..runtime.plan.options import EngineOptions
 from ..runtime.request import DEFAULT_ADAPTER
 from .converted_models import Announce, converted_model
 from .default_model import ADAPTER, NAME, default_model
@@ -37,6 +37,11 @@ class ModelFiles:
     def adapter(self) -> Path | None:
         """The first adapter; None without any."""
         return next(iter(self.adapters.values()), None)
+
+    def absolute(self) -> "ModelFiles":
+        """The files by their absolute paths."""
+        adapters = {name: path.absolute() for name, path in self.adapters.items()}
+        return ModelFiles(self.model.absolute(), adapters)
 
 
 def resolve(
@@ -72,9 +77,9 @@ def resolve(
 
 def engine_files(model: str | Path | None, options: EngineOptions) -> tuple[Path, EngineOptions]:
     """Find the files of an engine; see Engine.find_files and resolve()."""
-    files = resolve(model, named_adapters(options), Run(options.get("threads")), _log.warning)
+    files = resolve(model, options.named_adapters, Run(options.threads), _log.warning)
     found = dict(files.adapters)
-    return files.model, options | EngineOptions(adapter=found.pop(DEFAULT_ADAPTER, None), adapters=found)
+    return files.model, replace(options, adapter=found.pop(DEFAULT_ADAPTER, None), adapters=found)
 
 
 def _model(source: str | Path | None, run: Run, announce: Announce) -> Path:

@@ -1,109 +1,133 @@
-"""Served models: from a request to the server's end, on this machine or on a Ray cluster."""
+"""A served model: from a request to the server's end, on this machine or on a Ray cluster."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
-from pathlib import Path
 
-from ..cluster.deploy import ClusterOptions, Deployment, deploy
-from ..cluster.replica import ReplicaConfig
+from starlette.applications import Starlette
+
+from ..cluster.ray_serve import Deployment, serve_on_ray
 from ..errors import RequestError
-from ..files.trusted_files import FileState
+from ..files.trusted_files import file_stamp
 from ..runtime.engine.engine import Engine
-from ..runtime.llama.gguf_checks import read_model_header
-from ..runtime.machine.available_memory import available_bytes
-from ..runtime.plan.memory import estimate_memory
-from ..runtime.plan.options import EngineOptions, default_settings
+from ..runtime.llama.model import read_model_header
+from ..runtime.plan.options import EngineOptions
+from ..runtime.plan.plan import EnginePlan
+from ..server.access.listen_config import ListenConfig
 from ..server.access.request_limits import RequestLimits
+from ..server.app import create_app
+from ..server.engine_service import EngineService
 from ..server.request_log import LogForm, log_to_stderr
-from ..server.serve import KEPT_PLACES, ListenConfig, adapters_by_model, run_server
-from ..server.served_models import ModelPool, PooledModel, ServedModels
+from ..server.serve import adapters_by_model, run_server
 from .model_files import ModelFiles
 
 
 @dataclass(frozen=True)
 class ServingRequest:
-    """Models to serve, and the way of serving them.
+    """A model to serve, and the way of serving it.
 
     Attributes:
-        find: finds the files of the models, now or again: one with its adapters, or several without.
+        find: finds the files of the model and its adapters, now or again.
         name: name of the model; by default that of its file.
         listen: listen address and access rules.
         limits: limits of requests and connections.
-        engine: options of the engines, without files; `queue` is required.
-        cluster: the cluster that serves; None serves here.
-        memory_bytes: limit of the memory of all models together, if there are several; None for what is
-            available.
+        engine: options of the engine, without files.
+        ray: address of the Ray cluster that serves; None serves here.
+        replicas: number of replicas there.
         log: form of the log.
     """
 
-    find: Callable[[], Sequence[ModelFiles]]
+    find: Callable[[], ModelFiles]
     name: str | None
     listen: ListenConfig
     limits: RequestLimits
     engine: EngineOptions
-    cluster: ClusterOptions | None = None
-    memory_bytes: int | None = None
+    ray: str | None = None
+    replicas: int = 1
     log: LogForm = "text"
 
 
 def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
-    """Serve until a signal arrives.
-
-    Args:
-        request: what to serve.
-        announce: called with a line when connections are accepted.
-
-    Returns:
-        The signal that ended the server.
+    """Serve until a signal arrives, and return it; `announce` gets a line when connections are accepted.
 
     Raises:
         ThirteenError: the model cannot be loaded, the address is taken, or the cluster cannot be reached.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    first, *others = found = request.find()
-    if others:
-        return _serve_several(request, found, announce)
-    models = adapters_by_model(request.name or first.model.stem, first.adapters)
+    files = request.find()
+    models = adapters_by_model(request.name or files.model.stem, files.adapters)
     listen, limits = request.listen, request.limits
 
-    on_listening = _announcing(models, announce)
+    def on_listening(url: str) -> None:
+        announce(f"serving {', '.join(models)} at {url}")
+
     log_to_stderr(request.log)
-    if request.cluster is None:
-        loader = _Loader(request.engine)
-        engine = loader.load(first)
-        assert engine, "nothing was loaded before"
-        if engine.notice:
-            announce(engine.notice)
-        service = ServedModels.on_engine(engine, models, kept_places=KEPT_PLACES)
-        service.load_changed = lambda: loader.load(*request.find())
-        with closing(service):
-            return run_server(service, listen, limits, on_listening)
-    config = ReplicaConfig(models, request.engine, limits, listen)
-    return deploy(Deployment(first.model, first.adapters, config, request.cluster), on_listening)
+    if request.ray is None:
+        return _serve_here(request, files, models, on_listening, announce)
+    read_model_header(files.model)  # an invalid file fails before anything starts
+    settings = request.engine.settings()  # a node would take its own number of threads
+    options = replace(request.engine, threads=settings.threads, adaptive_threads=settings.adaptive_threads)
+    deployment = Deployment(
+        make_app=partial(_make_app, replace(request, engine=options), files.absolute(), models),
+        listen=listen,
+        replicas=request.replicas,
+        threads=settings.threads,
+        slots=settings.slots,
+        queue=options.queue,
+        drain_s=limits.drain_s,
+    )
+    return serve_on_ray(deployment, request.ray, on_listening)
 
 
-class _Loader:
+def _serve_here(
+    request: ServingRequest,
+    files: ModelFiles,
+    models: Mapping[str, str],
+    on_listening: Callable[[str], None],
+    announce: Callable[[str], None],
+) -> int | None:
+    loader = EngineLoader(request.engine)
+    engine = loader.load(files)
+    assert engine, "nothing was loaded before"
+    if engine.notice:
+        announce(engine.notice)
+    service = EngineService(engine, models, lambda: loader.load(request.find()))
+    try:
+        return run_server(service, request.listen, request.limits, on_listening)
+    finally:
+        service.close()
+
+
+def _make_app(request: ServingRequest, files: ModelFiles, models: Mapping[str, str]) -> Starlette:
+    """The application of a replica; a node that lacks the paths of the files finds them by their names."""
+    if not all(path.exists() for path in (files.model, *files.adapters.values())):
+        files = request.find()
+    engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
+    app = create_app(EngineService(engine, models), request.listen, request.limits)
+    app.state.engine = engine
+    return app
+
+
+class EngineLoader:
     """Loads the engine of a server, and again when its files have changed."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
-        self._states: list[FileState] = []
+        self._stamps: list[str] = []
 
     def load(self, files: ModelFiles) -> Engine | None:
         """Load the engine and warm it up; None if the files are those of the last time."""
-        if (states := [*map(FileState.now, (files.model, *files.adapters.values()))]) == self._states:
+        if (stamps := [*map(file_stamp, (files.model, *files.adapters.values()))]) == self._stamps:
             return None
-        keeping = EngineOptions(adapters=files.adapters, queue=self._options["queue"] + KEPT_PLACES)
-        engine = Engine(files.model, **self._options | keeping)
+        options = replace(self._options, adapters=files.adapters)
+        engine = Engine(EnginePlan.make(files.model, options))
         try:
             _warm_up(engine)
         except BaseException:
             engine.close()
             raise
-        self._states = states
+        self._stamps = stamps
         return engine
 
 
@@ -114,38 +138,3 @@ def _warm_up(engine: Engine) -> None:
             engine.embed(["What is 1 + 1?"])
         engine.answer("What is 1 + 1?", max_tokens=2)
         engine.clear_prefix_cache()
-
-
-def _serve_several(
-    request: ServingRequest, first: Sequence[ModelFiles], announce: Callable[[str], None]
-) -> int | None:
-    """Serve several models, which are loaded when they are asked for."""
-    names: list[str] = []
-    for files in first:
-        (name,) = adapters_by_model(files.model.stem, {})
-        if name in names:
-            raise RequestError(f"{files.model}: another model has the name {name}")
-        names.append(name)
-    finds = chain([first], iter(request.find, None))
-
-    def find() -> dict[str, PooledModel]:
-        found = [_pooled(files.model, request.engine) for files in next(finds)]
-        return dict(zip(names, found, strict=True))
-
-    limits = request.limits.for_context(default_settings(request.engine).context)
-    pool = ModelPool(find, request.memory_bytes or available_bytes(), kept_places=KEPT_PLACES)
-    log_to_stderr(request.log)
-    with closing(pool):
-        return run_server(pool, request.listen, limits, _announcing(names, announce))
-
-
-def _announcing(names: Iterable[str], announce: Callable[[str], None]) -> Callable[[str], None]:
-    """The callback with the URL of a server that accepts connections."""
-    return lambda url: announce(f"serving {', '.join(names)} at {url}")
-
-
-def _pooled(path: Path, options: EngineOptions) -> PooledModel:
-    header = read_model_header(path)
-    keeping = EngineOptions(queue=options["queue"] + KEPT_PLACES)
-    nbytes = estimate_memory(header, default_settings(options)).total_bytes
-    return PooledModel(header, nbytes, partial(Engine, path, **options | keeping), FileState.now(path))

@@ -1,31 +1,24 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from ...files.cache_folder import cache_dir
-from ...files.gguf.header import read_header
-from ...quality.environment import BenchReport, report_head
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
-from ...runtime.validation import check_integer
+from ...runtime.effort import Effort
+from ...runtime.request import MAX_TOKENS
 from ...stats.bootstrap import PASSAGES_MIN
-from ..harness.format import Table
-from .accuracy_metrics import PairedScores, Scores, pair_scores
-from .answer_time import (
-    TIMED,
-    AnsweredQuestion,
-    AnswerTimes,
-    describe_times,
-    summarize_times,
-    time_answers,
-    time_rows,
-)
+from ...stats.paired_ratio import NOISE_MAX
+from ..environment import BenchReport, ModelSource, report_head
+from ..table import Table
+from .answer_time import TIMED, AnswerSeconds, time_questions
 from .datasets import QuestionSet
-from .eval_log import Outcome, QuestionRecord
+from .eval_log import QuestionRecord
 from .evaluate import EvalProgress, ModelResult, RunConfig, evaluate
 from .prompts import PromptSettings
+from .scores import PairedScores, Scores, pair_scores
 
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
 
@@ -35,26 +28,41 @@ class AccuracyReport(BenchReport):
     """Accuracy of a model and its base.
 
     Attributes:
-        terms: prompt and generation settings.
+        verdict: what was found, in sentences.
         data: name of the question set.
         source: origin of the question set.
         data_sha256: hash of questions and answers.
+        available: number of its questions; fewer are answered if the time was limited.
+        prompt: name of the prompt.
+        effort: how many answers were sampled.
+        max_tokens: maximum tokens of an answer.
+        sampling: how answers were sampled, and whether with the calculator.
+        threads: threads that computed.
         adapted: the model.
         base: the model that it is compared with; None without one.
         paired: paired comparison; None without a base, or if every question failed on one of them.
-        verdict: conclusions in words, a line each.
-        answer_time: time to a right answer; None if no question was timed.
+        seconds: seconds of an answer; None if no question was timed.
     """
 
-    terms: PromptSettings
+    verdict: tuple[str, ...]
     data: str
     source: str
     data_sha256: str
+    available: int
+    prompt: str
+    effort: Effort
+    max_tokens: int
+    sampling: str
+    threads: int
     adapted: ModelResult
     base: ModelResult | None
     paired: PairedScores | None
-    verdict: tuple[str, ...]
-    answer_time: AnswerTimes | None = None
+    seconds: AnswerSeconds | None
+
+    @property
+    def results(self) -> tuple[ModelResult, ...]:
+        """The base, if there is one, and the model."""
+        return tuple(result for result in (self.base, self.adapted) if result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,21 +70,16 @@ class AccuracyRequest:
     """Options of an evaluation.
 
     Attributes:
-        model: a GGUF file.
+        models: the model, or a base and then the model.
         questions: the questions; see load_question_set().
         settings: prompt and generation settings.
-        base: the unadapted model, another GGUF file, or the same one with `adapter`.
-        adapter: a LoRA in a GGUF file, applied at run time to `model`.
         records: folder of the logs; by default one in the cache.
-        timed: number of questions that are then asked one at a time on this machine, for the time to a right
-            answer; see answer_time.py.
+        timed: number of questions that are then asked one at a time on this machine.
     """
 
-    model: Path
+    models: Sequence[ModelSource]
     questions: QuestionSet
     settings: PromptSettings = field(default_factory=PromptSettings)
-    base: Path | None = None
-    adapter: Path | None = None
     records: Path | None = None
     timed: int = TIMED
 
@@ -90,7 +93,7 @@ def run_accuracy(
 
     Args:
         request: what is measured.
-        executor: answers batches, BatchJob.run or RayWorkers.run.
+        executor: answers batches, BatchJob.run or that of a cluster.
         progress: called with the model's name and accuracy so far, and with questions done and in all.
 
     Raises:
@@ -99,104 +102,91 @@ def run_accuracy(
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """
-    check_integer("bench: timed", request.timed, 0)
-    model, base, adapter = request.model, request.base, request.adapter
-    for path in filter(None, (model, base, adapter)):
-        read_header(path)  # a bad file fails before the first question
-    head = report_head()
-    folder = request.records or cache_dir() / "accuracy"
-    models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else _alone(adapter): (model, adapter)}
-    if base:
-        models = {"base": (base, None), **models}
-    configs = {
-        name: RunConfig(*files, request.questions, request.settings, folder) for name, files in models.items()
-    }
-    evaluations = {name: evaluate(name, config, executor, progress) for name, config in configs.items()}
-    times = None
-    if request.timed:
-        records = [records for _, records in evaluations.values()]
-        times = _time_answers(list(configs.values()), records, request.timed, progress)
-    *baseline, (adapted, answered) = evaluations.values()
-    paired = pair_scores(baseline[0][1], answered) if baseline else None
-    results = {name: result for name, (result, _) in evaluations.items()}
-    return AccuracyReport(
+    models, questions, settings = request.models, request.questions, request.settings
+    head, folder = report_head(), request.records or cache_dir() / "accuracy"
+    configs = [RunConfig(model, questions, settings, folder) for model in models]
+    names = ("base", "adapted") if len(models) == 2 else ("model",)
+    results, answered = zip(
+        *(evaluate(name, config, executor, progress) for name, config in zip(names, configs, strict=True)),
+        strict=True,
+    )
+    seconds = None
+    if request.timed and (chosen := _answered_by_all(answered, request.timed)):
+        loaders = [config.job.load_engine for config in configs]
+        texts = [questions.questions[number].text for number in chosen]
+        seconds = time_questions(loaders, texts, settings, partial(progress, "seconds of an answer"))
+    report = AccuracyReport(
         *head,
-        terms=request.settings,
-        data=request.questions.name,
-        source=request.questions.source,
-        data_sha256=request.questions.sha256,
-        adapted=adapted,
-        base=baseline[0][0] if baseline else None,
-        paired=paired,
-        verdict=tuple(_verdict(paired, results, times)),
-        answer_time=times,
+        verdict=(),
+        data=questions.name,
+        source=questions.source,
+        data_sha256=questions.sha256,
+        available=len(questions.questions),
+        prompt=settings.prompt,
+        effort=settings.options.effort,
+        max_tokens=settings.options.max_tokens or MAX_TOKENS,
+        sampling=settings.description,
+        threads=settings.threads,
+        adapted=results[-1],
+        base=results[0] if len(models) == 2 else None,
+        paired=pair_scores(*answered) if len(models) == 2 else None,
+        seconds=seconds,
     )
+    return replace(report, verdict=tuple(_describe(report)))
 
 
-def _alone(adapter: object) -> str:
-    """Name of a model without a base to compare with."""
-    return "model with adapter" if adapter else "model"
+def _answered_by_all(answered: Sequence[Sequence[QuestionRecord]], most: int) -> list[int]:
+    """Numbers of questions that all models answered, evenly spaced, at most so many."""
+    by_model = [{record.number for record in records if record.samples} for records in answered]
+    numbers = sorted(set.intersection(*by_model))
+    count = min(most, len(numbers))
+    return [numbers[at * len(numbers) // count] for at in range(count)]
 
 
-def _time_answers(
-    configs: Sequence[RunConfig],
-    records: Sequence[Sequence[QuestionRecord]],
-    timed: int,
-    progress: EvalProgress,
-) -> AnswerTimes | None:
-    """Time some of the questions that all models answered; None if there is no such question."""
-    answered = [of_all for of_all in zip(*records, strict=True) if all(one.samples for one in of_all)]
-    if not answered:
-        return None
-    count = min(timed, len(answered))
-    chosen = [answered[n * len(answered) // count] for n in range(count)]  # evenly spaced
-    texts = configs[0].question_set.questions
-    times = time_answers(
-        [config.job.load_engine for config in configs],
-        [texts[one.number].text for one, *_ in chosen],
-        configs[0].settings,
-        partial(progress, "time to an answer"),
-    )
-    # A vote ends with fewer tokens alone than in a batch, where all answers of a wave are waited for.
-    times_by_tokens = [
-        [
-            replace(time, tokens=record.tokens) if len(record.samples) > 1 else time
-            for time, record in zip(of_model, recorded, strict=True)
-        ]
-        for of_model, recorded in zip(times, zip(*chosen, strict=True), strict=True)
-    ]
-    questions = [
-        [AnsweredQuestion(one.outcome is Outcome.CORRECT, one.tokens) for one in model]
-        for model in zip(*answered, strict=True)
-    ]
-    return summarize_times(times_by_tokens, questions)
+def _describe(report: AccuracyReport) -> Iterator[str]:
+    yield _right_answers(report)
+    if report.seconds:
+        yield _seconds(report.seconds)
+    if paired := report.paired:
+        yield (
+            f"{paired.gained} gained, {paired.lost} lost of {paired.questions}; McNemar's exact "
+            f"p = {paired.p_value:.2g}"
+        )
+    for result in report.results:
+        yield from _warnings(result.file.name, result.scores)
 
 
-def _verdict(
-    paired: PairedScores | None, results: Mapping[str, ModelResult], times: AnswerTimes | None
-) -> Iterator[str]:
-    *base, adapted = results.values()
-    if adapted.adapter and not base:
-        base_file = f"{adapted.path} as the base"
-        yield f"only the model with the adapter was measured; give {base_file} to measure it without"
+def _right_answers(report: AccuracyReport) -> str:
+    scores, paired = report.adapted.scores, report.paired
+    asked = paired.questions if paired else scores.questions
+    of_all = f" (no time for all {report.available})" if asked + scores.errors < report.available else ""
+    questions = f"questions of {report.data}{of_all}"
     if paired:
-        if times:
-            yield describe_times(times, paired.difference)
-            if times.timed < PASSAGES_MIN:
-                yield f"warning: {times.timed} timed questions are too few for the interval of their ratios"
-        yield _describe_difference(paired)
-    for name, result in results.items():
-        yield from _warnings(name, result.scores)
+        return paired_sentence(paired, questions)
+    return f"Right answers: {scores.correct} of {asked} {questions}: {scores.accuracy.text(0, 100)} %."
 
 
-def _describe_difference(paired: PairedScores) -> str:
+def paired_sentence(paired: PairedScores, questions: str) -> str:
+    """Compare the right answers of two models to questions that are named so."""
+    right, of_base = paired.both + paired.gained, paired.both + paired.lost
+    text = f"Right answers: {right} of {paired.questions} {questions}, the base {of_base}"
     points = paired.difference
-    low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
-    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
     if not paired.differs:
-        return f"accuracy: no significant difference ({low} to {high} points; {counts})"
-    word = "better" if points.estimate > 0 else "worse"
-    return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counts})"
+        more = paired.more_questions(NOISE_MAX)
+        open_ = f"; about {more} more questions would settle it" if more else ""
+        return f"{text}: no difference within {max(-points.low, points.high) * 100:.0f} points{open_}."
+    word = "more" if points.estimate > 0 else "fewer"
+    low, high = sorted(100 * abs(one) for one in (points.low, points.high))
+    return f"{text}: {100 * abs(points.estimate):.0f} points {word} ({low:.0f} to {high:.0f})."
+
+
+def _seconds(seconds: AnswerSeconds) -> str:
+    *base, adapted = seconds.means
+    text = f"Seconds: an answer takes {adapted:.2f} s on average"
+    if not seconds.ratio:
+        return f"{text}."
+    few = "; too few questions for this interval" if seconds.timed < PASSAGES_MIN else ""
+    return f"{text}, of the base {base[0]:.2f} s: {seconds.ratio.text(2)} times as long{few}."
 
 
 def _warnings(name: str, scores: Scores) -> Iterator[str]:
@@ -210,45 +200,26 @@ def _warnings(name: str, scores: Scores) -> Iterator[str]:
 
 
 def accuracy_table(report: AccuracyReport) -> Table:
-    """Tabulate the models, with the verdict and the settings below."""
-    columns = ["base", "adapted"] if report.base else [_alone(report.adapted.adapter)]
-    if report.paired:
-        columns.append("against the base (95 %)" if report.answer_time else "adapted - base (95 %)")
-    rows = _rows([result.scores for result in (report.base, report.adapted) if result], report.paired)
-    times = report.answer_time
-    return Table(
-        f"{report.data}, {report.terms.prompt}",
-        ("", *columns),
-        (*rows, *(time_rows(times) if times else ())),
-        tuple(_notes(report)),
+    """Tabulate the models, with the settings below."""
+    columns = ("base", "adapted", "against the base (95 %)") if report.base else ("model",)
+    notes = (
+        f"{report.adapted.scores.questions} questions of {report.source}",
+        f"{report.sampling}, at most {report.max_tokens} tokens",
+        f"{report.machine.cpu}, threads: {report.threads}, llama-cpp-python {report.build.llama_cpp_python}",
+        *(f"records: {result.records}" for result in report.results),
     )
+    return Table(f"{report.data}, {report.prompt}", ("", *columns), tuple(_rows(report)), notes)
 
 
-def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
+def _rows(report: AccuracyReport) -> Iterator[tuple[str, ...]]:
+    models, paired, seconds = [result.scores for result in report.results], report.paired, report.seconds
     difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
     yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
         yield name, *(str(getattr(scores, name)) for scores in models)
-    calibrations = [scores.calibration for scores in models]
-    if any(calibrations):
-        errors = (f"{one.error:.3f}" if one else "" for one in calibrations)
-        yield "expected calibration error of confidence", *errors
-    yield "tokens per answer", *(f"{scores.tokens:.0f}" for scores in models)
-    if paired:
-        yield "gained, lost", "", "", f"{paired.gained}, {paired.lost}"
-        yield "McNemar's exact p", "", "", f"{paired.p_value:.3g}"
-
-
-def _notes(report: AccuracyReport) -> Iterator[str]:
-    settings, times = report.terms, report.answer_time
-    yield from report.verdict
-    yield f"{report.adapted.scores.questions} questions of {report.source}"
-    if times:
-        yield f"seconds: {times.timed} of the questions, asked one at a time"
-    yield f"{settings.description}, at most {settings.max_tokens} tokens"
-    yield (
-        f"{report.machine.cpu}, threads: {settings.threads}, llama-cpp-python {report.build.llama_cpp_python}"
-    )
-    for result in (report.base, report.adapted):
-        if result:
-            yield f"records: {result.records}"
+    ratio = (f"{paired.tokens_ratio.text(2)} times",) if paired else ()
+    yield "tokens a question", *(f"{scores.tokens:.0f}" for scores in models), *ratio
+    if seconds:
+        times = (f"{seconds.ratio.text(2)} times",) if seconds.ratio else ()
+        title = f"seconds a question, {seconds.timed} asked alone"
+        yield title, *(f"{mean:.2f}" for mean in seconds.means), *times

@@ -10,8 +10,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...errors import RequestError
-
 LOGGED_RUN = "sitting"  # kind of run in the first line
 TokenCount = Annotated[int, Field(ge=1, lt=1 << 31)]  # of an answer: the end-of-generation token counts
 
@@ -66,10 +64,6 @@ class QuestionRecord:
     samples: tuple[Sample, ...]
     error: str | None = None
     confidence: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.samples and self.outcome is not Outcome.ERROR:
-            raise RequestError(f"no samples, but the outcome is {self.outcome}")
 
     @property
     def tokens(self) -> int:

@@ -1,30 +1,25 @@
 """Evaluate one model: answer the questions in batches, grade and log the answers, and score them."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from ...errors import RequestError
 from ...files.from_json import RecordJournal
-from ...quality.environment import this_build
-from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import ENGINE, BatchExecutor, BatchJob, BatchResult, answer_missing
-from ...runtime.native.settings import DEFAULT_KV
-from ...runtime.plan.options import EngineOptions
-from ...runtime.request import COMPLETE_REASONS
-from .accuracy_metrics import Scores, score
+from ...runtime.answer import COMPLETE_REASONS, Answer
+from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
+from ..environment import ModelFile, ModelSource, describe_model, this_build
 from .datasets import QuestionSet
 from .eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
-from .prompts import PromptSettings, find_prompt
+from .prompts import PROMPTS, PromptSettings
+from .scores import Scores, score
 
-_NAME_BYTES_MAX = 255  # of a file, in most file systems
-_FIXED = EngineOptions(kv=DEFAULT_KV, flash_attention=True)  # in the name of a log, whatever is chosen
+_NAME_MAX = 24  # characters of up to four bytes each; a file system takes 255 bytes
 
 
 @dataclass(frozen=True)
@@ -32,58 +27,41 @@ class RunConfig:
     """Configuration of an evaluation run.
 
     Attributes:
-        model: a GGUF file.
-        adapter: a LoRA in a GGUF file, applied at run time; None for none.
+        source: the model.
         question_set: the questions.
         settings: prompt and generation settings.
         folder: where the log is.
     """
 
-    model: Path
-    adapter: Path | None
+    source: ModelSource
     question_set: QuestionSet
     settings: PromptSettings
-
     folder: Path
-
-    def _job(self, **chosen: Unpack[EngineOptions]) -> BatchJob:
-        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads, ENGINE | chosen)
 
     @cached_property
     def job(self) -> BatchJob:
-        """The run as a job of the batch runtime, with the speed settings of its log if there is one.
-
-        Only without one are they chosen, for which the model may be loaded.
-        """
-        return self._job().decided(self.log, LOGGED_RUN)
+        """The run as a job of the batch runtime, decided."""
+        files, settings = (self.source.model, self.source.adapter), self.settings
+        return BatchJob(*files, settings, settings.threads).decided()
 
     @cached_property
-    def _new_identity(self) -> dict[str, Any]:
-        """The identity of a run without a log. Hashes the files."""
+    def identity(self) -> dict[str, Any]:
+        """Everything that the answers depend on, as JSON values. Hashes the files."""
         return {
             "data_sha256": self.question_set.sha256,
             "questions": len(self.question_set.questions),
+            **self.job.identity,
             "prompt": self.settings.prompt,
-            "prompt_sha256": find_prompt(self.settings.prompt).sha256,
-            **self._job(**_FIXED).identity,
+            "prompt_sha256": PROMPTS[self.settings.prompt].sha256,
             **asdict(this_build()),
         }
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON values."""
-        return {**self._new_identity, **self.job.allocation}
-
-    @property
     def log(self) -> Path:
-        """The log; its name is readable, and unique for what is asked."""
-        asked = {name: value for name, value in self._new_identity.items() if name not in _FIXED}
-        digest = sha256(json.dumps(asked).encode()).hexdigest()[:12]
-        name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
-        ending = f"-{digest}.jsonl"
-        while len(os.fsencode(name + ending)) > _NAME_BYTES_MAX:
-            name = name[:-1]
-        return self.folder / (name + ending)
+        """The log; its name is readable, and unique for the run."""
+        digest = sha256(json.dumps(self.identity).encode()).hexdigest()[:12]
+        names = (self.source.model.stem, self.question_set.name, self.settings.prompt)
+        return self.folder / f"{'-'.join(name[:_NAME_MAX] for name in names)}-{digest}.jsonl"
 
 
 EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
@@ -91,21 +69,9 @@ EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far,
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """Result of one model.
+    """Result of one model: its files, the log with the answer to each question, and its scores over all."""
 
-    Attributes:
-        path: the model file.
-        sha256: its hash in hexadecimal.
-        adapter: adapter applied at run time; None for none.
-        adapter_sha256: its hash.
-        records: the log with the answer to each question.
-        scores: scores over all questions.
-    """
-
-    path: str
-    sha256: str
-    adapter: str | None
-    adapter_sha256: str | None
+    file: ModelFile
     records: str
     scores: Scores
 
@@ -144,16 +110,10 @@ def evaluate(
         records = [log.records[number] for number in sorted(log.records)]
     if all(record.outcome is Outcome.ERROR for record in records):
         source = config.question_set.source
-        raise RequestError(f"{config.model}: all questions of {source} failed; the first: {records[0].error}")
-    evaluated = ModelResult(
-        path=str(config.model),
-        sha256=identity["model_sha256"],
-        adapter=None if config.adapter is None else str(config.adapter),
-        adapter_sha256=identity["adapter_sha256"],
-        records=str(config.log),
-        scores=score(records),
-    )
-    return evaluated, records
+        raise RequestError(
+            f"{config.source.model}: all questions of {source} failed; the first: {records[0].error}"
+        )
+    return ModelResult(describe_model(config.source), str(config.log), score(records)), records
 
 
 def _accuracy_so_far(records: Iterable[QuestionRecord]) -> str:

@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from ...errors import RequestError
-from ...runtime.batch.reproducible_batches import GenerationSettings
-from ...runtime.effort import parse_effort
+from ...runtime.batch.reproducible_batches import BatchSettings
 from ...runtime.engine.engine import Engine
-from ...runtime.machine.threads import default_threads
+from ...runtime.machine import default_threads
 from ...runtime.prompt.prompt_encoder import Message, example_messages
-from ...runtime.prompt.thinking import resolve_thinking
 from ...runtime.request import Request
 
 
@@ -52,17 +49,6 @@ class Prompt:
         return f"{self.before}{question}{self.after}"
 
 
-def find_prompt(name: str) -> Prompt:
-    """Look up a prompt by its name.
-
-    Raises:
-        RequestError: no prompt has that name.
-    """
-    if name not in PROMPTS:
-        raise RequestError(f"prompt: {name!r} is not one of {', '.join(PROMPTS)}")
-    return PROMPTS[name]
-
-
 # zero-shot: T. Kojima et al., Large Language Models are Zero-Shot Reasoners, 2022 (arXiv 2205.11916).
 # 8-shot: J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
 # (arXiv 2201.11903), table 20: the usual ones for results on GSM8K "with 8-shot chain of thought".
@@ -71,8 +57,8 @@ PROMPTS = {name: Prompt(name, **fields) for name, fields in _TABLE.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSettings(GenerationSettings):
-    """Generation settings with a named prompt.
+class PromptSettings(BatchSettings):
+    """Options with a named prompt.
 
     Attributes:
         prompt: a name in PROMPTS; by default "bare" where answers vote, or else "zero-shot".
@@ -84,37 +70,24 @@ class PromptSettings(GenerationSettings):
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            object.__setattr__(self, "prompt", "bare" if parse_effort(self.effort).votes else "zero-shot")
-        find_prompt(self.prompt)
-        if self.system is not None:
-            raise RequestError("bench: the prompts have no system prompt of the user's")
-        super().__post_init__()
+            object.__setattr__(self, "prompt", "bare" if self.options.votes else "zero-shot")
+        assert self.options.system is None, "a prompt of this table stands alone"
 
     @property
     def description(self) -> str:
         """How answers are sampled, and whether with the calculator."""
-        sampled = "greedy" if self.sampling.greedy else f"temperature {self.sampling.temperature}"
-        if self.effort.votes:
-            votes, sampling = self.effort.rule.answers, self.sampling.stochastic
-            sampled = f"effort {self.effort}: majority of up to {votes}, temperature {sampling.temperature}"
-        return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
+        options = self.options
+        sampled = "greedy" if options.greedy else f"temperature {options.temperature}"
+        if options.votes:
+            votes, temperature = options.effort.rule.answers, options.stochastic.temperature
+            sampled = f"effort {options.effort}: majority of up to {votes}, temperature {temperature}"
+        return f"{sampled}, calculator {'on' if options.calculator else 'off'}"
 
     def request(self, engine: Engine, question: str, number: int = 0) -> Request:
         """Make the request that asks a question, as a chat if the model has a chat template."""
-        prompt, effort = find_prompt(self.prompt), self.effort.for_question(question)
-        messages = prompt.messages(question)
-        is_chat = bool(engine.chat_template)
-        think, budget = resolve_thinking(self.think, self.think_budget)
-        text = prompt.text(question)
-        return Request(
-            engine.conversation(messages, think=think) if is_chat else engine.encode_text(text),
-            self.max_tokens,
-            self.sampling,
-            stop=prompt.stop,
-            calculator=self.calculator,
-            question=question,
-            effort=effort,
-            examples=engine.after_examples(messages, think) if effort.votes and is_chat else (),
-            min_confidence=self.min_confidence,
-            think_budget=budget,
-        )
+        prompt = PROMPTS[self.prompt]
+        options = replace(self.options, stop=prompt.stop)
+        if engine.chat_template:
+            return replace(engine.chat(prompt.messages(question), options), question=question)
+        options = replace(options, effort=options.effort.for_question(question))
+        return Request(engine.encode_text(prompt.text(question)), options, question)

@@ -1,13 +1,14 @@
 """Commands `thirteen bench …` on the quality of predictions and answers: fidelity, accuracy."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .. import options
 from ..console import labelled_progress_bar, progress_bar, show_report
 from ..help_sections import advanced_option
+from .speed import model_source
 
 app = typer.Typer()
 
@@ -18,11 +19,11 @@ def bench_fidelity(
         str, typer.Argument(metavar="REFERENCE", help="Adapted model in high precision, such as F16.")
     ],
     shipped: Annotated[str, typer.Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter to apply to SHIPPED at run time, if it is not merged.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Unadapted model in high precision.")] = None,
     shipped_base: Annotated[str | None, typer.Option(help="Unadapted model, quantized.")] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="Adapter to compare at run time, on the unadapted quantized model.")
-    ] = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     threads: options.Threads = None,
@@ -33,26 +34,28 @@ def bench_fidelity(
     That is the KL divergence from the reference and, with --base and --shipped-base, how much of the
     adapter's effect remains.
     """
-    from ...bench.quality_tables import fidelity_table
-    from ...quality.fidelity.fidelity import run_fidelity
-    from ...quality.fidelity.model_roles import check_roles, model_sources
+    from ...bench.environment import ModelSource
+    from ...bench.fidelity.fidelity import Role, run_fidelity
+    from ...bench.fidelity.fidelity_report import fidelity_table
+    from ...bench.table import findings
+    from ...models.texts import HELD_OUT
 
-    check_roles(base, shipped_base, adapter)
+    if (base is None) != (shipped_base is None):
+        raise typer.BadParameter("--base and --shipped-base require each other")
     if data is not None:
         data.stat()  # a missing file is refused before anything is downloaded
-    quantized = None
-    if shipped_base is not None:
-        quantized = options.probed_model(shipped_base, adapter, threads=threads)
-    models = model_sources(
-        options.probed_model(reference, threads=threads).model,
-        options.probed_model(shipped, threads=threads).model,
-        base=None if base is None else options.probed_model(base, threads=threads).model,
-        shipped_base=quantized.model if quantized else None,
-        adapter=quantized.adapter if quantized else None,
-    )
+    models: dict[Role, ModelSource] = {
+        "reference": model_source(reference, None, threads),
+        "shipped": model_source(shipped, adapter, threads),
+    }
+    if base is not None and shipped_base is not None:
+        models["base"] = model_source(base, None, threads)
+        models["shipped_base"] = model_source(shipped_base, None, threads)
     with progress_bar("fidelity") as progress:
-        report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
-    show_report(as_json, report, fidelity_table)
+        report = run_fidelity(
+            models, data=data or HELD_OUT, tokens=tokens, threads=threads, progress=progress
+        )
+    show_report(as_json, report, lambda report: findings(report.verdict, fidelity_table(report)))
 
 
 @app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
@@ -67,11 +70,10 @@ def bench_accuracy(
         ),
     ] = None,
     adapter: options.ModelAdapter = None,
+    limit: options.Limit = None,
     prompt: Annotated[
-        str | None,
-        advanced_option(
-            help="Prompt format: zero-shot, bare, refined or 8-shot. Default: zero-shot, or bare for votes."
-        ),
+        Literal["zero-shot", "bare", "refined", "8-shot"] | None,
+        advanced_option(help="Text around a question. Default: zero-shot, or bare for votes."),
     ] = None,
     effort: options.AnswerEffort = options.LOW,
     temperature: options.Temperature = 0.0,
@@ -80,18 +82,16 @@ def bench_accuracy(
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
     think_budget: options.ThinkBudget = None,
-    limit: options.Limit = None,
     timed: options.Timed = 16,
     records: Annotated[
         Path | None, advanced_option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
     ray: options.Ray = None,
-    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure accuracy and right answers a minute.
+    """Measure right answers, paired with a base's.
 
     An interrupted run resumes. Some of the questions are then asked one at a time, for the seconds that a
     user waits.
@@ -99,22 +99,28 @@ def bench_accuracy(
     from ...bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompts import PromptSettings
-    from ...runtime.request import Sampling
+    from ...bench.table import findings
+    from ...runtime.effort import parse_effort
+    from ...runtime.options import Options
 
-    sampling = Sampling(temperature, seed=seed)
-    settings = PromptSettings(sampling=sampling, **options.matching_options(ctx, PromptSettings))
-    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
+    asked = Options(
+        effort=parse_effort(effort),
+        temperature=temperature,
+        seed=seed,
+        calculator=calculator,
+        max_tokens=max_tokens,
+        think=think,
+        think_budget=think_budget,
+    )
+    settings = PromptSettings(options=asked, **options.matching_options(ctx, PromptSettings))
+    executor = options.batch_executor(ray, workers)
     questions = load_question_set(data).subsample(limit)
-    files = options.probed_model(model, adapter, threads=threads)
+    models = [model_source(model, adapter, threads)]
+    if base is not None:
+        models.insert(0, model_source(base, None, threads))
     request = AccuracyRequest(
-        model=files.model,
-        questions=questions,
-        settings=settings,
-        base=None if base is None else options.probed_model(base, threads=threads).model,
-        adapter=files.adapter,
-        records=records,
-        timed=timed,
+        models=models, questions=questions, settings=settings, records=records, timed=timed
     )
     with labelled_progress_bar() as progress:
         report = run_accuracy(request, executor, progress)
-    show_report(as_json, report, accuracy_table)
+    show_report(as_json, report, lambda report: findings(report.verdict, accuracy_table(report)))

@@ -1,142 +1,159 @@
-"""Commands `thirteen bench …` on speed, memory and size: of models, programs and types."""
+"""Commands `thirteen bench latency`, which `thirteen bench MODEL` is short for, and `thirteen bench tune`."""
 
-from pathlib import Path
-from typing import Annotated
+from dataclasses import asdict
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
-from ..console import progress_bar, show_report
+from ..console import json_text, labelled_progress_bar, out, progress_bar, show_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...bench.accuracy.datasets import QuestionSet
+    from ...bench.environment import ModelSource
+    from ...bench.workload import Workload
 
 app = typer.Typer()
 
 
-@app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
-def bench_latency(
-    ctx: typer.Context,
-    base: Annotated[str, typer.Argument(metavar="BASE", help="Unadapted model, as in ask.")],
-    adapted: Annotated[
-        str, typer.Argument(metavar="ADAPTED", help="Adapted model, or the unadapted one with --adapter.")
-    ],
-    adapter: options.Lora = None,
-    rounds: options.Rounds = 8,
-    prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Ask one question only, of so many tokens.")
-    ] = None,
-    decode_tokens: Annotated[
-        int, typer.Option(min=1, help="With --prompt-tokens: tokens of the answer after the first.")
-    ] = 64,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-) -> None:
-    """Compare the latency of an adapted model and its base.
-
-    Both write answers of 64 and 256 tokens to questions of 60, 200 and 800. On two cores this takes about 6
-    minutes for a model of 135M parameters, and half an hour for one of 1B. Load time, memory, size and the
-    fraction of the memory bandwidth are compared as well.
-    """
-    from ...bench.speed.latency import LatencyRequest, latency_table, run_latency
-    from ...bench.speed.questions import QUESTIONS, QuestionShape
-
-    if prompt_tokens is None:
-        options.refuse_given(ctx, ("decode_tokens",), "requires --prompt-tokens")
-    questions = (QuestionShape(prompt_tokens, 1 + decode_tokens),) if prompt_tokens else QUESTIONS
-    base_path = options.probed_model(base, threads=threads).model
-    files = options.probed_model(adapted, adapter, threads=threads)
-    given = options.matching_options(ctx, LatencyRequest)
-    given |= {"base": base_path, "adapted": files.model, "adapter": files.adapter, "questions": questions}
-    with progress_bar("latency") as progress:
-        report = run_latency(LatencyRequest(**given), progress)
-    show_report(as_json, report, latency_table)
-
-
-@app.command("peers", epilog=options.example("bench peers model.gguf --with llama-bench,llama-server"))
-def bench_peers(
-    ctx: typer.Context,
-    model: options.ModelArgument,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every program once.")] = 8,
-    prompt_tokens: options.PromptTokens = 200,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after the prompt.")] = 64,
-    sequences: Annotated[int, typer.Option(min=1, max=64, help="Concurrent sequences.")] = 8,
-    names: Annotated[
-        str,
-        typer.Option(
-            "--with",
-            metavar="NAMES",
-            help="Programs to compare with: llama-cpp-python, and on PATH llama-bench, llama-server. "
-            "Default: those that are installed.",
-        ),
-    ] = "",
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-) -> None:
-    """Compare speed with other inference programs.
-
-    All run the same file with the same number of threads, each in a process of its own.
-    """
-    from ...bench.peers.peer import PeerWorkload
-    from ...bench.peers.peers import PeersRequest, peers_table, run_peers
-
-    work = PeerWorkload(**options.matching_options(ctx, PeerWorkload))
-    path = options.probed_model(model, threads=threads).model
-    request = PeersRequest(model=path, work=work, rounds=rounds, names=names.split(",") if names else ())
-    with progress_bar("peers") as progress:
-        report = run_peers(request, progress)
-    show_report(as_json, report, peers_table)
-
-
-@app.command("memory", epilog=options.example("bench memory my-model.gguf"))
-def bench_memory(
-    ctx: typer.Context,
-    model: options.ModelArgument,
-    adapter: options.ModelAdapter = None,
-    prompt_tokens: options.PromptTokens = 128,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 64,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-) -> None:
-    """Measure memory by purpose, and cold and warm starts."""
-    from ...bench.memory.memory import measure_memory, memory_table
-    from ...quality.workload import Workload
+def model_source(model: str, adapter: str | None, threads: int | None) -> "ModelSource":
+    """Find a model and a run-time adapter, and try what is not trusted."""
+    from ...bench.environment import ModelSource
 
     files = options.probed_model(model, adapter, threads=threads)
-    work = Workload(**options.matching_options(ctx, Workload))
-    memory = measure_memory(files.model, files.adapter, work)
-    show_report(as_json, memory, lambda memory: memory_table(memory, files.model))
+    return ModelSource(files.model, files.adapter)
 
 
-@app.command("types", epilog=options.example("bench types -o costs.json"))
-def bench_types(
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
+def compared_models(
+    model: str, adapted: str | None, adapter: str | None, threads: int | None
+) -> list["ModelSource"]:
+    """The base and the adapted model, by a file of its own or an adapter at run time; or the model alone."""
+    if adapted is None and adapter is None:
+        return [model_source(model, None, threads)]
+    base = model_source(model, None, threads)
+    return [base, model_source(model if adapted is None else adapted, adapter, threads)]
+
+
+@app.command(
+    "latency",
+    epilog=options.example(
+        "bench latency base.gguf adapted.gguf",
+        "bench base.gguf --adapter my-adapter --quick",
+        "bench model.gguf --peers",
+    ),
+)
+def bench_latency(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    adapted: Annotated[
+        str | None, typer.Argument(metavar="ADAPTED", help="Adapted model, to compare with MODEL, its base.")
     ] = None,
-    replace: options.Force = False,
-    rounds: Annotated[int, typer.Option(min=8, help="Rounds; each measures every type once.")] = 30,
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter at run time: MODEL, or ADAPTED, is measured with it.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Speed, size and right answers, in a minute.")
+    ] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Questions of --quick, as in bench accuracy. Default: sums.")
+    ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Compare with llama-cpp-python on the same file instead.")
+    ] = False,
+    rounds: options.Rounds = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the question.")] = 128,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer after the first.")] = 64,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the cost of a weight of each type.
+    """Measure latency, memory and size.
 
-    It takes three to six minutes and 4.3 GB in the cache, which are freed at the end.
+    Of a model alone, or of an adapted model and its base. `thirteen bench MODEL` is short for it.
     """
-    from ...bench.quality_tables import type_costs_table
-    from ...files.output import check_target
-    from ...quality.costs.type_costs import run_type_costs, write_costs
-    from ...runtime.plan.options import EngineOptions
+    if quick or peers:
+        option = "--quick" if quick else "--peers"
+        given = ("rounds", "prompt_tokens", "decode_tokens", "peers") if quick else ("adapted", "adapter")
+        options.refuse_given(ctx, given, f"not with {option}")
+    if not quick:
+        options.refuse_given(ctx, ("data",), "requires --quick")
+    from ...bench.workload import Workload
+    from ...runtime.machine import default_threads
 
-    if output:
-        check_target(output, replace=replace)
-    with progress_bar("types") as progress:
-        report = run_type_costs(rounds=rounds, engine=EngineOptions(threads=threads), progress=progress)
-    if output:
-        write_costs(report, output)
-    show_report(as_json, report, type_costs_table)
+    work = Workload(prompt_tokens, decode_tokens, threads or default_threads(), adaptive_threads=peers)
+    if peers:
+        _show_peers(options.probed_model(model, threads=threads).model, work, rounds, as_json)
+        return
+    questions = _load_questions(data) if quick else None  # before a model is downloaded
+    models = compared_models(model, adapted, adapter, threads)
+    if questions:
+        _show_quick(models, questions, work.threads, as_json)
+    else:
+        _show_latency(models, work, rounds, as_json)
 
 
-@app.command("size", epilog=options.example("bench size my-model.gguf"))
-def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> None:
-    """Break down the size of a file, and compare it with its plan."""
-    from ...bench.memory.size import run_size, size_table
+def _show_latency(models: "list[ModelSource]", work: "Workload", rounds: int, as_json: bool) -> None:
+    from ...bench.latency import latency_table, run_latency
+    from ...bench.table import findings
 
-    show_report(as_json, run_size(options.resolve_model(model).model), size_table)
+    with progress_bar("latency") as progress:
+        report = run_latency(models, work, rounds=rounds, progress=progress)
+    show_report(as_json, report, lambda report: findings(report.verdict, latency_table(report)))
+
+
+def _show_peers(model: "Path", work: "Workload", rounds: int, as_json: bool) -> None:
+    from ...bench.peers import peers_table, run_peers
+    from ...bench.table import findings
+
+    with progress_bar("peers") as progress:
+        report = run_peers(model, work, rounds, progress)
+    show_report(as_json, report, lambda report: findings(report.verdict, peers_table(report)))
+
+
+def _load_questions(data: str | None) -> "QuestionSet":
+    from ...bench.accuracy.datasets import load_question_set
+    from ...models.texts import HELD_OUT_SUMS
+
+    return load_question_set(str(HELD_OUT_SUMS) if data is None else data)
+
+
+def _show_quick(models: "list[ModelSource]", questions: "QuestionSet", threads: int, as_json: bool) -> None:
+    """Measure for a minute; what is found is printed at once."""
+    from ...bench.accuracy.accuracy import AccuracyRequest
+    from ...bench.accuracy.prompts import PromptSettings
+    from ...bench.quick import SECONDS, quick_accuracy, quick_latency
+
+    end = perf_counter() + SECONDS
+    request = AccuracyRequest(models=models, questions=questions, settings=PromptSettings(threads=threads))
+    with progress_bar("latency") as progress:
+        latency = quick_latency(models, threads, end, progress)
+    if not as_json:
+        out.print("\n".join(latency.verdict), markup=False, soft_wrap=True)
+    with labelled_progress_bar() as progress_of:
+        accuracy = quick_accuracy(request, min(latency.decode.medians), end, progress_of)
+    if as_json:
+        print(json_text({"latency": asdict(latency), "accuracy": asdict(accuracy)}))
+    else:
+        out.print(accuracy.verdict[0], markup=False, soft_wrap=True)
+
+
+@app.command("tune", epilog=options.example("bench tune my-model.gguf"))
+def bench_tune(
+    model: options.ModelArgument,
+    rounds: Annotated[int, typer.Option(min=8, help="Rounds; each times every way once.")] = 8,
+    as_json: options.Json = False,
+) -> None:
+    """Find the fastest settings for a model here.
+
+    It times attention, KV type, library and threads, in one to three minutes for a model of half a billion
+    weights. What is faster than the default is used from then on, for models of this shape and type.
+    """
+    from ...bench.table import findings
+    from ...bench.tune import tune_engine, tune_table
+
+    path = options.probed_model(model).model
+    with progress_bar("tune") as progress:
+        report = tune_engine(path, rounds, progress)
+    show_report(as_json, report, lambda report: findings(report.verdict, tune_table(report)))

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ...errors import FileError, ZeroAdapterError, shorten
+from ...errors import FileError, shorten
 from ...files.atomic_write import atomic_write, write_file
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
@@ -138,7 +138,7 @@ class PeftAdapter:
         if missing:
             raise FileError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
-            raise ZeroAdapterError(f"{self.id}: every delta is zero: it changes nothing")
+            raise FileError(f"{self.id}: every delta is zero: it changes nothing")
 
 
 def refuse_adapter_beside(base_folder: Path) -> None:
@@ -240,7 +240,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         target_modules=targets,
     )
     if len(adapter.zero_deltas) == len(adapter.deltas):
-        raise ZeroAdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
+        raise FileError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
 
 
@@ -297,9 +297,7 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
             if tensors.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
                 raise FileError(f"{file.path}: {key!r:.100} occurs twice, with and without '.weight'")
         else:
-            raise FileError(
-                f"{file.path}: unknown key {key!r:.100}: neither a factor nor a copy of a base tensor"
-            )
+            raise FileError(f"{file.path}: unknown key {key!r:.100}")
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
 
 

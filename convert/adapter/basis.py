@@ -19,7 +19,7 @@ from ...files.safetensors import SafetensorsFile, write_safetensors
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
-from .delta import Delta, check_factors
+from .delta import Delta
 from .deterministic_svd import svd_factors
 from .torch_random import torch_normal
 
@@ -57,7 +57,7 @@ class BasisOrigin:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.base_sha256, str):
             raise FileError(
-                f"a basis needs the base's name and hash as text, not {self.name!r} and {self.base_sha256!r}"
+                f"a basis needs the base's name and hash, not {self.name!r} and {self.base_sha256!r}"
             )
         for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, NUMBERS_MAX), ("seed", 0, 1 << 32)):
             value = getattr(self, name)
@@ -148,7 +148,7 @@ def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no
     for index, module in enumerate(modules):
         name = f"{module}.weight"
         weight = base.rows(name, 0, base.specs[name].shape[0])
-        if not np.isfinite(weight).all():
+        if not _is_finite(weight):
             raise FileError(f"{base.path}: tensor {name!r} holds a value that is not finite")
         b, a = svd_factors(weight, origin.rank)
         part = origin.numbers // origin.groups
@@ -211,22 +211,16 @@ def read_basis(path: Path) -> Basis:
         raise FileError(f"{path}: the basis lacks {missing}") from None
     if not factors:
         raise FileError(f"{path}: the basis has no modules")
-    for module, parts in factors.items():
-        _check_parts(path, module, parts, origin)
+    for module, parts in factors.items():  # anyone can compute a matching hash
+        rank, values = len(parts.a), (parts.a, parts.b, parts.p)
+        fits = parts.a.ndim == 2 and parts.b.shape[1:] == (rank,) and 0 < rank <= origin.rank
+        if not fits or parts.p.shape != (origin.numbers, rank, rank) or not all(map(_is_finite, values)):
+            raise FileError(f"{path}: the factors of {module!r} do not fit the basis, or are not finite")
     return Basis(origin, factors)
 
 
-def _check_parts(path: Path, module: str, parts: BasisFactors, origin: BasisOrigin) -> None:
-    """Check what anyone can compute a matching hash of."""
-    check_factors(path, module, parts.a, parts.b)
-    rank = len(parts.a)
-    if rank > origin.rank or parts.p.shape != (origin.numbers, rank, rank):
-        raise FileError(
-            f"{path}: the projections of {module!r} are {parts.p.shape} and its rank is {rank}; the basis "
-            f"has {origin.numbers} numbers and rank {origin.rank}"
-        )
-    if not all(np.isfinite(rows).all() for rows in (parts.a, parts.b, parts.p)):
-        raise FileError(f"{path}: the factors of {module!r} are not finite")
+def _is_finite(rows: Floats) -> bool:
+    return bool(np.isfinite(rows).all())
 
 
 def _in_order(modules: Iterable[str]) -> list[str]:
@@ -239,9 +233,7 @@ def _read_metadata(file: SafetensorsFile) -> dict[str, Any]:
     except (KeyError, ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict) or metadata.get("version") != _VERSION:
-        raise FileError(
-            f"{file.path}: not a basis of version {_VERSION}, as thirteen adapter basis writes it"
-        )
+        raise FileError(f"{file.path}: not a basis of version {_VERSION}")
     return metadata
 
 

@@ -4,6 +4,7 @@ The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and 
 tensor, and one alpha for all, with a scale of alpha / r.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from gguf import GGUFValueType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
+from ...files.hashing import file_sha256
 from ...files.json_file import decode_utf8, read_bounded
 from ...files.output import check_target
 from ...files.received_files import PROMPT_FILE, PROMPT_KEY
+from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
@@ -21,7 +24,8 @@ from ..source_ids import DEFAULT_IDS, SourceIds
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from ..vocabulary.vocabulary_list import VocabularyList
 from ..write import write_arrays
-from .adapter import PeftAdapter, load_adapter
+from .adapter import WEIGHTS_FILE, PeftAdapter, adapter_folder, load_adapter, read_adapter_config
+from .delta import CONFIG_FILE
 
 # Incremented when an adapter is exported differently, so that older cached files are not used.
 EXPORT_VERSION = 1
@@ -83,9 +87,7 @@ def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Floats
     for name, delta in adapter.deltas.items():
         spec = base.specs[name]
         if delta.magnitude is not None:
-            raise FileError(
-                f"{adapter.id}: DoRA rescales the base's rows, which no run-time LoRA can: merge it"
-            )
+            raise FileError(f"{adapter.id}: DoRA rescales the base's rows: only a merge can")
         if spec.target == EMBEDDING:
             raise FileError(f"{adapter.id}: a delta of the embedding cannot be applied at run time: merge it")
         b = permute(delta.b, spec.heads) if spec.heads else delta.b
@@ -93,3 +95,19 @@ def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Floats
         tensors[f"{spec.target}.lora_a"] = np.pad(delta.a, (padding, (0, 0)))
         tensors[f"{spec.target}.lora_b"] = np.pad(b, ((0, 0), padding))
     return tensors
+
+
+def copy_adapter(folder: Path, output: Path) -> str:
+    """Copy a PEFT folder, without what else is in it; returns the hash of the weights.
+
+    Raises:
+        FileError: the folder is damaged.
+        OutputError: `output` cannot be written.
+    """
+    read_adapter_config(folder)
+    SafetensorsFile(folder / WEIGHTS_FILE)
+    names = [name for name in (PROMPT_FILE, CONFIG_FILE) if (folder / name).exists()]
+    others = {name: (folder / name).read_bytes() for name in names}
+    with (folder / WEIGHTS_FILE).open("rb") as source, adapter_folder(output, others) as weights:
+        shutil.copyfileobj(source, weights)
+    return file_sha256(output / WEIGHTS_FILE)

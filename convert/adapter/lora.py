@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from ...errors import FileError, shorten
 from .delta import CONFIG_FILE, Delta, ModuleTensors, check_factors, check_rank, take_factors
-from .module_patterns import check_patterns
 
 _Patterns = list[tuple[re.Pattern[str], Any]]
+# Expressions that could take long: with repeated groups, with flags, or with more than two repeats.
+_SLOW = re.compile(r"\)[*+{?]|\(\?|([*+{].*){3}")
+_EXPRESSIONS_MAX, _LENGTH_MAX = 100, 1000  # of one setting, without plain names; characters of one
 
 
 def read_lora(
@@ -25,7 +27,7 @@ def read_lora(
         FileError: tensors are missing or left over, or do not fit each other or the config.
     """
     use_dora = bool(config.get("use_dora"))
-    ranks, alphas = (_patterns(folder, config, key, tensors) for key in ("rank_pattern", "alpha_pattern"))
+    ranks, alphas = (_patterns(folder, config, key) for key in ("rank_pattern", "alpha_pattern"))
     deltas = {}
     for module, parts in tensors.items():
         embedding = "lora_embedding_A" in parts
@@ -57,12 +59,15 @@ def _by_pattern(patterns: _Patterns, module: str, default: Any) -> Any:
     return next((value for pattern, value in patterns if pattern.match(module)), default)
 
 
-def _patterns(folder: Path, config: Mapping[str, Any], key: str, modules: Collection[str]) -> _Patterns:
-    """The patterns of a setting with their values; FileError for one that could take long to match."""
+def _patterns(folder: Path, config: Mapping[str, Any], key: str) -> _Patterns:
+    """The patterns of a setting with their values; FileError for those that could take long to match."""
     values = config.get(key) or {}
     if not isinstance(values, dict):
         raise FileError(f"{folder / CONFIG_FILE}: {key} is not an object")
-    check_patterns(f"{folder / CONFIG_FILE}: the {key}", values, modules)
+    expressions = [pattern for pattern in values if not re.fullmatch(r"[\w.]*", pattern)]
+    slow = [pattern for pattern in expressions if len(pattern) > _LENGTH_MAX or _SLOW.search(pattern)]
+    if found := slow or expressions[_EXPRESSIONS_MAX:]:
+        raise FileError(f"{folder / CONFIG_FILE}: the {key} {shorten(found[0])} is too complex")
     return [(_compile(folder, key, pattern), value) for pattern, value in values.items()]
 
 

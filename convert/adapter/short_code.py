@@ -97,9 +97,7 @@ def decode_short_code(text: str) -> ShortCode:
         raise FileError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
     prefix, colon, body = text.lower().rpartition(":")
     if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):
-        raise FileError(
-            f"{shown!r} is not a code: thirteen adapter export --as code writes one as {PREFIX}NAME:…"
-        )
+        raise FileError(f"{shown!r} is not a code: thirteen adapter NAME --code writes one as {PREFIX}NAME:…")
     if invalid := next((character for character in body if character not in CHARSET), None):
         raise FileError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
     symbols = [CHARSET.index(character) for character in body]

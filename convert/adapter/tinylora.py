@@ -28,7 +28,7 @@ def read_tinylora(
     groups = _groups(folder, config, tensors)
     if set(groups.values()) != set(vectors):
         raise FileError(
-            f"{folder}: {len(vectors)} trained vectors for {len(set(groups.values()))} groups of modules"
+            f"{folder}: {len(vectors)} trained vectors for {len({*groups.values()})} groups of modules"
         )
     u, r = config.get("u"), config.get("r")
     deltas, redrawn = {}, 0
@@ -68,9 +68,7 @@ def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shap
     """The projections of module number `index`, (u, r, r), which PEFT draws from `projection_seed`."""
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:
-        raise FileError(
-            f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}"
-        )
+        raise FileError(f"{folder / CONFIG_FILE}: without projections, projection_seed is {shorten(seed)}")
     if math.prod(shape) > _MODULE_MAX:
         raise FileError(f"{folder}: projections of {shape} are more than {_MODULE_MAX:,} numbers")
     return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

@@ -64,9 +64,7 @@ def read_tinylora_numbers(folder: Path, basis: Basis) -> Floats:
     file = SafetensorsFile(folder / WEIGHTS_FILE)
     vectors = [name for name in file.entries if name.startswith("base_model.tinylora_v.")]
     if kind != "TINYLORA" or vectors != [_VECTOR]:
-        raise FileError(
-            f"{folder}: needs a TinyLoRA of one vector; this is {kind} with {len(vectors)} vectors"
-        )
+        raise FileError(f"{folder}: is {kind} with {len(vectors)} vectors, not a TinyLoRA of one")
     numbers = file.rows(_VECTOR)
     saved = load_adapter(folder).deltas
     names = {f"{module}.weight" for module in basis.factors}

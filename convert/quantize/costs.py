@@ -4,19 +4,13 @@ Costs are per decoded token, for the matrices of the layers and for the output m
 token embedding, which is far longer. llama.cpp may repack either for the processor. Where measured, a table
 also has the cost of a prompt's token in the layers; the output matrix is computed for the last of them only.
 
-`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
-`wasm.json` was measured by `lab/wasm_types.py`, in a browser; there, Q4_0, Q5_0, IQ4_NL and
-MXFP4 cost what Q8_0 does, because the page rewrites them. It is no part of "any": its kernels are others, and
-would make types costly in plans for processors that are quick there.
-`arm.json` was derived: no Arm processor was at hand, and an emulator's times say nothing. It rests on the
-instructions that the kernels of llama-cpp-python 0.3.36 take for a weight, counted under an emulator for four
-kinds of processor (`make arm-costs`; the counts are in the file). A weight costs the longer of two times, as
-in the roofline model: that to read its bytes, which the tokens of a prompt share, and that of its
-instructions on the kind of processor where they are most. This assumes that memory delivers one byte while
-the processor, all cores together, does one instruction, and that all instructions take as long. Types that
-cost more than twice as much as Q4_K in decode are not in the table.
+`costs.json` has a table for each library and kind of processor, with its source. Those for x86 were measured
+by `lab/type_costs.py`. That for pages was measured in a browser by `lab/wasm_types.py`; there, Q4_0, Q5_0,
+IQ4_NL and MXFP4 cost what Q8_0 does, because the page rewrites them. It is no part of "any": its kernels are
+others. That for Arm was derived by `lab/arm_costs.py` from counted instructions.
 """
 
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,15 +24,17 @@ from ...errors import FileError, OptionError, shorten
 from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
-_PROCESSORS = ("x86", "x86-avx512", "arm")
-TARGETS = (*_PROCESSORS, "wasm", "any")
+_PROCESSORS = ("x86", "x86-avx512", "arm")  # of "any"
+TARGETS = (*_PROCESSORS, "x86-amx", "wasm", "any")
+# What follows `x86-` in a target, and how llama.cpp's build names it.
+_FEATURES = {"amx": b"AMX_INT8 = 1", "avx512": b"AVX512 = 1"}
 PARTS = ("layer", "output", "layer_prefill")
 _PROMPT_SHARE = 2.0  # tokens of the prompt per token of the answer of an ordinary question: 200 and 100
 _LIBRARY = "llama.cpp"  # of a table that names none
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
-_TABLES = Path(__file__).parent / "cost_tables"
+_TABLES = Path(__file__).with_name("costs.json")
 _MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}
 
 
@@ -46,8 +42,9 @@ _MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "
 class CostTable:
     """Costs by type name. A type that is absent must not be used for the target.
 
-    Only ratios within a table are meaningful. The unit is nanoseconds per weight and decoded token where
-    measured, the same at 1 GB/s where derived, and Q4_K in a layer for "any".
+    Only ratios within a table are meaningful, and between those of two libraries on one target. The unit is
+    nanoseconds per weight and decoded token where measured, the same at 1 GB/s where derived, and Q4_K in a
+    layer for "any".
 
     Attributes:
         target: one of TARGETS.
@@ -71,43 +68,73 @@ class CostTable:
 
 
 def read_costs(path: Path) -> CostTable:
-    """Read a cost table that `thirteen bench types --output` wrote.
+    """Read a cost table that `lab/type_costs.py` wrote.
 
     Raises:
         FileError: the file is missing or not JSON, or a field is missing or out of range.
     """
     content = read_json(path)
-    layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
-    prefill = content.get("layer_prefill")
-    layer_prefill = {} if prefill is None else _parse_costs(prefill, f"{path}: layer_prefill")
     if (target := content.get("target")) not in TARGETS:
         raise FileError(
             f"{path}: target: {shorten(target)} is not a target; choose from {', '.join(TARGETS)}"
         )
-    return CostTable(target, layer, output, layer_prefill, str(content.get("library", _LIBRARY)))
+    given = {part: content[part] for part in PARTS if content.get(part) is not None}
+    for part in PARTS[:2]:
+        _check_costs(given.get(part), f"{path}: {part}")
+    _check_costs(given.get(PARTS[2], given["layer"]), f"{path}: {PARTS[2]}")
+    return CostTable(str(target), **given, library=str(content.get("library", _LIBRARY)))
 
 
 @cache
 def costs_for(target: str) -> CostTable:
-    """The table for a target that ships with the package.
+    """The table of llama.cpp for a target.
 
     Raises:
         OptionError: there is no such target.
     """
     if target not in TARGETS:
-        raise OptionError("target", f"not a target; choose from {', '.join(TARGETS)}", repr(target))
+        raise OptionError(
+            "target", f"not a target; choose from {', '.join(TARGETS)}, or a file", repr(target)
+        )
     if target == "any":
         return reduce(_worse_of, map(costs_for, _PROCESSORS))
-    return read_costs(_TABLES / f"{target}.json")
+    return _shipped()[_LIBRARY, target]
+
+
+def find_costs(target: str) -> CostTable:
+    """The table of llama.cpp for a target, or that of a file.
+
+    Raises:
+        ThirteenError: there is no such target or file; see read_costs().
+    """
+    return read_costs(Path(target)) if Path(target).is_file() else costs_for(target)
+
+
+def host_costs(*libraries: str) -> list[CostTable]:
+    """The tables of these libraries for this machine; llama.cpp's if none of them has one."""
+    target = host_target()
+    tables = (_shipped().get((library, target)) for library in libraries)
+    return [*filter(None, tables)] or [costs_for(target)]
+
+
+@cache
+def _shipped() -> dict[tuple[str, str], CostTable]:
+    """The tables by library and target."""
+    tables = (
+        CostTable(one["target"], **{part: one.get(part, {}) for part in PARTS}, library=one["library"])
+        for one in json.loads(_TABLES.read_text())
+    )
+    return {(table.library, table.target): table for table in tables}
 
 
 def host_target() -> str:
     """The target of this machine and this build of llama.cpp; "any" if no table is for its processor."""
     import llama_cpp  # noqa: PLC0415 - takes a second
 
-    target = _MACHINES.get(platform.machine().lower(), "any")
-    has_avx512 = b"AVX512 = 1" in llama_cpp.llama_print_system_info()
-    return f"{target}-avx512" if target == "x86" and has_avx512 else target
+    target, features = _MACHINES.get(platform.machine().lower(), "any"), llama_cpp.llama_print_system_info()
+    if target != "x86":
+        return target
+    return next((f"x86-{name}" for name, word in _FEATURES.items() if word in features), target)
 
 
 def _worse_of(one: CostTable, other: CostTable) -> CostTable:
@@ -135,9 +162,11 @@ def ordinary_costs(table: CostTable) -> CostTable:
     return replace(table, layer=layer)
 
 
-def _parse_costs(value: Any, where: str) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise FileError(f"{where}: {shorten(value)} is not an object of costs by type")
+def _check_costs(value: Any, where: str) -> None:
+    if not isinstance(value, dict) or REFERENCE not in value:
+        raise FileError(
+            f"{where}: {shorten(value)} is not an object of costs by type, {REFERENCE} among them"
+        )
     for name, cost in value.items():
         if name not in GGMLQuantizationType.__members__:
             raise FileError(f"{where}: {shorten(name)} is not a ggml type")
@@ -146,6 +175,3 @@ def _parse_costs(value: Any, where: str) -> dict[str, float]:
                 f"{where}: the cost of {name} is {shorten(cost)}, not a number above 0 and below "
                 f"{_COST_MAX:g}"
             )
-    if REFERENCE not in value:
-        raise FileError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")
-    return {name: float(cost) for name, cost in value.items()}

@@ -48,9 +48,7 @@ def quantize_rows(
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
     if type_ in NEED_IMPORTANCE and importance is None:
-        raise OutputError(
-            f"{where}: {type_.name} needs an importance matrix; use IQ3_S, Q2_K or a larger type without one"
-        )
+        raise OutputError(f"{where}: {type_.name} needs an importance matrix")
     rows = np.ascontiguousarray(rows)
     count, columns = rows.shape
     out = np.empty(count * row_bytes(columns, type_), np.uint8)

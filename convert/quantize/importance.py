@@ -7,7 +7,6 @@ llama.cpp ignores these.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -18,10 +17,9 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
-from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
+from ...files.gguf.header import Field, Header, TensorInfo, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
-from ...files.received_files import open_regular
 from ...files.safetensors import read_items
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
@@ -112,22 +110,21 @@ class Importance:
             FileError: it names a tensor that the model lacks, has other shapes, or lacks a matrix.
         """
         shapes = {spec.target: spec.shape for spec in specs if spec.is_matrix}
-        columns = {name: shape[1] for name, shape in shapes.items()}
-        for name in (*self.mean_squares, *self.sensitivity):
-            if name not in columns:
-                raise self._mismatch(f"it has {name!r}, which this model lacks")
+        found = [(name, len(means)) for name, means in self.mean_squares.items()]
+        found += [(name, prod(blocks.shape[:2])) for name, blocks in self.covariance_blocks.items()]
+        found += [(name, low_rank.shape[0]) for name, low_rank in self.covariance_low_rank.items()]
+        for name, columns in found:
+            here = shapes[name][1] if name in shapes else "none"
+            if columns != here:
+                raise self._mismatch(f"{name!r} has {columns} columns there, but {here} here")
         if self.lookup_counts is not None and len(self.lookup_counts) != shapes[EMBEDDING][0]:
             raise self._mismatch(
                 f"it counts {len(self.lookup_counts)} tokens, but this model has {shapes[EMBEDDING][0]}"
             )
-        for name, means in self.mean_squares.items():
-            if len(means) != columns[name]:
-                raise self._mismatch(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
-        self._check_covariances(columns)
-        missing = [name for name in columns if name not in self.mean_squares and name not in _OPTIONAL]
+        missing = [name for name in shapes if name not in self.mean_squares and name not in _OPTIONAL]
         if missing:
             raise self._mismatch(
-                f"it lacks {len(missing)} of this model's {len(columns)} matrices, such as {missing[0]!r}"
+                f"it lacks {len(missing)} of this model's {len(shapes)} matrices, such as {missing[0]!r}"
             )
 
     def select_tokens(self, tokens: Sequence[int]) -> "Importance":
@@ -154,18 +151,6 @@ class Importance:
             covariance_blocks=moved(self.covariance_blocks),
             covariance_low_rank=moved(self.covariance_low_rank),
         )
-
-    def _check_covariances(self, columns: Mapping[str, int]) -> None:
-        for name, blocks in self.covariance_blocks.items():
-            if len(blocks.shape) != 3 or blocks.shape[1] != blocks.shape[2]:
-                raise FileError(f"{self.path}: tensor {blocks.name!r} has the shape {blocks.shape}")
-            if blocks.type is not _F32 or columns.get(name) != blocks.shape[0] * blocks.shape[1]:
-                raise self._mismatch(f"the covariance of {name!r} has the shape {blocks.shape}")
-        for name, low_rank in self.covariance_low_rank.items():
-            if name not in self.covariance_blocks or len(low_rank.shape) != 2 or low_rank.type is not _F32:
-                raise FileError(f"{self.path}: tensor {low_rank.name!r} has the shape {low_rank.shape}")
-            if columns.get(name) != low_rank.shape[0]:
-                raise self._mismatch(f"the covariance of {name!r} has the shape {low_rank.shape}")
 
     def _array(self, tensor: TensorInfo) -> Floats:
         values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset)
@@ -210,9 +195,12 @@ def read_importance(path: Path) -> Importance:
     """Read an importance file.
 
     Raises:
-        FileError: the file is missing, damaged, in the older format, or not of a dense model.
+        FileError: the file is missing, damaged, no GGUF, or not of a dense model.
     """
-    header = _importance_header(path)
+    header = read_header(path)
+    kind = header.metadata.get("general.type", "model")
+    if kind != "imatrix":
+        raise FileError(f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'")
     sums, counts = _vectors(header, _SUMS), _scalars(header, _COUNTS)
     if unpaired := sums.keys() ^ counts.keys():
         raise FileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
@@ -228,8 +216,8 @@ def read_importance(path: Path) -> Importance:
         sensitivity=_scalars(header, _SENSITIVITY),
         lookup_sensitivity=_scalars(header, _LOOKUP_SENSITIVITY).get(EMBEDDING),
         lookup_counts=_vectors(header, _LOOKUPS).get(EMBEDDING),
-        covariance_blocks=_with_suffix(header, _COVARIANCE),
-        covariance_low_rank=_with_suffix(header, _LOW_RANK),
+        covariance_blocks=_with_suffix(header, _COVARIANCE, 3),
+        covariance_low_rank=_with_suffix(header, _LOW_RANK, 2),
     )
 
 
@@ -286,20 +274,6 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
     return tensors
 
 
-def _importance_header(path: Path) -> Header:
-    with suppress(OSError), open_regular(path) as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise FileError(
-                f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "
-                f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
-            )
-    header = read_header(path)
-    kind = header.metadata.get("general.type", "model")
-    if kind != "imatrix":
-        raise FileError(f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'")
-    return header
-
-
 def _scalars(header: Header, suffix: str) -> dict[str, float]:
     """The values of the one-element tensors whose names end in `suffix`, by the rest of their names."""
     vectors = _vectors(header, suffix)
@@ -311,25 +285,30 @@ def _scalars(header: Header, suffix: str) -> dict[str, float]:
 
 def _vectors(header: Header, suffix: str) -> dict[str, Floats]:
     """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
-    vectors, path = dict[str, Floats](), header.path
-    for name, tensor in _with_suffix(header, suffix).items():
-        if tensor.type is not _F32:
-            raise FileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
-        if (experts := prod(tensor.shape[:-1])) != 1:
-            raise FileError(
-                f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
-            )
-        values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset)  # (columns,)
+    vectors = dict[str, Floats]()
+    for name, tensor in _with_suffix(header, suffix, 1).items():
+        values = read_items(header.path, _LITTLE, tensor.shape[-1], tensor.offset)  # (columns,)
         invalid = values[~(np.isfinite(values) & (values >= 0))]
         if invalid.size:
-            raise FileError(f"{path}: tensor {tensor.name!r} holds {invalid[0]}")
+            raise FileError(f"{header.path}: tensor {tensor.name!r} holds {invalid[0]}")
         vectors[name] = values.astype(np.float32, copy=False)
     return vectors
 
 
-def _with_suffix(header: Header, suffix: str) -> dict[str, TensorInfo]:
-    """The tensors whose names end in `suffix`, by the rest of their names."""
-    return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
+def _with_suffix(header: Header, suffix: str, dimensions: int) -> dict[str, TensorInfo]:
+    """The tensors whose names end in `suffix`, by the rest of their names.
+
+    Those of a mixture of experts have a dimension more; of a dense model, it is 1.
+    """
+    found = {name: tensor for name, tensor in header.tensors.items() if name.endswith(suffix)}
+    for name, tensor in found.items():
+        more, shape = tensor.shape[:-dimensions], tensor.shape[-dimensions:]
+        if tensor.type is not _F32 or prod(more) != 1 or len(shape) < dimensions or len({*shape[1:]}) > 1:
+            raise FileError(
+                f"{header.path}: tensor {name!r} is {tensor.type.name} of the shape {tensor.shape}; only "
+                "F32 of dense models is read"
+            )
+    return {name.removesuffix(suffix): tensor for name, tensor in found.items()}
 
 
 def _means(sums: Floats, count: int) -> Floats:

@@ -206,7 +206,7 @@ class GgufCheckpoint(Checkpoint):
         for tensor in self.header.tensors.values():
             if tensor.type.name not in _DEQUANTIZED or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
                 raise FileError(
-                    f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which cannot be dequantized"
+                    f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which is not dequantized"
                 )
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
@@ -256,7 +256,7 @@ def _check_tensors(
     """Check that a checkpoint has exactly the expected tensors."""
     if extra := found.keys() - expected.keys():
         raise FileError(
-            f"{path}: has {len(extra)} tensors that {architecture} does not have, such as {min(extra)!r}"
+            f"{path}: has {len(extra)} tensors that {architecture} has not, such as {min(extra)!r}"
         )
     for name, shape in expected.items():
         if name not in found:

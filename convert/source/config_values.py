@@ -1,6 +1,5 @@
 """Numbers of a config.json, checked."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +10,8 @@ from ...files.gguf.model_shape import MAX_COUNT
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
     """A positive number within the range of float32; FileError, with `where` and the key, if it is none."""
     value = default if values.get(key) is None else values[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise FileError(f"{where}: {key} is {shorten(value)}, not a positive number")
-    if not 1e-37 < value < 1e38:
-        raise FileError(f"{where}: {key} is {shorten(value)}, which is outside the range of float32")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-37 < value < 1e38:
+        raise FileError(f"{where}: {key} is {shorten(value)}, not a positive number of float32")
     return value
 
 

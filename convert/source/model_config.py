@@ -11,16 +11,6 @@ from .config_values import count, flag, number
 from .families import CLASSES, Family
 from .rope import find_rope, read_scaling
 
-_SUPPORTED = f"supported: {', '.join(CLASSES)}"
-# Parts of names of classes, and what a conversion of them would need.
-_MISSING = {
-    "Moe": ": matrices of experts are missing here",
-    "Mixtral": ": matrices of experts are missing here",
-    "Gemma3n": ": embeddings of each layer are missing here",
-    "Qwen3_5": ": linear attention is missing here",
-    "Qwen3Next": ": linear attention is missing here",
-    "ConditionalGeneration": ": it reads pictures or sound; take its text model",
-}
 # Keys that change the computation where they are true or a number, unless their family has a rule for them.
 _REFUSED = (
     *("attention_bias", "mlp_bias", "conv_bias", "use_bidirectional_attention"),
@@ -104,10 +94,9 @@ def _family(config: Mapping[str, Any], where: str) -> Family:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in CLASSES:
-        missing = next((why for part, why in _MISSING.items() if part in str(name)), "")
         raise FileError(
-            f"{where}: the architecture {shorten(name)} cannot be converted{missing}; a GGUF of it may "
-            f"run as it is; {_SUPPORTED}"
+            f"{where}: the architecture {shorten(name)} cannot be converted; a GGUF of it may run as it is; "
+            f"supported: {', '.join(CLASSES)}"
         )
     if (weights := config.get("transformers_weights")) is not None:
         raise FileError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
@@ -131,9 +120,7 @@ def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
             continue
         unknown = key not in _KNOWN and any(word in key.lower() for word in _WORDS)
         if key in _REFUSED or (unknown and not isinstance(value, str)):
-            raise FileError(
-                f"{where}: {shorten(key)} is {shorten(value)}, which is not supported for {family.name}"
-            )
+            raise FileError(f"{where}: {shorten(key)} is {shorten(value)}, not supported for {family.name}")
     act = config.get("hidden_act", "silu")
     if _ACTIVATIONS.get(act if isinstance(act, str) else "") != family.activation:
         raise FileError(f"{where}: hidden_act is {shorten(act)}; {family.name} has {family.activation}")

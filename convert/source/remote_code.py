@@ -32,9 +32,7 @@ def refuse_code(folder: Path) -> None:
         if path.exists():
             for key, value in _settings(read_json(path)):
                 if value and (_KEYS.fullmatch(key) or _is_hub_kernel(key, value)):
-                    raise FileError(
-                        f"{path}: {key!r} names code, which is never run here: remove it from the file"
-                    )
+                    raise FileError(f"{path}: {key!r} names code, which is never run: remove it")
 
 
 def _is_hub_kernel(key: str, value: object) -> bool:

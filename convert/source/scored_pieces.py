@@ -56,50 +56,21 @@ def byte_fallback_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -
     # Published Gemmas have a special token for images beyond the rows of their text models.
     inside = [token for token in added if not (token.get("special") and token["id"] >= vocab)]
     tokens, types = token_table(path, _entries(path, model, inside, places), vocab)
-    scores = {token: float(-place) for token, place in places.items()}
-    fields = piece_fields(path, tokens, types, scores, set(merges))
-    return fields | space_fields(prefix, once=once) | stripping_fields(inside)
-
-
-def piece_fields(
-    path: Path,
-    tokens: list[str],
-    types: list[int],
-    scores: Mapping[str, float],
-    merges: Container[tuple[str, str]] | None = None,
-) -> dict[str, Field]:
-    """Metadata of a SentencePiece vocabulary.
-
-    Args:
-        path: its source, for errors.
-        tokens: text of each token.
-        types: `gguf.TokenType` of each token.
-        scores: scores by text; a token without one is never the result of a merge.
-        merges: the pairs that are joined; without them, all that make a normal token.
-
-    Raises:
-        FileError: llama.cpp could divide a text into other tokens.
-    """
     present = {text for text, kind in zip(tokens, types, strict=True) if kind == TokenType.BYTE}
     if missing := [piece for piece in BYTE_PIECES if piece not in present]:
-        raise FileError(
-            f"{path}: has no byte token {missing[0]!r}, without which llama.cpp cannot write every text"
-        )
-    _check_joins(path, tokens, types, merges)
-    lowest = min(scores.values(), default=0.0)
-    values = [scores.get(token, lowest) for token in tokens]
-    return {
+        raise FileError(f"{path}: has no byte token {missing[0]!r}")
+    _check_joins(path, tokens, types, set(merges))
+    last = max(places.values(), default=0)  # also of tokens that no merge gives
+    scores = [float(-places.get(token, last)) for token in tokens]
+    fields = {
         "tokenizer.ggml.model": Field("llama", Kind.STRING),
         "tokenizer.ggml.pre": Field("default", Kind.STRING),
         **table_fields(tokens, types),
-        "tokenizer.ggml.scores": Field(values, Kind.ARRAY, Kind.FLOAT32),
+        "tokenizer.ggml.scores": Field(scores, Kind.ARRAY, Kind.FLOAT32),
+        "tokenizer.ggml.add_space_prefix": Field(prefix, Kind.BOOL),
+        **({SPACE_ONCE: Field(True, Kind.BOOL)} if once else {}),
     }
-
-
-def space_fields(prefix: bool, *, once: bool = False) -> dict[str, Field]:
-    """Metadata that tells whether a space is put before a text, and whether only if it has none."""
-    fields = {"tokenizer.ggml.add_space_prefix": Field(prefix, Kind.BOOL)}
-    return fields | ({SPACE_ONCE: Field(True, Kind.BOOL)} if once else {})
+    return fields | stripping_fields(inside)
 
 
 def _space_prefix(path: Path, tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -197,7 +168,7 @@ def _divide(length: int, ranks: Mapping[tuple[int, int], int]) -> list[int]:
 
 
 def _check_joins(
-    path: Path, tokens: Sequence[str], types: Sequence[int], merges: Container[tuple[str, str]] | None
+    path: Path, tokens: Sequence[str], types: Sequence[int], merges: Container[tuple[str, str]]
 ) -> None:
     """Check that whatever llama.cpp would join is a merge: it joins control tokens too."""
     known = {*tokens, *"".join(tokens)}  # a character is joined with or without a token of its own
@@ -208,7 +179,7 @@ def _check_joins(
             if token[:at] not in known or token[at:] not in known:
                 continue
             pair = (token[:at], token[at:])
-            if kind != TokenType.NORMAL or (merges is not None and pair not in merges):
+            if kind != TokenType.NORMAL or pair not in merges:
                 raise FileError(
                     f"{path}: llama.cpp would join {pair[0]!r} and {pair[1]!r} to the token {token!r}, "
                     "but no merge does"

@@ -1,7 +1,6 @@
 """Conversion of a tokenizer and its chat templates to GGUF metadata.
 
-It is read from tokenizer.json, byte-level BPE or BPE with byte fallback; a folder without that may have a
-SentencePiece model, tokenizer.model.
+It is read from tokenizer.json, byte-level BPE or BPE with byte fallback.
 """
 
 import re
@@ -20,8 +19,6 @@ from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, r
 from ...files.received_files import MORE_TEMPLATES
 from .pre_tokenizer import pre_tokenizer_name
 from .scored_pieces import byte_fallback_fields
-from .sentencepiece_model import FILE_NAME as SENTENCEPIECE
-from .sentencepiece_model import sentencepiece_fields
 from .token_table import added_tokens, refuse_options, stripping_fields, table_fields, token_table
 
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
@@ -49,26 +46,23 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         FileError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    config = _optional(config_path)
-    if path.exists() or not (folder / SENTENCEPIECE).exists():
-        tokenizer = read_json(path, max_bytes=TOKENIZER_BYTES_MAX)
-        with _layout_errors(path):
-            fields = _vocabulary(path, tokenizer, vocab)
-            first, last = _added_around(path, tokenizer)
-        configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
-    else:
-        with _layout_errors(config_path):
-            fields = sentencepiece_fields(folder / SENTENCEPIECE, config, vocab)
-        first = last = None
-        configured = config.get("add_bos_token", True) is True  # as LlamaTokenizer
+    if not path.exists() and (folder / "tokenizer.model").exists():
+        raise FileError(
+            f"{folder}: has tokenizer.model, but no tokenizer.json, as "
+            "transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…) writes it"
+        )
+    config, tokenizer = _optional(config_path), read_json(path, max_bytes=TOKENIZER_BYTES_MAX)
+    with _layout_errors(path):
+        fields = _vocabulary(path, tokenizer, vocab)
+        first, last = _added_around(path, tokenizer)
     with _layout_errors(config_path):
         _check_added(config_path, config, fields)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
         fields |= _chat_templates(folder, config)
+    configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
     add_bos = (first is not None or configured) and "tokenizer.ggml.bos_token_id" in fields
     fields["tokenizer.ggml.add_bos_token"] = Field(add_bos, Kind.BOOL)
     fields["tokenizer.ggml.add_eos_token"] = Field(last is not None, Kind.BOOL)
-    _check_texts(folder, fields)
     return fields
 
 
@@ -80,16 +74,6 @@ def _layout_errors(path: Path) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as failure:
         reason = f"{type(failure).__name__}: {failure}"
         raise FileError(f"{path}: unexpected layout ({reason})") from None
-
-
-def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
-    for key, field in fields.items():
-        if Kind.STRING in (field.type, field.element):
-            texts = [field.value] if field.type is Kind.STRING else field.value
-            try:
-                "".join(texts).encode()
-            except (TypeError, UnicodeEncodeError):
-                raise FileError(f"{folder}: the value of {key} is not Unicode text") from None
 
 
 def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
@@ -167,9 +151,7 @@ def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str])
     """Metadata names for the end tokens that llama.cpp does not recognize by their text."""
     unrecognized = [i for i in ends if tokens[i] not in KNOWN_END_TOKENS]
     if len(unrecognized) > 2:
-        raise FileError(
-            f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2"
-        )
+        raise FileError(f"{folder}: {len(unrecognized)} end tokens, {unrecognized}; a GGUF has keys for 2")
     return dict(zip(("eot", "eom"), unrecognized, strict=False))
 
 
@@ -199,9 +181,7 @@ def _added_around(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str | None,
     pieces = [piece for step in steps for piece in step.get("single", [{step["type"]: {}}])]
     layout = " ".join(next(iter(piece)) for piece in pieces)
     if pieces and not re.fullmatch("(SpecialToken )?Sequence( SpecialToken)?", layout):
-        raise FileError(
-            f"{path}: the tokenizer has a post_processor of {layout!r}, which a GGUF cannot represent"
-        )
+        raise FileError(f"{path}: a post_processor of {layout!r}, which a GGUF cannot represent")
     first, last = (
         piece.get("SpecialToken", {}).get("id") for piece in (*pieces[:1], *pieces[-1:]) or ({}, {})
     )
@@ -215,10 +195,10 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
         templates = [{"name": "default", "template": templates}]
     by_name = {_as_key(entry["name"]): entry["template"] for entry in templates}
     for name, text in by_name.items():
-        if len(text) > _TEMPLATE_BYTES_MAX:
+        if not isinstance(text, str) or len(text) > _TEMPLATE_BYTES_MAX:
             raise FileError(
-                f"{folder / 'tokenizer_config.json'}: the chat template {name!r} has {len(text):,} "
-                f"characters; the limit is {_TEMPLATE_BYTES_MAX:,}"
+                f"{folder / 'tokenizer_config.json'}: the chat template {name!r} is no text of at most "
+                f"{_TEMPLATE_BYTES_MAX:,} characters"
             )
     files = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():

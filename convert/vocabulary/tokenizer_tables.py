@@ -66,8 +66,10 @@ class TokenizerTables:
         if model not in ("gpt2", "llama"):
             kinds = "byte-level BPE and SentencePiece"
             raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
-        tokens = tokenizer_array(fields, "tokens", _STRING, where)
-        types = tokenizer_array(fields, "token_type", _INT32, where, len(tokens))
+        tokens = _array(fields, "tokens", _STRING, where)
+        types = _array(fields, "token_type", _INT32, where, len(tokens))
+        scored = f"{PREFIX}scores" in fields
+        scores = _array(fields, "scores", _FLOAT32, where, len(tokens)) if scored else None
         ids = {text: i for i, text in enumerate(tokens)}
         if len(ids) != len(tokens):
             raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
@@ -79,10 +81,10 @@ class TokenizerTables:
         if missing := [byte for byte, text in needed if text not in ids]:
             raise FileError(f"{where}: no token for the byte {missing[0]}; the vocabulary cannot be trimmed")
         if model == "gpt2":
-            merges, scores = _merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where), None
+            merges, by_score = _merge_ids(_array(fields, "merges", _STRING, where), ids, where), None
         else:
-            scores = np.array(tokenizer_array(fields, "scores", _FLOAT32, where, len(tokens)), np.float32)
-            merges = _scored_merges(tokens, types, scores, ids)
+            by_score = np.array(scores or _array(fields, "scores", _FLOAT32, where), np.float32)
+            merges = _scored_merges(tokens, types, by_score, ids)
         return cls(
             where=where,
             tokens=tuple(tokens),
@@ -95,7 +97,7 @@ class TokenizerTables:
                 for key, field in fields.items()
                 if key.startswith("tokenizer.chat_template") and field.type is _STRING
             ),
-            scores=scores,
+            scores=by_score,
         )
 
     @cached_property
@@ -233,17 +235,11 @@ def token_text(token: str) -> str | None:
         return None
 
 
-def tokenizer_array(
+def _array(
     fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str, count: int | None = None
 ) -> Sequence[Any]:
-    """Read an array of a tokenizer's metadata; `name` is its key without the PREFIX.
-
-    Raises:
-        FileError: it is missing, or no array of this type, or has not one value for each of `count` tokens.
-    """
-    field = fields.get(PREFIX + name)
-    if field is None:
-        raise FileError(f"{where}: metadata key {PREFIX + name!r} is missing")
+    """An array of a tokenizer's metadata; FileError unless it has this type, and `count` values if given."""
+    field = fields.get(PREFIX + name, Field(None, element))
     if (field.type, field.element) != (_ARRAY, element):
         raise FileError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
     values: Sequence[Any] = field.value

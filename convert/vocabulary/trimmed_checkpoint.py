@@ -21,7 +21,6 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import FileError
@@ -29,14 +28,10 @@ from ...files.gguf.header import Field
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
-from .tokenizer_tables import PREFIX, TokenizerTables, tokenizer_array
+from .tokenizer_tables import PREFIX, TokenizerTables
 from .vocabulary_list import VocabularyList, check_list
 
-_BY_TOKEN = {
-    "tokens": GGUFValueType.STRING,
-    "token_type": GGUFValueType.INT32,
-    "scores": GGUFValueType.FLOAT32,
-}
+_BY_TOKEN = [f"{PREFIX}{name}" for name in ("tokens", "token_type", "scores")]
 # A copy of tokenizer.json, which llama.cpp does not read: it would describe the full vocabulary.
 _DROPPED = "tokenizer.huggingface.json"
 # Kept rows are read with the dropped ones between them: at most so many at once, and over such gaps.
@@ -113,7 +108,7 @@ def trimmed_fields(
         kept: a list that check_list() accepts for it.
 
     Raises:
-        FileError: no merge is left, which llama.cpp cannot load, or the scores are not one per token.
+        FileError: no merge is left, which llama.cpp cannot load.
     """
     changed = {}
     if tables.scores is None:
@@ -125,9 +120,9 @@ def trimmed_fields(
             raise FileError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
         changed[f"{PREFIX}merges"] = replace(fields[f"{PREFIX}merges"], value=merges)
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
-    for name, element in _BY_TOKEN.items():
-        if (key := PREFIX + name) in fields:
-            values = tokenizer_array(fields, name, element, tables.where, kept.of)
+    for key in _BY_TOKEN:
+        if key in fields:
+            values = fields[key].value
             changed[key] = replace(fields[key], value=[values[token] for token in kept.tokens])
     for name, token in tables.special_ids.items():
         key = f"{PREFIX}{name}_token_id"

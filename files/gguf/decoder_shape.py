@@ -11,7 +11,7 @@ from gguf.constants import GGUFValueType
 
 from .header import Header
 from .metadata import CheckedMetadata
-from .model_shape import MAX_CONTEXT, MAX_COUNT, MAX_LAYERS, Sizes
+from .model_shape import MAX_COUNT, MAX_LAYERS, Sizes, read_context
 
 _KEYS = ("attn_k", "attn_qkv", "attn_kv_a_mqa")  # tensors of a layer that keeps keys
 _STATES = ("ssm_", "shortconv.", "time_mix_")  # beginnings of the tensors of one that keeps a state
@@ -115,7 +115,7 @@ def read_decoder_shape(header: Header) -> DecoderShape:
         kv_heads=max(kv_heads),
         head_dim=keys,
         vocab=len(read.metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-        context=read.metadata.count(f"{read.architecture}.context_length", MAX_CONTEXT),
+        context=read_context(read.metadata, read.architecture),
         experts_used=used,
         kv_widths=tuple(
             (kv_heads[layer] * keys, 0 if latent else kv_heads[layer] * values) for layer in keeping

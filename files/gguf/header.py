@@ -43,7 +43,7 @@ MAX_ALIGNMENT = 1 << 20  # bytes
 _NAME = re.compile(rb"[A-Za-z0-9._-]+")
 
 _LENGTH = struct.Struct("<Q")
-_SCALARS = {
+SCALARS = {  # formats of struct
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
     GGUFValueType.UINT16: "H",
@@ -258,7 +258,7 @@ class _HeaderReader:
         if type_ is GGUFValueType.STRING:
             return Field(self.text(), type_)
         if type_ is not GGUFValueType.ARRAY:
-            return Field(self.scalar(_SCALARS[type_]), type_)
+            return Field(self.scalar(SCALARS[type_]), type_)
         element = self.known_type(GGUFValueType, f"metadata key {key!r}")
         if element is GGUFValueType.ARRAY:
             raise self.error(f"metadata key {key!r} is an array of arrays, which no model uses")
@@ -272,7 +272,7 @@ class _HeaderReader:
             return Field([] if key in self.skip_values else strings, type_, element)
         self.numbers += count
         self.check_count(self.numbers, "numbers", MAX_NUMBERS, key)
-        layout = f"<{count}{_SCALARS[element]}"
+        layout = f"<{count}{SCALARS[element]}"
         values = struct.unpack_from(layout, self.data, self.at)
         self.at += struct.calcsize(layout)
         return Field(list(values), type_, element)

@@ -11,6 +11,7 @@ from .metadata import CheckedMetadata
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_COUNT = 1 << 24  # widths, heads and tokens
 MAX_CONTEXT = (1 << 31) - 1
+_WITHOUT_WINDOWS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granite", "lfm2"})
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,20 @@ def read_model_shape(header: Header, kv_heads: int | None = None) -> ModelShape:
         kv_heads=kv_heads or count("attention.head_count_kv", heads),
         head_dim=head_dim,
         vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-        context=count("context_length", maximum=MAX_CONTEXT),
+        context=read_context(metadata, architecture),
     )
     shape.check(header.path)
     check_head_width(metadata, f"{architecture}.attention.value_length", head_dim)
     return shape
+
+
+def read_context(metadata: CheckedMetadata, architecture: str) -> int:
+    """The longest context in tokens: where the graph of llama.cpp has no windows, not beyond one."""
+    context = metadata.count(f"{architecture}.context_length", MAX_CONTEXT)
+    key = f"{architecture}.attention.sliding_window"
+    if architecture not in _WITHOUT_WINDOWS or not metadata.header.metadata.get(key):
+        return context
+    return min(context, metadata.count(key, MAX_CONTEXT))
 
 
 def check_head_width(metadata: CheckedMetadata, key: str, head_dim: int) -> None:

@@ -2,12 +2,11 @@
 
 from .equations import SENTENCE_CHARS_MAX, Sentence, StepStream
 from .expression import PERCENT, Side, parse_side
-from .final_answer import format_number
-from .notation import NOTATION
+from .lexer import PATTERNS
+from .number import format_number
 
-_THOUSANDS = NOTATION.patterns["thousands"]
-_DIGITS_MAX = NOTATION.limits["digits"]
-_MONEY_PLACES, _RESULT_PLACES = NOTATION.limits["money_places"], NOTATION.limits["result_places"]
+_DIGITS_MAX = 18
+_MONEY_PLACES, _RESULT_PLACES = 2, 6
 
 
 def pending_result(text: str) -> str | None:
@@ -15,9 +14,8 @@ def pending_result(text: str) -> str | None:
 
     Returns:
         The characters to append, in the expression's notation, with its currency and thousands separators.
-        None if no result is pending, the grammar does not read the whole expression, from the start of a
-        line, a sentence or an "=" on, or the result is not a decimal with few places. None too if a point
-        may separate thousands: "1.200 * 3 =".
+        None if the grammar does not read the whole expression, the result is no decimal with few places, or
+        a point may separate thousands: "1.200 * 3 =".
     """
     if not text.endswith(("=", "= ")):
         return None
@@ -30,28 +28,28 @@ def pending_result(text: str) -> str | None:
 
 def _open_side(sentence: Sentence) -> Side | None:
     """The expression that reaches to the sign at the end of a sentence."""
-    lexemes, end = sentence.lexemes, len(sentence.lexemes) - 1
-    for index in range(end if lexemes and lexemes[end].text == "=" else 0):
-        follows = index > 0 and lexemes[index - 1].kind == "relation"
-        parsed = parse_side(lexemes, index) if follows or sentence.begins(index) else None
-        if parsed and parsed[1] == end:
-            return parsed[0]
+    end = len(sentence.lexemes) - 1
+    for index in range(end if sentence.letters.endswith("=") else 0):
+        if sentence.letters[index - 1 : index] == "=" or sentence.begins(index):
+            parsed = parse_side(sentence.lexemes, index)
+            if parsed and parsed[1] == end:
+                return parsed[0]
     return None
 
 
 def _format_result(side: Side) -> str | None:
-    texts = {one.kind: one.text for one in side.lexemes}
-    currency, is_percent = texts.get("currency", ""), side.quantity.unit == PERCENT
+    texts = {lexeme.kind: lexeme.text for lexeme in side.lexemes}
+    currency, percent = texts.get("currency", ""), texts.get("percent", "")
+    is_percent = side.quantity.unit == PERCENT
     number = format_number(abs(side.quantity.value) * (100 if is_percent else 1))
-    whole, _, decimals = number.partition(".")
+    whole, point, decimals = number.partition(".")
     places_max = _MONEY_PLACES if currency else _RESULT_PLACES
     if "/" in number or len(whole + decimals) > _DIGITS_MAX or len(decimals) > places_max:
         return None
-    if ("percent" in texts) != is_percent or any(_THOUSANDS.search(one.text) for one in side.lexemes):
+    if PATTERNS["thousands"].search(side.text) or bool(percent) != is_percent:
         return None
-    if any("," in one.text for one in side.lexemes):
+    if "," in side.text:
         whole = f"{int(whole):,}"
     if decimals and currency:
         decimals = decimals.ljust(_MONEY_PLACES, "0")
-    sign, percent = "-" * (side.quantity.value < 0), texts.get("percent", "")
-    return sign + currency + whole + "." * bool(decimals) + decimals + percent
+    return "-" * (side.quantity.value < 0) + currency + whole + point + decimals + percent

@@ -1,22 +1,17 @@
 r"""Parser for the sides of equations: "3 * $1.50", "12 eggs + 6 eggs", "\frac{3}{4} \times 8"."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import add, mul, sub, truediv
 
-from .lexer import Lexeme
-from .notation import NOTATION
+from .lexer import CURRENCIES, PATTERNS, WORDS, Lexeme
 
 PERCENT = "%"
-_BRACKETS_MAX = NOTATION.limits["brackets"]
-_MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
-_THOUSANDS = 3  # digits after a point that may be a separator of thousands
-_RANKS = {"+": 0, "-": 0, "\u2013": 0, "*": 1, "/": 2}  # a tight sign binds more than a spaced one
+DASH = "\u2013"  # a minus, or a range
+_BRACKETS_MAX = 20
+_NO_NOUNS = "phstb"  # letters of words
 _END = Lexeme("end", "", 0, 0, False)
-
-_NOUN, _PLURAL = NOTATION.patterns["noun"], NOTATION.patterns["plural"]
-_SYMBOLS = NOTATION.words["symbols"]
-_NO_NOUNS = NOTATION.words["parts"] | NOTATION.words["bases"] | NOTATION.words["suffixes"]
 
 
 class UnreadError(Exception):
@@ -25,30 +20,19 @@ class UnreadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with at most one unit.
+    """A number with at most one unit."""
 
-    Attributes:
-        value: the number; 20% is 1/5.
-        unit: symbol of a currency, percent sign, stem of a noun or of a symbol; empty for a plain number.
-
-    Raises:
-        UnreadError: the numerator or denominator has more than sixty digits.
-    """
-
-    value: Fraction
-    unit: str = ""
-
-    def __post_init__(self) -> None:
-        if max(abs(self.value.numerator), self.value.denominator) >= _MAGNITUDE_LIMIT:
-            raise UnreadError
-
-    def __neg__(self) -> "Quantity":
-        return Quantity(-self.value, self.unit)
+    value: Fraction  # 20% is 1/5
+    unit: str = ""  # symbol of a currency, percent sign, stem of a noun or of a symbol
 
     def __add__(self, other: "Quantity") -> "Quantity":
-        if self.unit != other.unit:
+        units = {self.unit, other.unit}
+        if len(units) > 1 and not ("" in units and units <= {"", *CURRENCIES}):  # "$80 - 25"
             raise UnreadError
-        return Quantity(self.value + other.value, self.unit)
+        return Quantity(self.value + other.value, max(units))
+
+    def __sub__(self, other: "Quantity") -> "Quantity":
+        return self + Quantity(-other.value, other.unit)
 
     def __mul__(self, other: "Quantity") -> "Quantity":
         units = [unit for unit in (self.unit, other.unit) if unit not in ("", PERCENT)]
@@ -62,111 +46,91 @@ class Quantity:
         return Quantity(self.value / other.value, self.unit)
 
 
+_Operations = Mapping[str, Callable[[Quantity, Quantity], Quantity]]
+_SUMS: _Operations = {"+": add, "-": sub, DASH: sub}
+_PRODUCTS: _Operations = {"*": mul, "/": truediv}
+_RANKS = {**dict.fromkeys(_SUMS, 0), "*": 1, "/": 2}  # a tight sign must bind more than a spaced one
+
+
 def stem(unit: str) -> str:
     """A unit without the end of a plural: "egg", "box"; shorter symbols have none."""
-    return _PLURAL.sub("", unit)
+    return PATTERNS["plural_end"].sub("", unit)
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A side of an equation.
-
-    Attributes:
-        quantity: its value.
-        operators: its operators in order; empty for a single number.
-        doubtful: whether another reading is possible: "9-5" may be a range.
-        lexemes: what it consists of.
-        number: its first number.
-    """
+    """A side of an equation."""
 
     quantity: Quantity
-    operators: str
-    doubtful: bool
     lexemes: Sequence[Lexeme]
-    number: Lexeme
+    operators: str  # in order; empty for a single number
+
+    @property
+    def text(self) -> str:
+        """Its lexemes in canonical spelling, with a space before those that are not tight."""
+        return "".join(" " * (not one.tight) + one.text for one in self.lexemes).lstrip()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether another reading is possible."""
+        return PATTERNS["doubtful"].search(self.text) is not None
 
 
 def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None:
-    """Parse the expression that begins at a lexeme.
-
-    Returns:
-        The expression and the index after it; None if the grammar does not read it.
-    """
+    """Parse the expression at an index; return it and the index after it, or None if it is not read."""
     parser = _Parser(lexemes, start)
     try:
         quantity = parser.sum()
     except UnreadError:
         return None
-    own, operators = lexemes[start : parser.position], "".join(one.text for one in parser.operators)
     signs = [one for one in parser.operators if one.kind == "operator"]
     tight, spaced = ([_RANKS[one.text] for one in signs if one.tight is kind] for kind in (True, False))
     if tight and spaced and min(tight) <= max(spaced):
         return None  # "2-3 * 5", "6 / 2*3"
-    doubtful = (
-        "\u2013" in operators  # a range?
-        or ("-" in operators and 0 in tight)  # "9-5"
-        or (own[0].text == "-" and operators != "")  # "-5 + 3": a dash?
-        or "/*" in operators  # "6 / 2 * 3"
-        or "//" in operators
-        or any(one.kind == "percent" for one in own)  # "20% + 20% = 44%"
-        or any(len(one.text.partition(".")[2]) == _THOUSANDS for one in own)
-    )
-    number = next(one for one in own if one.kind == "number")
-    return Side(quantity, operators, doubtful, own, number), parser.position
+    operators = "".join(one.text for one in parser.operators)
+    return Side(quantity, lexemes[start : parser.position], operators), parser.position
 
 
 class _Parser:
-    """Recursive-descent parser with one method per level of precedence.
-
-    Attributes:
-        position: index of the next lexeme.
-        operators: the operators so far, in order.
-    """
+    """Recursive-descent parser with one method per level of precedence."""
 
     def __init__(self, lexemes: Sequence[Lexeme], position: int) -> None:
         self._lexemes, self.position, self._brackets = [*lexemes, _END], position, 0
         self.operators = list[Lexeme]()
 
     def _accept(self, kind: str, *texts: str) -> Lexeme | None:
-        """Consume the next lexeme if it has this kind and, if texts are given, one of them."""
         lexeme = self._lexemes[self.position]
         if lexeme.kind != kind or (texts and lexeme.text not in texts):
             return None
         self.position += 1
         return lexeme
 
-    def _operator(self, *texts: str) -> Lexeme | None:
-        operator = self._accept("operator", *texts)
-        self.operators += [operator] if operator else []
-        return operator
+    def _chain(self, operand: Callable[[], Quantity], operations: _Operations) -> Quantity:
+        value = operand()
+        while operator := self._accept("operator", *operations):
+            self.operators.append(operator)
+            value = operations[operator.text](value, operand())
+        return value
 
     def sum(self) -> Quantity:
         """Read an expression."""
-        total = self._product()
-        while operator := self._operator("+", "-", "\u2013"):
-            term = self._product()
-            total += term if operator.text == "+" else -term
-        return total
+        return self._chain(self._product, _SUMS)
 
     def _product(self) -> Quantity:
-        value = self._signed()
-        while operator := self._operator("*", "/"):
-            factor = self._signed()
-            value = value / factor if operator.text == "/" else value * factor
-        return value
+        return self._chain(self._signed, _PRODUCTS)
 
     def _signed(self) -> Quantity:
         sign = self._accept("operator", "-")
-        if sign and self._lexemes[self.position].start != sign.end:
+        if sign and self._lexemes[self.position].start > sign.end:
             raise UnreadError  # "- 5"
-        value = self._operand()
-        return -value if sign else value
+        operand = self._operand()
+        return Quantity(-operand.value, operand.unit) if sign else operand
 
     def _operand(self) -> Quantity:
         if fraction := self._accept("fraction"):
             self.operators.append(fraction)
             return self._enclosed("{", "}") / self._enclosed("{", "}")
-        if self._lexemes[self.position].kind == "open":
+        if self._lexemes[self.position].text == "(":
             return self._enclosed("(", ")")
         currency, number = self._accept("currency"), self._accept("number")
         if not number:
@@ -178,8 +142,8 @@ class _Parser:
     def _noun(self) -> str:
         """Read the noun or symbol of a unit, if one follows."""
         word = self._lexemes[self.position]
-        is_symbol, noun = word.text in _SYMBOLS, word.text.lower()
-        is_noun = not word.tight and _NOUN.search(noun) and _NO_NOUNS.isdisjoint(noun.split("-"))
+        is_symbol, noun = word.text in WORDS["symbols"], word.text.lower()
+        is_noun = not word.tight and PATTERNS["noun"].fullmatch(noun) and word.letter not in _NO_NOUNS
         if word.kind != "word" or not (is_symbol or is_noun):
             return ""
         self.position += 1
@@ -187,8 +151,9 @@ class _Parser:
 
     def _enclosed(self, opens: str, closes: str) -> Quantity:
         self._brackets += 1
-        if self._brackets > _BRACKETS_MAX or not self._accept("open", opens):
+        if self._brackets > _BRACKETS_MAX or self._lexemes[self.position].text != opens:
             raise UnreadError
+        self.position += 1
         value = self.sum()
         if not self._accept("close", closes):
             raise UnreadError

@@ -5,22 +5,16 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from . import Step
-from .final_answer import VULGAR_FRACTIONS
-from .lexer import lex
-from .notation import NOTATION
-
-_WORD = re.compile(r"[a-z']+")
-_MIXED = NOTATION.patterns["mixed"]
+from .lexer import PATTERNS, VALUES, WORDS, lex
+from .number import spell_out
 
 
 def is_grounded(steps: Iterable[Step], question: str) -> bool:
     """Return whether every number of every equation is in the question, or the result of an equation before.
 
-    Args:
-        steps: the equations of an answer, in order.
-        question: what was asked, with all that was said before. A "dozen" in it is also 12.
+    The question is what was asked, with all that was said before; a "dozen" in it is also 12.
     """
-    known = {*_numbers(question), *_fractions(question)}
+    known = _known(question)
     for step in steps:
         if not known.issuperset(_numbers(step.expression)):
             return False
@@ -30,7 +24,7 @@ def is_grounded(steps: Iterable[Step], question: str) -> bool:
 
 def has_number(text: str) -> bool:
     """Whether a text has a number, in digits or in words."""
-    return bool({*_numbers(text), *_fractions(text)})
+    return len(_known(text)) > 0
 
 
 def stands_alone(question: str) -> bool:
@@ -39,24 +33,28 @@ def stands_alone(question: str) -> bool:
     It says what is known in a sentence with a number, then asks for something, or asks "What is" of numbers;
     no word of the first sentence refers to one before it, and no word of the whole to the conversation.
     """
-    words, sentences = NOTATION.words, re.split(r"(?<=[.!?])\s", question.strip().lower())
-    first, asked = _WORD.findall(sentences[0]), _WORD.findall(sentences[-1])
+    sentences = re.split(r"(?<=[.!?])\s", question.strip().lower())
+    first, last = (re.findall("[a-z']+", sentence) for sentence in (sentences[0], sentences[-1]))
     opens = len(sentences) > 1 and not sentences[0].endswith("?")
     return (
         (opens or first[:2] == ["what", "is"])
         and has_number(sentences[0])
         and len([*_numbers(question)]) > 1
-        and not words["asking"].isdisjoint(asked)
-        and words["leading"].isdisjoint(first[:1])
-        and words["backward"].isdisjoint(first)
-        and words["earlier"].isdisjoint(_WORD.findall(question.lower()))
+        and not WORDS["asking"].isdisjoint(last)
+        and WORDS["leading"].isdisjoint(first[:1])
+        and WORDS["backward"].isdisjoint(first)
+        and WORDS["earlier"].isdisjoint(re.findall("[a-z']+", question.lower()))
     )
 
 
-def _fractions(text: str) -> Iterator[Fraction]:
-    for whole, numerator, denominator in _MIXED.findall(text.translate(VULGAR_FRACTIONS)):
-        if int(denominator):
-            yield int(whole or 0) + Fraction(int(numerator), int(denominator))
+def _known(text: str) -> set[Fraction]:
+    """The numbers of a text, and its fractions: "1 1/2"."""
+    fractions = {
+        int(whole or 0) + Fraction(int(numerator), int(denominator))
+        for whole, numerator, denominator in PATTERNS["fraction"].findall(spell_out(text))
+        if int(denominator)
+    }
+    return fractions.union(_numbers(text))
 
 
 def _numbers(text: str) -> Iterator[Fraction]:
@@ -68,5 +66,5 @@ def _numbers(text: str) -> Iterator[Fraction]:
         if lexeme.kind == "number":
             yield (last := lexeme.value)
         elif lexeme.kind == "word":
-            values = [Fraction(value) for part in word.split("-") for value in NOTATION.values.get(part, ())]
+            values = [n for part in word.split("-") for n, words in VALUES.items() if part in words]
             yield from (*values, sum(values, Fraction())) if values[1:] else values  # "twenty-five"

@@ -1,27 +1,25 @@
 """Batch inference: a JSON lines file of questions to a file of answers in the same order, resumable."""
 
 import codecs
-import hashlib
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ...errors import FileError, OutputError, RequestError, shorten
+from ...errors import FileError, OutputError, shorten
 from ...files.atomic_write import atomic_write
-from ...files.journal import Journal
+from ...files.from_json import RecordJournal
 from ...files.json_file import LINES_BYTES_MAX, decode_utf8, json_object, numbered_lines, read_bounded
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
-from ..request import StopReason
-from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
+from ..answer import Answer, StopReason
+from .reproducible_batches import BatchExecutor, BatchJob, answer_missing
 
 _RUN = "batch"  # key of the identity in journals
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,19 @@ class BatchQuestion:
     question: str = ""
     id: str | int | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """The outcome of a question, as the journal keeps it.
+
+    Attributes:
+        number: index of its row, from 0.
+        outcome: the answer, or why there is none.
+    """
+
+    number: int
+    outcome: Answer | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +108,36 @@ class BatchFile:
         """Answer the questions; `progress` is called with the rows done and all rows.
 
         Raises:
-            FileError: the file cannot be read or has no question, or a line is invalid and `skip_bad` is off.
-            RequestError: a question cannot be asked, or OUTPUT.part is damaged or belongs to another batch.
+            FileError: the file cannot be read or has no question; a line is invalid or its question cannot be
+                asked, and `skip_bad` is off; or OUTPUT.part is damaged.
+            RequestError: OUTPUT.part belongs to another batch.
             OutputError: the output exists or cannot be written.
             ThirteenError: the model or the adapter is invalid, or the computation failed.
         """
         began = perf_counter()
         self.check_output()
-        job = job.decided(self.part, _RUN)
         data = read_bounded(self.questions, LINES_BYTES_MAX)
-        rows = _parse_questions(self.questions, data, self.skip_bad)
-        identity = {"questions_sha256": hashlib.sha256(data).hexdigest(), **job.identity}
-        with Journal(self.part, identity, _RUN) as journal:
-            saved, new = _saved_records(journal, rows), dict[int, Record]()
-            self._check_answered(saved.values())
-            self._check_free(saved)
-            progress(len(saved), len(rows))
-            with closing(_new_records(rows, saved, job, executor)) as records:
-                for number, record in records:
-                    self._check_answered([record])
-                    journal.record({"number": number, **record})
-                    new[number] = record
-                    progress(len(saved) + len(new), len(rows))
-            self._check_free(saved | new)  # another run may have written it meanwhile
-            with atomic_write(self.output) as file:
-                file.writelines(_output_lines(saved | new))
-            report = self._report(saved, new, perf_counter() - began)
+        rows = self._parse(data)
+        invalid = {number: row.error for number, row in enumerate(rows) if row.error}
+        asked = {number: row.question for number, row in enumerate(rows) if not row.error}
+        job = job.decided()
+        identity = {"questions_sha256": sha256(data).hexdigest(), **job.identity}
+        with RecordJournal(self.part, identity, _RUN, BatchRecord, len(rows)) as journal:
+            earlier = {number: record.outcome for number, record in journal.records.items()}
+            for number, outcome in earlier.items():
+                self._check(rows[number], outcome)
+            progress(len(invalid) + len(earlier), len(rows))
+            with closing(answer_missing(job, asked, earlier, executor)) as results:
+                for result in results:
+                    record = BatchRecord(result.number, result.answer or str(result.error))
+                    self._check(rows[result.number], record.outcome)
+                    journal.add(record)
+                    progress(len(invalid) + len(journal.records), len(rows))
+            outcomes = [invalid.get(n) or journal.records[n].outcome for n in range(len(rows))]
+            self._write(b"".join(map(_output_line, rows, outcomes)))
             with suppress(OSError):
                 self.part.unlink()
-        return report
+        return self._report(rows, outcomes, earlier, perf_counter() - began)
 
     def check_output(self) -> None:
         """Raise OutputError if the output cannot be written, or exists without records of a killed run."""
@@ -142,128 +154,76 @@ class BatchFile:
     def _output_exists(self) -> OutputError:
         return OutputError(f"{self.output}: already exists: remove it or choose another name")
 
-    def _check_free(self, records: Mapping[int, Record]) -> None:
-        """Raise OutputError if the output exists and is not of these records."""
-        if self.output.exists() and self.output.read_bytes() != b"".join(_output_lines(records)):
+    def _write(self, content: bytes) -> None:
+        """Write the output, unless a killed run has written it."""
+        if self.output.exists() and self.output.read_bytes() != content:
             raise self._output_exists
+        with atomic_write(self.output) as file:
+            file.write(content)
 
-    def _check_answered(self, records: Iterable[Record]) -> None:
-        """Raise RequestError for the first record of a line that is invalid or cannot be asked."""
-        for record in records:
-            if "error" in record and not self.skip_bad:
-                raise RequestError(self._error(record))
+    def _parse(self, data: bytes) -> list[BatchQuestion]:
+        data = data.removeprefix(codecs.BOM_UTF8)
+        plain = self.questions.suffix not in (".jsonl", ".json") and not data.lstrip().startswith(b"{")
+        rows = [_parse_line(number, line, plain=plain) for number, line in numbered_lines(data)]
+        for row in rows:
+            self._check(row, row.error)
+        if all(row.error for row in rows):
+            raise FileError(f"{self.questions}: has no question" + (f": {rows[0].error}" if rows else ""))
+        return rows
 
-    def _error(self, record: Record) -> str:
-        return f"{self.questions}: line {record['line']}: {record['error']}"
+    def _check(self, row: BatchQuestion, outcome: Answer | str | None) -> None:
+        """Raise FileError for a line that is invalid or cannot be asked, unless it is skipped."""
+        if isinstance(outcome, str) and not self.skip_bad:
+            raise FileError(self._error(row, outcome))
 
-    def _report(self, saved: Mapping[int, Record], new: Mapping[int, Record], seconds: float) -> BatchReport:
-        records = [record for _, record in sorted({**saved, **new}.items())]
-        bad = tuple(self._error(record) for record in records if "error" in record)
+    def _error(self, row: BatchQuestion, error: str) -> str:
+        return f"{self.questions}: line {row.line}: {error}"
+
+    def _report(
+        self,
+        rows: Sequence[BatchQuestion],
+        outcomes: Sequence[Answer | str],
+        earlier: Mapping[int, Answer | str],
+        seconds: float,
+    ) -> BatchReport:
+        answers = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, Answer)}
+        refused = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, str)}
         return BatchReport(
             output=str(self.output),
-            rows=len(records),
-            answered=len(records) - len(bad),
-            without_value=sum("error" not in record and record["value"] is None for record in records),
-            cut_off=sum(record.get("stop_reason") == StopReason.LENGTH for record in records),
-            bad=bad,
-            earlier=sum("error" not in record for record in saved.values()),
-            tokens=sum(
-                record["usage"]["completion_tokens"] for record in new.values() if "error" not in record
-            ),
+            rows=len(rows),
+            answered=len(answers),
+            without_value=sum(answer.value is None for answer in answers.values()),
+            cut_off=sum(answer.stop_reason is StopReason.LENGTH for answer in answers.values()),
+            bad=tuple(self._error(rows[n], error) for n, error in refused.items()),
+            earlier=len(answers.keys() & earlier.keys()),
+            tokens=sum(answer.usage.completion_tokens for n, answer in answers.items() if n not in earlier),
             seconds=seconds,
         )
 
 
-def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
-    rows, data = [], data.removeprefix(codecs.BOM_UTF8)
-    plain = path.suffix not in (".jsonl", ".json") and not data.lstrip().startswith(b"{")
-    for number, line in numbered_lines(data):
-        where = f"{path}: line {number}"
-        try:
-            if plain:
-                rows.append(BatchQuestion(number, decode_utf8(line, where).strip()))
-            else:
-                rows.append(_parse_question(number, line, where))
-        except FileError as error:
-            if not skip_bad:
-                raise
-            rows.append(BatchQuestion(number, error=str(error).removeprefix(where).lstrip(": ")))
-    if all(row.error for row in rows):
-        raise FileError(f"{path}: has no question" + (f": {rows[0].error}" if rows else ""))
-    return rows
-
-
-def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
-    value = json_object(line, where)
-    question, id_ = value.get("question"), value.get("id")
+def _parse_line(number: int, line: bytes, *, plain: bool) -> BatchQuestion:
+    where = f"line {number}"
+    try:
+        fields = {"question": decode_utf8(line, where).strip()} if plain else json_object(line, where)
+    except FileError as error:
+        return BatchQuestion(number, error=str(error).removeprefix(where).lstrip(": "))
+    question, id_ = fields.get("question"), fields.get("id")
     if not isinstance(question, str) or not question.strip():
-        raise FileError(f"{where}: 'question' must be a non-empty string, not {shorten(question)}")
+        return BatchQuestion(number, error=f"'question' must be a non-empty string, not {shorten(question)}")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
-        raise FileError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
+        return BatchQuestion(number, error=f"'id' must be a string or an integer, not {shorten(id_)}")
     return BatchQuestion(number, question, id_)
 
 
-def _saved_records(journal: Journal, rows: Sequence[BatchQuestion]) -> dict[int, Record]:
-    """Return the journal's records by row number."""
-    saved = dict[int, Record]()
-    for line, entry in enumerate(journal.entries, 2):
-        where = f"{journal.path}: line {line}"
-        number = entry.pop("number", None)
-        if type(number) is not int or not 0 <= number < len(rows) or number in saved:
-            raise RequestError(f"{where}: unknown or repeated row {shorten(number)}")
-        if not _is_record(entry, rows[number]):
-            raise RequestError(f"{where}: not a record of line {rows[number].line} of the questions")
-        saved[number] = entry
-    return saved
-
-
-def _is_record(entry: Record, row: BatchQuestion) -> bool:
-    """Whether an entry has what a record of the row must have, and the output can hold it."""
-    fields = {name: entry[name] for name in ("line", "id", "question") if name in entry}
-    if "error" in entry:
-        complete = isinstance(entry["error"], str)
+def _output_line(row: BatchQuestion, outcome: Answer | str) -> bytes:
+    """A row of the output, without timings: they would differ in every run."""
+    asked = {"line": row.line, "id": row.id, "question": row.question or None}
+    fields: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if isinstance(outcome, str):
+        fields["error"] = outcome
     else:
-        complete = isinstance(entry.get("text"), str) and isinstance(entry.get("value", 0), str | None)
-    try:
-        _output_line(entry)
-    except (UnicodeEncodeError, RecursionError):
-        return False
-    return complete and fields == _row_fields(row)
-
-
-def _new_records(
-    rows: Sequence[BatchQuestion], saved: Mapping[int, Record], job: BatchJob, executor: BatchExecutor
-) -> Generator[tuple[int, Record], None, None]:
-    """Answer the rows without a saved record; yields row number and record."""
-    for number, row in enumerate(rows):
-        if row.error is not None and number not in saved:
-            yield number, {**_row_fields(row), "error": row.error}
-    questions = {number: row.question for number, row in enumerate(rows) if row.error is None}
-    with closing(answer_missing(job, questions, saved, executor)) as results:
-        for result in results:
-            yield result.number, {**_row_fields(rows[result.number]), **_result_fields(result)}
-
-
-def _row_fields(row: BatchQuestion) -> Record:
-    fields = {"line": row.line, "id": row.id, "question": row.question or None}
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _result_fields(result: BatchResult) -> Record:
-    """Return a result's fields, without timings: they would differ in every run."""
-    if result.answer is None:
-        return {"error": result.error}
-    fields = asdict(result.answer)
-    del fields["timings"]
-    if not result.answer.thinking:
-        del fields["thinking"], fields["usage"]["thinking_tokens"]
-    return fields
-
-
-def _output_lines(records: Mapping[int, Record]) -> Iterator[bytes]:
-    """Return the lines of the output: the records in the order of the rows."""
-    return (_output_line(record) for _, record in sorted(records.items()))
-
-
-def _output_line(record: Record) -> bytes:
-    return f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode()
+        fields |= asdict(outcome)
+        del fields["timings"]
+        if not outcome.thinking:
+            del fields["thinking"], fields["usage"]["thinking_tokens"]
+    return f"{json.dumps(fields, ensure_ascii=False)}\n".encode()

@@ -5,41 +5,33 @@ answered in batches of fixed size. Each starts when the previous one has ended, 
 run that was interrupted or spread over several engines then gives the same answers as any other.
 """
 
-from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, cast
+from typing import Any
 
-from ...errors import FileError, OptionError, RequestError
+from ...errors import FileError, RequestError
 from ...files.hashing import file_sha256
-from ...files.journal import parse_identity
-from ...files.received_files import open_regular
 from ..answer import Answer, with_confidence
-from ..effort import Effort, VotingRule, parse_effort
+from ..effort import VotingRule
 from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import ScoredAnswer, is_decided, sample_requests, score, select_winner, tally
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..grammar.grammar import Grammar  # at run time: reports are restored from JSON by their types
-from ..native.settings import KV_TYPES, LIBRARIES, PACKAGES, library_version
-from ..plan.options import EngineOptions, default_settings, requested_library
+from ..llama.model import read_model_header
+from ..native.settings import PACKAGES, library_version
+from ..options import Options
+from ..plan.decisions import decide_settings
+from ..plan.options import EngineOptions
 from ..plan.plan import EnginePlan
-from ..request import MAX_TOKENS, Request, Sampling
-from ..validation import check_confidence, check_integer
+from ..request import Request
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
-# Fields of Settings, in the order of the journals' identities.
-_ALLOCATION = ["context", "slots", "batch", "kv", "repack", "prefix_bytes", "flash_attention", "gpu_layers"]
-_CHOSEN = ("flash_attention", "kv", "library")  # by measurement, where they are open
 _BATCH_QUESTIONS = 40  # five times the slots, so that few slots are idle at the end of a wave
-_IDENTITY_MAX = 1 << 24  # bytes of a journal's first line
-_TURN = "batch"  # of all requests: the scheduler keeps a slot free for others while there are several
 _PROBES = ("1", "2")  # questions without a common prefix: their prompts share what is the same for all
 
 
@@ -47,43 +39,24 @@ QuestionBatch = Mapping[int, str]  # question number -> question
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
-    """Settings of all questions of a run; see Engine.request().
+class BatchSettings:
+    """How the questions of a run are asked; subclasses may ask otherwise.
 
-    For several answers, greedy sampling becomes temperature 0.7.
+    Attributes:
+        options: options of each request. For several answers, greedy sampling becomes temperature 0.7.
     """
 
-    system: str | None = None
-    effort: Effort = Effort.LOW
-    min_confidence: float = 0.0
-    sampling: Sampling = field(default_factory=Sampling)
-    calculator: bool = True
-    max_tokens: int = MAX_TOKENS
-    think: bool | None = None
-    think_budget: int | None = None
-    grammar: Grammar | None = None
-
-    def __post_init__(self) -> None:
-        check_integer("max_tokens", self.max_tokens, 1)
-        object.__setattr__(self, "effort", parse_effort(self.effort))
-        check_confidence(self.min_confidence)
-        if self.grammar and self.effort.votes:
-            raise OptionError("effort", "cannot be combined with {grammar}: the answers vote", self.effort)
+    options: Options = field(default_factory=Options)
 
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return _BATCH_QUESTIONS // (2 if self.effort.votes else 1)
+        return _BATCH_QUESTIONS // (2 if self.options.votes else 1)
 
     @property
     def rule(self) -> VotingRule:
         """How many answers are sampled to a question with a number."""
-        return self.effort.rule.until(self.min_confidence)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings of each request, without those of subclasses."""
-        return {one.name: getattr(self, one.name) for one in fields(GenerationSettings)}
+        return self.options.effort.rule.until(self.options.min_confidence)
 
     def request(self, engine: Engine, question: str, number: int = 0) -> Request:
         """Make the request that asks a question; subclasses may ask by its number.
@@ -91,7 +64,7 @@ class GenerationSettings:
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
         """
-        return engine.request(question, **self.options)
+        return engine.request(question, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +89,6 @@ class BatchResult:
     tokens: tuple[tuple[int, ...], ...] = ()
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that the answers depend on."""
-    return {"thirteen": version("thirteen"), "llama_cpp_python": version("llama-cpp-python")}
-
-
 @dataclass(frozen=True, slots=True)
 class BatchJob:
     """Model and settings of a run.
@@ -128,46 +96,30 @@ class BatchJob:
     Attributes:
         model: a GGUF file.
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
-        settings: generation settings.
+        settings: how the questions are asked.
         threads: compute threads.
         engine: options of an engine, without files and threads.
     """
 
     model: Path
     adapter: Path | None
-    settings: GenerationSettings
+    settings: BatchSettings
     threads: int
     engine: EngineOptions = field(default_factory=lambda: ENGINE)
 
-    def decided(self, journal: Path | None = None, run: str = "") -> "BatchJob":
-        """The job for all workers: with the attention, KV type and library that its options leave open.
+    def decided(self) -> "BatchJob":
+        """The job with the attention, KV type and library that its options leave open, for all workers.
 
-        They are those of an earlier run; see read_settings(). A choice of this run may differ, by free memory
-        or by what other programs disturb. Without one, they are those that are faster on this processor, for
-        which the model may be loaded.
+        Raises:
+            ThirteenError: the model is invalid, or does not fit in memory.
         """
-        given = {name: value for name, value in self.engine.items() if name in _CHOSEN and value is not None}
-        if given.keys() >= {"flash_attention", "kv"}:  # another library leaves neither of the two open
-            return self
-        chosen = read_settings(journal, run) if journal else None
-        if chosen and requested_library(self._options) not in {None, chosen["library"]}:
-            chosen = None  # the journal then says what differs
-        if not chosen:
-            files = EngineOptions(adapter=self.adapter)
-            one = EnginePlan.make(self.model, **self._options | files).settings
-            chosen = EngineOptions(flash_attention=one.flash_attention, kv=one.kv, library=one.library)
-        given["library"] = chosen["library"]  # which may have been given as "auto"
-        return replace(self, engine=cast(EngineOptions, {**self.engine, **chosen, **given}))
+        settings = decide_settings(self._options, read_model_header(self.model))
+        chosen = {name: getattr(settings, name) for name in ("flash_attention", "kv", "library")}
+        return replace(self, engine=replace(self.engine, **chosen))
 
     @property
     def _options(self) -> EngineOptions:
-        return self.engine | EngineOptions(threads=self.threads)
-
-    @property
-    def allocation(self) -> dict[str, Any]:
-        """What an engine of the job allocates, as JSON values."""
-        settings = default_settings(self._options)
-        return {name: getattr(settings, name) for name in _ALLOCATION}
+        return replace(self.engine, threads=self.threads)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -175,27 +127,22 @@ class BatchJob:
         return (self.model,) if self.adapter is None else (self.model, self.adapter)
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that the answers depend on, of a decided job."""
+        library = self._options.settings().library
+        return {"thirteen": version("thirteen"), PACKAGES[library]: library_version(library)}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
-        settings, library = self.settings, default_settings(self._options).library
-        package = PACKAGES[library].replace("-", "_")
-        other = {"library": library, package: library_version(library)}
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
-            **{
-                name: value
-                for name, value in settings.options.items()
-                if name not in ("sampling", "grammar") and not (name.startswith("think") and value is None)
-            },
-            **({"grammar": settings.grammar.source} if settings.grammar else {}),
-            **asdict(settings.sampling),
-            "rule": asdict(settings.rule),
-            "batch_size": settings.batch_size,
-            "threads": self.threads,
-            **self.allocation,
-            **package_versions(),
-            **(other if library != LIBRARIES[0] else {}),
+            **asdict(self.settings.options),
+            "rule": asdict(self.settings.rule),
+            "batch_size": self.settings.batch_size,
+            **asdict(self._options.settings()),
+            **self.versions,
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
@@ -204,30 +151,17 @@ class BatchJob:
         Yields:
             The result of each question as it finishes.
         """
-        batches = iter(batches)
-        for first in batches:
-            with self.load_engine() as engine:
-                runner = BatchRunner(engine, self.settings)
-                for batch in chain([first], batches):
-                    yield from runner.run(batch)
+        with ExitStack() as stack:
+            runner = None
+            for batch in batches:
+                runner = runner or BatchRunner(stack.enter_context(self.load_engine()), self.settings)
+                yield from runner.run(batch)
 
     def load_engine(self, *, untrusted: bool | None = None) -> Engine:
         """Load an engine whose queue takes a whole batch; for `untrusted`, see EngineOptions."""
         queue = self.settings.batch_size * self.settings.rule.width
-        files = EngineOptions(adapter=self.adapter, queue=queue, untrusted=untrusted)
-        return Engine(self.model, **self._options | files)
-
-
-def read_settings(journal: Path, run: str) -> EngineOptions | None:
-    """Attention, KV type and library of an earlier run; None if its journal does not say. See Journal."""
-    identity = None
-    with suppress(OSError), open_regular(journal) as file:
-        identity = parse_identity(file.readline(_IDENTITY_MAX), run)
-    flash, kv = ((identity or {}).get(name) for name in ("flash_attention", "kv"))
-    library = (identity or {}).get("library", LIBRARIES[0])
-    # A list: what a damaged file has may be no key of a dictionary.
-    valid = type(flash) is bool and kv in list(KV_TYPES) and library in list(LIBRARIES)
-    return EngineOptions(flash_attention=flash, kv=kv, library=library) if valid else None
+        options = replace(self._options, adapter=self.adapter, queue=queue, untrusted=untrusted)
+        return Engine(EnginePlan.make(self.model, options))
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.
@@ -266,7 +200,7 @@ def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[Ques
         yield batch
 
 
-def prefill_shared_prefix(engine: Engine, settings: GenerationSettings) -> tuple[int, ...]:
+def prefill_shared_prefix(engine: Engine, settings: BatchSettings) -> tuple[int, ...]:
     """Compute what the prompts of all questions begin with, such as worked examples, if it is worth keeping.
 
     Returns:
@@ -277,14 +211,14 @@ def prefill_shared_prefix(engine: Engine, settings: GenerationSettings) -> tuple
     prefix = one[: min(common_length(one, other), engine.context)]
     if len(prefix) <= PREFIX_TOKENS_MIN:
         return ()
-    engine.submit(Request(prefix, max_tokens=1, turn=_TURN)).wait()
+    engine.submit(Request(prefix, Options(max_tokens=1))).wait()
     return prefix
 
 
 class BatchRunner:
     """Answers batches with one engine."""
 
-    def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
+    def __init__(self, engine: Engine, settings: BatchSettings) -> None:
         """Prefill what all prompts share: once, alone, and before the first batch."""
         self._engine, self._settings = engine, settings
         self._prefix = prefill_shared_prefix(engine, settings)
@@ -293,43 +227,40 @@ class BatchRunner:
         """Answer a batch.
 
         Yields:
-            The result of each question as it finishes.
+            The result of each question, once no more answers to it are needed.
         """
         self._engine.clear_prefix_cache(keep=self._prefix)
-        votes: list[_Vote] = []
+        undecided: list[_Vote] = []
         for number, question in batch.items():
             try:
-                request = self._settings.request(self._engine, question, number)
-                self._engine.check_request(request)
+                undecided.append(self._vote(number, question))
             except RequestError as error:
                 yield BatchResult(number, error=str(error))
-            else:
-                rule = self._settings.rule if request.effort is self._settings.effort else Effort.LOW.rule
-                votes.append(_Vote(number, sample_requests(request, rule), rule))
-        while votes:  # a wave of each at a time: what is computed together depends on nothing else
-            yield from self._run_wave(votes)
-            votes = [vote for vote in votes if not vote.decided]
+        while undecided:  # a wave of each at a time: what is computed together depends on nothing else
+            votes, undecided = undecided, []
+            self._submit_waves(votes)
+            for vote in votes:
+                if result := vote.result(self._settings.options.min_confidence):
+                    yield result
+                else:
+                    undecided.append(vote)
 
-    def _run_wave(self, votes: "Sequence[_Vote]") -> Iterator[BatchResult]:
-        """Sample the next wave of answers to each question; yields the results of those that need no more."""
+    def _vote(self, number: int, question: str) -> "_Vote":
+        request = self._settings.request(self._engine, question, number)
+        self._engine.check_request(request)
+        votes = request.options.votes == self._settings.options.votes  # not without a number to vote on
+        rule = self._settings.rule if votes else VotingRule()
+        return _Vote(number, sample_requests(request, rule), rule)
+
+    def _submit_waves(self, votes: "Sequence[_Vote]") -> None:
+        """Submit the next wave of requests of each question, all at once."""
         waves = [vote.next_wave() for vote in votes]
-        submitted = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
-        finished: SimpleQueue[Handle] = SimpleQueue()
-        owners: dict[Handle, _Vote] = {}
+        handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
         for vote, wave in zip(votes, waves, strict=True):
-            handles = list(islice(submitted, len(wave)))
-            vote.handles += handles
-            owners |= dict.fromkeys(handles, vote)
-        for handle in owners:
-            handle.call_at_end(finished.put)
-        unfinished = Counter(owners.values())
-        while +unfinished:
-            unfinished[vote := owners[finished.get()]] -= 1
-            if not unfinished[vote] and (result := vote.result(self._settings.min_confidence)):
-                yield result
+            vote.handles += islice(handles, len(wave))
 
 
-@dataclass(eq=False)
+@dataclass
 class _Vote:
     """A question that is being answered.
 
@@ -338,8 +269,7 @@ class _Vote:
         requests: requests that sample its answers.
         rule: how many of them are needed.
         handles: handles of those that were submitted.
-        scored: their answers, once they have ended.
-        decided: whether no more are needed.
+        scored: the answers of earlier waves.
     """
 
     number: int
@@ -347,23 +277,19 @@ class _Vote:
     rule: VotingRule
     handles: list[Handle] = field(default_factory=list)
     scored: list[ScoredAnswer] = field(default_factory=list)
-    decided: bool = False
 
     def next_wave(self) -> Sequence[Request]:
         """The requests that are to be submitted next."""
         start, counts = len(self.handles), tally(self.scored, self.rule).counts
-        end = start + self.rule.wave(*counts, self.rule.answers - start)
-        return [replace(one, turn=_TURN) for one in self.requests[start:end]]
+        return self.requests[start : start + self.rule.wave(*counts, self.rule.answers - start)]
 
     def result(self, min_confidence: float) -> BatchResult | None:
-        """The result, once a wave has ended; None if more answers are needed."""
+        """Wait for the wave, and return the result; None if more answers are needed."""
         try:
             self.scored += [score(handle) for handle in self.handles[len(self.scored) :]]
         except (FileError, RequestError) as error:  # the latter as where a grammar allows no further token
-            self.decided = True
             return BatchResult(self.number, error=str(error), failed=isinstance(error, FileError))
-        self.decided = is_decided(self.scored, self.rule)
-        if not self.decided:
+        if not is_decided(self.scored, self.rule):
             return None
         samples = tuple(answer for answer, _ in self.scored)
         tokens = tuple(

@@ -1,27 +1,21 @@
 """Conversation: turns of a user and a model, kept within the model's context."""
 
-import json
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Unpack
+from typing import Any, NamedTuple
 
-from ...errors import FileError, PromptLengthError
-from ...files.atomic_write import write_file
-from ...files.json_file import parse_json, read_bounded
+from ...errors import PromptLengthError
 from ..arithmetic.grounding import stands_alone
-from ..prompt.prompt_encoder import TURN_ROLES, Message
-from ..prompt.thinking import resolve_thinking
+from ..options import Options
+from ..prompt.prompt_encoder import Message
 from ..request import Request
-from .engine import Engine, RequestOptions
+from .engine import Engine
 
-FILE_BYTES_MAX = 1 << 24
 _ANSWER_TOKENS_MIN = 64  # room for an answer, which the oldest turns make
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """Next turn of a conversation.
 
     Attributes:
@@ -49,58 +43,48 @@ class Conversation:
         self.engine, self.system = engine, system
         self.messages: list[Message] = []
 
-    def next_turn(self, text: str, **options: Unpack[RequestOptions]) -> Turn:
+    def next_turn(self, text: str, options: Options | None = None, **changes: Any) -> Turn:
         """Make the request for the next answer; the oldest turns are dropped if there is no room for it.
 
-        Votes on a question that stands alone are of that question alone. For the options, see
+        A vote on a question that stands alone sees that question alone. For the options, see
         Engine.request(); `system` is the conversation's own.
 
         Raises:
             RequestError: the text is empty, or the chat template rejects the conversation.
             PromptLengthError: the text alone does not fit the context.
         """
-        own = options | RequestOptions(system=self.system)
-        request, limit = self.engine.request(text, **own), self.engine.context
-        if request.effort.votes and stands_alone(text):  # votes are worse over a conversation
-            return Turn(request, 0, len(request.tokens) / limit)
-        think, _ = resolve_thinking(options.get("think"), options.get("think_budget"))
-        think = False if request.think_budget == 0 else think  # of the adapter's prompt
-        room = limit - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
-        dropped, tokens = self._fit(text, room, think)
-        if tokens is None or len(tokens) > limit:  # with less than `room`, a short answer has room
-            raise PromptLengthError(
-                f"the message does not fit the context of {limit} tokens; {self.engine.plan.context_hint}"
-            )
-        del self.messages[:dropped]
-        said = "\n".join(message.content for message in self.messages)
-        request = replace(request, tokens=tokens, question=f"{said}\n{text}")
-        if request.effort.votes:
-            request = replace(request, examples=self.engine.after_examples(self._said(text), think))
-        return Turn(request, dropped, len(tokens) / limit)
-
-    def _fit(self, text: str, room: int, think: bool | None) -> tuple[int, tuple[int, ...] | None]:
-        """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
-
-        Of a long conversation, few prompts are encoded: the number is found by bisection.
-        """
+        engine, limit = self.engine, self.engine.context
+        alone = engine.request(text, options, **changes | {"system": self.system})
+        if alone.options.votes and stands_alone(text):  # votes are worse over a conversation
+            return Turn(alone, 0, len(alone.tokens) / limit)
+        answer_tokens = alone.options.max_tokens or engine.default_max_tokens
+        room = limit - min(answer_tokens, max(_ANSWER_TOKENS_MIN, limit // 4))
 
         @cache
-        def encode(dropped: int) -> tuple[int, ...] | None:
+        def request(dropped: int) -> Request | None:
             try:
-                return self.engine.conversation(self._said(text, dropped), think=think)
+                return engine.chat(self._said(text, dropped), alone.options)
             except PromptLengthError:  # it has too many bytes to be tokenized
                 return None
 
         def fits(dropped: int) -> bool:
-            tokens = encode(dropped)
-            return tokens is not None and len(tokens) <= room
+            asked = request(dropped)
+            return asked is not None and len(asked.tokens) <= room
 
+        # Of a long conversation, few prompts are encoded: the number to drop is found by bisection.
         counts = range(0, len(self.messages) + 1, 2)
         last = len(counts) - 1
-        at = 0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)
-        return counts[at], encode(counts[at])
+        dropped = counts[0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)]
+        asked = request(dropped)
+        if asked is None or len(asked.tokens) > limit:  # with less than `room`, a short answer has room
+            raise PromptLengthError(
+                f"the message does not fit the context of {limit} tokens; {engine.plan.context_hint}"
+            )
+        del self.messages[:dropped]
+        said = "\n".join(message.content for message in self.messages)
+        return Turn(replace(asked, question=f"{said}\n{text}"), dropped, len(asked.tokens) / limit)
 
-    def _said(self, text: str, dropped: int = 0) -> list[Message]:
+    def _said(self, text: str, dropped: int) -> list[Message]:
         """The conversation without its oldest messages, up to a text of the user."""
         system = [Message("system", self.system)] if self.system else []
         return [*system, *self.messages[dropped:], Message("user", text)]
@@ -108,38 +92,3 @@ class Conversation:
     def add(self, text: str, answer: str) -> None:
         """Keep what the user said and what the model answered."""
         self.messages += [Message("user", text), Message("assistant", answer)]
-
-    def save(self, path: Path) -> None:
-        """Write the conversation as JSON, over another saved one if there is a file.
-
-        Raises:
-            FileError: the file is another one.
-            OutputError: the file cannot be written.
-        """
-        if path.is_file():
-            Conversation(self.engine).load(path)
-        messages = [message.template_fields() for message in self.messages]
-        text = json.dumps({"system": self.system, "messages": messages}, indent=1)
-        write_file(path, text.encode(), mode=0o600)
-
-    def load(self, path: Path) -> None:
-        """Replace the conversation by one that save() wrote.
-
-        Raises:
-            FileError: the file cannot be read, is too large, or holds no conversation.
-        """
-        match parse_json(read_bounded(path, FILE_BYTES_MAX), str(path)):
-            case {"system": str() | None as system, "messages": [*entries], **rest} if not rest:
-                messages = [_message(entry, TURN_ROLES[at % 2], path) for at, entry in enumerate(entries)]
-            case _:
-                raise FileError(f"{path}: not a saved conversation")
-        if len(messages) % 2:
-            raise FileError(f"{path}: the last message has no answer")
-        self.system, self.messages = system, messages
-
-
-def _message(entry: object, role: str, path: Path) -> Message:
-    match entry:
-        case {"role": found, "content": str(content), **rest} if found == role and not rest:
-            return Message(role, content)
-    raise FileError(f"{path}: users and assistants must take turns, each with a role and a content")

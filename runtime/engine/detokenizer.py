@@ -3,8 +3,6 @@
 import codecs
 from collections.abc import Sequence
 
-from ...errors import RequestError
-
 
 class Detokenizer:
     """Decodes bytes to text as it becomes final: whole characters that cannot begin a stop string.
@@ -17,8 +15,6 @@ class Detokenizer:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(stop)
-        if not all(self._stop):
-            raise RequestError("a stop string is empty")
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.pending = ""
         self.stopped, self.rest = False, b""

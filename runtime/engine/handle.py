@@ -3,14 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from functools import cached_property
-from threading import Thread
+from contextlib import suppress
+from functools import cached_property, partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from ..answer import Answer, Piece
-from ..forks import ForkCheck
-from ..outcome import Outcome, Signal
-from ..request import SequenceEnd
+from ..answer import Answer, Piece, SequenceEnd
 
 
 class Handle:
@@ -25,9 +23,9 @@ class Handle:
 
     def __init__(
         self,
-        abort: Callable[[], None],
+        abort: Callable[["Handle"], None],
         grade: Callable[[str, SequenceEnd], Answer],
-        place: Callable[[], int] = lambda: 0,
+        place: Callable[["Handle"], int],
         width: int = 1,
     ) -> None:
         """Wait for pieces; put() and fail() receive them.
@@ -36,62 +34,65 @@ class Handle:
         thread that waits for it.
         """
         self._abort, self._grade, self._place, self.width = abort, grade, place, width
-        self._changed = Signal()
+        self._listeners: list[Callable[[], None]] = []  # of threads and event loops that iterate
         self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
-        self._end: Outcome[SequenceEnd] = Outcome()
-        self._fork = ForkCheck()
+        # No future: Ctrl-C in a waiting thread could leave its lock taken, which the compute thread needs.
+        self._end: SequenceEnd | Exception | None = None
+        self._callbacks: list[Callable[[Handle], object]] = []
 
     @property
     def done(self) -> bool:
         """Whether the request has ended."""
-        return self._end.done
+        return self._end is not None
 
     @property
     def failed(self) -> bool:
         """Whether the request has ended because the computation failed."""
-        return self._end.failure is not None
+        return isinstance(self._end, Exception)
 
     @property
     def place(self) -> int:
         """Place in the queue, by arrival: 1 is the next; 0 if it has a slot, or has ended."""
-        return self._place()
+        return 0 if self.done else self._place(self)
 
     def abort(self) -> None:
-        """End the request within one step; does nothing if it has ended.
-
-        Dispatcher posts it to Runner.abort(); Scheduler.finish() frees the slot.
-        """
+        """End the request within one step; does nothing if it has ended."""
         if not self.done:
-            self._abort()
+            self._abort(self)
 
-    def add_done_callback(self, callback: Callable[["Handle"], None]) -> None:
-        """Call `callback` with this handle at the end, in a thread of its own: it may wait, ask and close."""
+    def add_done_callback(self, callback: Callable[["Handle"], object]) -> None:
+        """Call `callback` with this handle at the end, or now if it has ended.
 
-        def start() -> None:
-            Thread(target=callback, args=(self,), name="thirteen-callback", daemon=True).start()
-
-        self._end.call_at_end(start)
-
-    def call_at_end(self, callback: Callable[["Handle"], None]) -> None:
-        """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended.
-
-        No other sequence is computed meanwhile, and what waits for the engine waits for ever.
+        It runs in the compute thread: it must be short, and must not wait for this engine.
         """
-        self._end.call_at_end(lambda: callback(self))
+        self._callbacks.append(callback)
+        if self.done:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        """Call each callback once, also if another thread does so at the same time."""
+        with suppress(IndexError):  # there are no more
+            while True:
+                self._callbacks.pop(0)(self)
 
     def put(self, piece: Piece) -> None:
         """Receive a piece, without the answer; it is the last one if it has an end."""
         self._text.append(piece.text)
         self._pieces.append(piece)
-        if piece.end:
-            self._end.set_result(piece.end)
-        self._changed.notify_all()
+        self._end = piece.end
+        self._wake()
 
     def fail(self, failure: Exception) -> None:
-        """Receive the failure of the request, instead of its last piece."""
-        self._end.set_failure(failure)
-        self._changed.notify_all()
+        """Receive the failure of the request instead of its last piece."""
+        self._end = failure
+        self._wake()
+
+    def _wake(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+        if self.done:
+            self._call_back()
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
         """Wait for the end, at most for so many seconds.
@@ -99,73 +100,85 @@ class Handle:
         Raises:
             TimeoutError: the request has not ended in time; it continues.
             FileError: the computation failed.
-            RequestError: this process was forked after the request was submitted.
         """
-        self._fork.check()
-        return self._end.result(timeout)
+        if not self.done:
+            ended: SimpleQueue[Handle] = SimpleQueue()
+            self.add_done_callback(ended.put)
+            try:
+                ended.get(timeout=timeout)
+            except Empty:
+                raise TimeoutError("the request has not ended") from None
+        if isinstance(self._end, Exception):
+            raise self._end
+        assert self._end, "it has ended"
+        return self._end
 
     def answer(self, timeout: float | None = None) -> Answer:
         """Wait for the whole answer; see wait()."""
         self.wait(timeout)
         return self._answer
 
+    @cached_property
+    def _answer(self) -> Answer:
+        return self._grade("".join(self._text), self.wait())
+
     def __await__(self) -> Generator[Any, None, Answer]:
         return self._wait().__await__()
 
     async def _wait(self) -> Answer:
-        self._fork.check()
         try:
-            await self._end.wait()
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            self.add_done_callback(lambda _: _set_in(loop, ended))
+            await ended.wait()
             return await asyncio.to_thread(self.answer)  # checks the equations, which takes a while
         finally:
             self.abort()
 
     def __iter__(self) -> Iterator[Piece]:
-        self._fork.check()
+        changed: SimpleQueue[None] = SimpleQueue()  # no lock, which Ctrl-C could leave taken
+        listener = partial(changed.put, None)
+        self._listeners.append(listener)
         try:
             last = False
             while not last:
-                self._changed.wait_for(lambda: self._pieces or self.done)
-                pieces, done = self._take()
-                if not pieces and not done:  # another iterator took them
+                done, pieces = self.done, self._take()
+                if not pieces and not done:
+                    changed.get()
                     continue
-                yield (piece := self._join(pieces))
-                last = piece.answer is not None
+                yield Piece.joined(pieces, self.answer() if done else None)
+                last = done
         finally:
+            self._listeners.remove(listener)
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        self._fork.check()
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+        listener = partial(_set_in, loop, changed)
+        self._listeners.append(listener)
         try:
-            with self._changed.event() as changed:
-                last = False
-                while not last:
-                    changed.clear()
-                    pieces, done = self._take()
-                    if not pieces and not done:
-                        await changed.wait()
-                        continue
-                    if not pieces or pieces[-1].end:
-                        await asyncio.to_thread(self.answer)
-                    yield (piece := self._join(pieces))
-                    last = piece.answer is not None
+            last = False
+            while not last:
+                changed.clear()
+                done, pieces = self.done, self._take()
+                if not pieces and not done:
+                    await changed.wait()
+                    continue
+                answer = await asyncio.to_thread(self.answer) if done else None
+                yield Piece.joined(pieces, answer)
+                last = done
         finally:
+            self._listeners.remove(listener)
             self.abort()
 
-    def _take(self) -> tuple[list[Piece], bool]:
-        """Take the pieces so far; True if there will be no more."""
-        done, pieces = self.done, list[Piece]()
-        while self._pieces:
-            try:
+    def _take(self) -> list[Piece]:
+        """Take the pieces so far."""
+        pieces = list[Piece]()
+        with suppress(IndexError):  # there are no more
+            while True:
                 pieces.append(self._pieces.popleft())
-            except IndexError:  # another iterator took the last one
-                break
-        return pieces, done
+        return pieces
 
-    def _join(self, pieces: list[Piece]) -> Piece:
-        ended = not pieces or pieces[-1].end
-        return Piece.joined(pieces, self.answer() if ended else None)
 
-    @cached_property
-    def _answer(self) -> Answer:
-        return self._grade("".join(self._text), self._end.result(0))
+def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(event.set)

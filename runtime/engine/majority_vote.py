@@ -13,9 +13,9 @@ from threading import Thread
 from time import perf_counter
 
 from ...errors import BusyError, ClosedError
-from ..answer import Answer, Piece, VoteTally, with_confidence
+from ..answer import COMPLETE_REASONS, Answer, Piece, SequenceEnd, Timings, VoteTally, with_confidence
 from ..effort import Effort, VotingRule
-from ..request import COMPLETE_REASONS, Request, SequenceEnd, Timings
+from ..request import Request
 from .handle import Handle
 
 ScoredAnswer = tuple[Answer, float]  # with the mean log-probability of its tokens
@@ -23,16 +23,14 @@ ScoredAnswer = tuple[Answer, float]  # with the mean log-probability of its toke
 
 def sample_requests(request: Request, rule: VotingRule) -> list[Request]:
     """The requests of a vote: the same one with other seeds, sampled at a temperature above 0."""
-    alone = replace(request, effort=Effort.LOW, min_confidence=0, examples=())
+    alone = replace(request.options, effort=Effort.LOW, min_confidence=0.0)
     if rule.answers == 1:
-        return [alone]
-    if turn := request.turn or request.namespace:  # of their own: the client's next question need not wait
-        alone = replace(alone, turn=f"{turn} (votes)")
-    samplings = request.sampling.stochastic.with_seeds(rule.answers)
+        return [replace(request, options=alone, examples=())]
+    samples = replace(alone.stochastic, logprobs=0).with_seeds(rule.answers)
     prompts = [request.examples or request.tokens] * rule.examples + [request.tokens] * rule.answers
     return [
-        replace(alone, tokens=tokens, sampling=sampling, logprobs=0)
-        for tokens, sampling in zip(prompts, samplings, strict=False)
+        replace(request, tokens=tokens, options=options, examples=())
+        for tokens, options in zip(prompts, samples, strict=False)
     ]
 
 
@@ -45,16 +43,17 @@ class MajorityVote:
 
     def __init__(self, request: Request, submit: Callable[..., list[Handle]], *, wait: bool) -> None:
         """Submit the first answers; `submit` and `wait` are those of Engine.submit_all()."""
-        rule = request.effort.rule.until(request.min_confidence)
-        self._request, self._rule, self._submit = request, rule, submit
-        self.handle = Handle(self._abort_samples, lambda *_: self._winner, self._place, rule.width)
-        self._waiting = sample_requests(request, self._rule)
+        self._min_confidence = request.options.min_confidence
+        self._rule = rule = request.options.effort.rule.until(self._min_confidence)
+        self._submit = submit
+        self.handle = Handle(self._abort, lambda *_: self._winner, self._place, rule.width)
+        self._waiting = sample_requests(request, rule)
         self._running: list[Handle] = []
         self._answers: list[ScoredAnswer] = []
         self._began, self._aborted = perf_counter(), False
         self._ended: SimpleQueue[Handle] = SimpleQueue()
         self._start(rule.width, wait=wait)
-        # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
+        # Not in the compute thread, which computes nothing while the equations of an answer are checked.
         Thread(target=self._run, name="thirteen-vote", daemon=True).start()
 
     def _start(self, count: int, *, wait: bool) -> None:
@@ -62,33 +61,33 @@ class MajorityVote:
         self._waiting = self._waiting[count:]
         self._running += handles
         for handle in handles:
-            handle.call_at_end(self._ended.put)
+            handle.add_done_callback(self._ended.put)
         if self._aborted:  # meanwhile
-            self._abort_samples()
+            self._abort(self.handle)
 
-    def _abort_samples(self) -> None:
+    def _abort(self, _: Handle) -> None:
         """Abort the answers that are not finished; the vote ends with the others."""
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()
 
-    def _place(self) -> int:
+    def _place(self, _: Handle) -> int:
         return min((handle.place for handle in tuple(self._running)), default=0)
 
     def _run(self) -> None:
         try:
             self._count_all()
-            self._abort_samples()  # before anybody learns of the end
+            self._abort(self.handle)  # before anybody learns of the end
             winner = select_winner(self._answers, self._rule)
             # The first that ended: later ones count from their own submission; an aborted one may have 0.
             first_s = next((s for answer, _ in self._answers if (s := answer.timings.first_token_s)), 0.0)
             decode_s = perf_counter() - self._began - first_s
             timings = Timings(winner.timings.prefill_s, first_s, decode_s)
-            self._winner = with_confidence(replace(winner, timings=timings), self._request.min_confidence)
+            self._winner = with_confidence(replace(winner, timings=timings), self._min_confidence)
             end = SequenceEnd(winner.stop_reason, winner.usage, timings)
             self.handle.put(Piece(winner.text, end=end, thinking=winner.thinking))
         except Exception as failure:
-            self._abort_samples()
+            self._abort(self.handle)
             self.handle.fail(failure)
 
     def _count_all(self) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from ..llama.vocabulary import Vocabulary
+from ..options import Options
 from .detokenizer import Detokenizer
 from .thought import Thought
 
@@ -22,7 +23,7 @@ def _is_call(text: str) -> bool:
 
 def sampled_mask(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
     """Tell which tokens of an output the model samples; the calculator inserts the others."""
-    output, inserted, mask = OutputStream(vocabulary, (), calculator=True), 0, list[bool]()
+    output, inserted, mask = OutputStream(vocabulary, Options()), 0, list[bool]()
     for place, token in enumerate(tokens, 1):
         mask.append(not inserted)
         output.feed(token)
@@ -42,19 +43,11 @@ class OutputStream:
         thought: the thought before it; None if the model does not think.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        stop: Sequence[str],
-        *,
-        calculator: bool,
-        thought: Thought | None = None,
-        stop_repeated_calls: bool = False,
-    ) -> None:
-        """Start with no text; see pending_result() for `calculator`, and Request for how it may stop."""
-        self._stop_repeated_calls = stop_repeated_calls
-        self._vocabulary, self._calculator = vocabulary, calculator
-        self._detokenizer = Detokenizer(stop)
+    def __init__(self, vocabulary: Vocabulary, options: Options, thought: Thought | None = None) -> None:
+        """Start with no text; a grammar turns the calculator off."""
+        self._stop_repeated_calls = options.stop_repeated_calls
+        self._vocabulary, self._calculator = vocabulary, options.calculator and not options.grammar
+        self._detokenizer = Detokenizer(options.stop)
         self._read_end = 0  # position in the text up to which it has been read
         self._result_end: int | None = None  # position in the text after the last inserted result
         self.text, self.thought = "", thought

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..request import PrefixKey
+from .sequence import PrefixKey
 
 PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
 

@@ -1,25 +1,23 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
-Requests are admitted first come, first served. Of several clients, the one with the fewest requests in slots
-is next, and while there are several, the last free slot is kept for one that has none, so that no client
-keeps the others waiting. A request whose prompt shares a prefix with one in prefill waits until that prefix
-is in the prefix cache. A batch has one adapter: of those with work, the one that was scheduled longest ago.
-Within a batch, sequences in decode come first, with their next token each. The rest of the budget goes to
-prefill, oldest first, in chunks; while others decode, the chunks are small, so that a long prompt never
-stalls their answers.
+Requests are admitted first come, first served. A request whose prompt shares a prefix with one in prefill
+waits until that prefix is in the prefix cache. A batch has one adapter: of those with work, the one that was
+scheduled longest ago. Within a batch, sequences in decode come first, with their next token each. The rest of
+the budget goes to prefill, oldest first, in chunks; while others decode, the chunks are small, so that a long
+prompt never stalls their answers.
 """
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from ..request import SequenceState, StopReason
+from ..answer import StopReason
 from .prefix_cache import PREFIX_TOKENS_MIN
+from .sequence import SequenceState
 
 PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about as fast as more
-_RECENT = 64  # requests; a slot is kept while these are of several clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,11 @@ class Chunk:
     start: int
     tokens: tuple[int, ...]
     rows: int
+
+    @property
+    def slot(self) -> int:
+        """Slot of the sequence."""
+        return self.sequence.running_slot
 
 
 @dataclass(slots=True)
@@ -56,12 +59,11 @@ class Scheduler:
     slots: int
     budget: int
     prefix_caching: bool = False
+    cuts_prefixes: bool = True
     cacheable: float = math.inf
-    cuts_prefixes: bool = field(default=True, kw_only=True)
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free_slots: set[int] = field(init=False)
-    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))  # their clients
     _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
 
@@ -74,11 +76,6 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
-    def add(self, sequence: SequenceState) -> None:
-        """Append a new sequence to the queue."""
-        self.waiting.append(sequence)
-        self._recent.append(sequence.turn)
-
     def admit(self) -> Iterator[SequenceState]:
         """Give free slots to waiting sequences.
 
@@ -86,31 +83,16 @@ class Scheduler:
             Each sequence that gets a slot. Its prefix must be restored from the cache before the next one is
             requested: only then is it known which others must wait for the rest of its prompt.
         """
-        while self.waiting and self._free_slots and (sequence := self._next_waiting()):
+        while self._free_slots and (sequence := next(filter(self._is_ready, self.waiting), None)):
             self.waiting.remove(sequence)
             sequence.slot = self._choose_slot(sequence)
             self._free_slots.remove(sequence.slot)
             self.running.append(sequence)
             yield sequence
 
-    def _next_waiting(self) -> SequenceState | None:
-        """The waiting sequence that is next, of those that need not wait for the prefill of another."""
-        running = Counter(sequence.turn for sequence in self.running)
-        keep = len(self._free_slots) == 1 < self.slots and len(set(self._recent)) > 1
-        ready = (
-            sequence
-            for sequence in self.waiting
-            if not (keep and running[sequence.turn])
-            and not any(self._shares_prefill(sequence, other) for other in self.running)
-        )
-        return min(ready, key=lambda sequence: running[sequence.turn], default=None)
-
-    def will_cache(self, sequence: SequenceState) -> bool:
-        """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
-        tokens = len(sequence.request.tokens)
-        return (
-            self.prefix_caching and tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
-        )
+    def _is_ready(self, sequence: SequenceState) -> bool:
+        """Whether it need not wait for the prefill of another sequence."""
+        return not any(self._shares_prefill(sequence, other) for other in self.running)
 
     def _shares_prefill(self, sequence: SequenceState, other: SequenceState) -> bool:
         """Whether `other` will compute a prefix that `sequence` can take from the prefix cache."""
@@ -121,6 +103,13 @@ class Scheduler:
             length = len(other.request.tokens) - 1
         # The last token of a prompt is always computed.
         return len(tokens) > length and tokens[:length] == other.request.tokens[:length]
+
+    def will_cache(self, sequence: SequenceState) -> bool:
+        """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
+        tokens = len(sequence.request.tokens)
+        return (
+            self.prefix_caching and tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
+        )
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
@@ -134,11 +123,17 @@ class Scheduler:
                 break
             tokens = sequence.next_tokens(budget)
             budget -= len(tokens)
-            chunks.append(
-                Chunk(sequence, sequence.computed, tokens, rows=int(len(tokens) == sequence.pending))
-            )
+            rows = int(len(tokens) == sequence.pending)
+            chunks.append(Chunk(sequence, sequence.computed, tokens, rows))
         # llama.cpp computes only ascending neighbours together.
-        return sorted(chunks, key=lambda chunk: chunk.sequence.running_slot)
+        return sorted(chunks, key=lambda chunk: chunk.slot)
+
+    def _next_group(self) -> list[SequenceState]:
+        """The running sequences of the adapter that was scheduled longest ago."""
+        adapters = dict.fromkeys(sequence.adapter for sequence in self.running)  # in order
+        chosen = min(adapters, key=lambda adapter: self._scheduled.get(adapter, -1), default="")
+        self._scheduled[chosen] = next(self._batches)
+        return [sequence for sequence in self.running if sequence.adapter == chosen]
 
     def finish(self, sequence: SequenceState, reason: StopReason) -> int | None:
         """End a sequence, running or waiting.
@@ -156,39 +151,7 @@ class Scheduler:
             self._free_slots.add(slot)
         return slot
 
-    def _next_group(self) -> list[SequenceState]:
-        """Return the running sequences of the adapter that was scheduled longest ago."""
-        groups = self._by_adapter()
-        if not groups:
-            return []
-        chosen = min(groups, key=lambda adapter: self._scheduled.get(adapter, -1))
-        self._scheduled[chosen] = next(self._batches)
-        return groups[chosen]
-
-    def _by_adapter(self) -> dict[str, list[SequenceState]]:
-        groups: dict[str, list[SequenceState]] = {}
-        for sequence in self.running:
-            groups.setdefault(sequence.adapter, []).append(sequence)
-        return groups
-
-    def gaps(self) -> Iterator[tuple[SequenceState, int]]:
-        """Yield sequences in decode, of each adapter the last, with a free slot next to one before it."""
-        if min(self._free_slots, default=self.slots) >= len(self.running):
-            return  # the first slots are taken, as nearly always
-        for sequences in self._by_adapter().values():
-            last = max(sequences, key=lambda sequence: sequence.running_slot)
-            after = {sequence.running_slot + 1 for sequence in sequences if sequence is not last}
-            gap = min(self._free_slots & after, default=self.slots)
-            if last.decoding and gap < last.running_slot:
-                yield last, gap
-
-    def move(self, sequence: SequenceState, slot: int) -> None:
-        """Give a running sequence another slot, which is free."""
-        self._free_slots.remove(slot)
-        self._free_slots.add(sequence.running_slot)
-        sequence.slot = slot
-
     def _choose_slot(self, sequence: SequenceState) -> int:
-        """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""
+        """The lowest free slot, next to one of the same adapter if possible; see plan()."""
         same = {other.slot for other in self.running if other.adapter == sequence.adapter}
         return min(self._free_slots, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))

@@ -8,41 +8,35 @@ from functools import cached_property
 import numpy as np
 
 from ...stats.arrays import Floats
+from ..answer import TokenLogprob
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
 from ..native.settings import Settings
-from ..request import TokenLogprob
-from .adapters import Adapters
 
-Tokens = Sequence[int]
 _PROMPT_ROWS = 128  # rows of logits at once, each as wide as the vocabulary
 _LOGITS_ROWS = 64
 
 
-class Scoring:
+class Scoring(ExitStack):
     """Scoring of an engine, by one thread at a time: contexts of its own, each made when first needed."""
 
-    def __init__(self, model: Model, settings: Settings, adapters: Adapters) -> None:
+    def __init__(self, model: Model, settings: Settings) -> None:
         """Do nothing yet; `settings` are those of the engine's own context."""
-        self._contexts = ExitStack()
-        self._model, self._settings, self._adapters = model, settings, adapters
+        super().__init__()
+        self._model, self._settings = model, settings
 
-    def close(self) -> None:
-        """Free the contexts."""
-        self._contexts.close()
-
-    def prompt_logprobs(self, tokens: Tokens, top: int, adapter: str) -> list[TokenLogprob]:
+    def prompt_logprobs(
+        self, tokens: Sequence[int], top: int, adapter: LoraAdapter | None
+    ) -> list[TokenLogprob]:
         """See Engine.prompt_logprobs()."""
-        if len(tokens) < 2:
-            return []
-        with _lent(self._context, self._adapters[adapter]) as context:
+        with _lent(self._context, adapter) as context:
             scored = zip(context.decode_text(tokens[:-1]), tokens[1:], strict=True)
             return [context.logprob(row, token, top) for row, token in scored]
 
-    def logits(self, tokens: Tokens, adapter: str) -> Floats:
+    def logits(self, tokens: Sequence[int], adapter: LoraAdapter | None) -> Floats:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
-        with _lent(self._exact_context, self._adapters[adapter]) as context:
+        with _lent(self._exact_context, adapter) as context:
             for place, row in enumerate(context.decode_text(tokens)):
                 logits[place] = context.logits_row(row)
         return logits
@@ -51,16 +45,14 @@ class Scoring:
     def _context(self) -> Context:
         """A context with the memory of one slot."""
         rows = min(_PROMPT_ROWS, self._settings.batch)
-        return self._open(replace(self._settings, slots=1, outputs=rows))
+        settings = replace(self._settings, slots=1, outputs=rows)
+        return self.enter_context(Context(self._model, settings))
 
     @cached_property
     def _exact_context(self) -> Context:
         rows = min(_LOGITS_ROWS, self._settings.context)
-        exact = replace(self._settings, slots=1, batch=rows, outputs=rows, exact=True)
-        return self._open(replace(exact, adaptive_threads=False))
-
-    def _open(self, settings: Settings) -> Context:
-        return self._contexts.enter_context(Context(self._model, settings))
+        exact = replace(self._settings, slots=1, batch=rows, outputs=rows, exact=True, adaptive_threads=False)
+        return self.enter_context(Context(self._model, exact))
 
 
 @contextmanager

@@ -1,32 +1,30 @@
-"""Grammars that constrain an answer: JSON schemas, Lark grammars and regular expressions.
-
-What a grammar asks for and llguidance would not enforce is refused here, before a model is loaded.
-"""
+"""Grammars that constrain an answer: JSON schemas, Lark grammars and regular expressions, for llguidance."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 
-from ...errors import RequestError
-from .compiler import check_source, summary
-from .json_schema import enforceable
-
-if TYPE_CHECKING:
-    from llguidance._lib import JsonCompileOptions
+from ...errors import RequestError, as_line
+from ..deep_stack import with_deep_stack
+from .json_schema import JSON_OPTIONS, enforceable
 
 SCHEMA_MAX = 1 << 16  # bytes
 GRAMMAR_MAX = 1 << 14  # bytes of a Lark grammar
 REGEX_MAX = 1 << 12  # bytes
-_DIGITS = 16  # of a number, as llama.cpp has it; small models write zeros without an end
+_DIGITS = 16  # of a number, as in llama.cpp
 
-# At most one space, or a newline with indentation: endless white space is a trap for small models.
-_JSON_OPTIONS: "JsonCompileOptions" = {"lenient": False, "whitespace_pattern": r"(?: |\n[ \t]{0,20})?"}
+# The library's units of work ("fuel") pass at about 50 per microsecond in a compile and 14 in a step.
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=200_000,
+    step_lexer_fuel=100_000,
+    max_lexer_states=20_000,  # of 1 to 2 kB each
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
 # Parts of Lark grammars that are not enforced as they read; literals, expressions and comments are skipped.
 _LARK_TOKEN = re.compile(
     r'"(?:[^"\\\n]|\\.)*"|/(?!/)(?:[^/\\\n]|\\.)+/|//[^\n]*|\#[^\n]*|(?P<refused>%json|%regex|\btemperature\s*='
@@ -36,16 +34,18 @@ _LARK_TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A grammar that can be enforced; made by the functions of this module.
+    """A grammar that llguidance accepts; made by the functions of this module.
 
     Attributes:
         source: the grammar in llguidance's own format.
-        digits: how many digits a number of its JSON texts has at most before and behind the point, where it
-            can end there; 0 is no limit. An exponent has two.
+        digits: limit on the digits of a JSON number before and after the point; 0 is no limit.
+        schema: the JSON schema as text, which violation() holds the finished answer to; None for other
+            grammars.
     """
 
     source: str
     digits: int = 0
+    schema: str | None = None
 
 
 def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:
@@ -65,14 +65,10 @@ def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -
         if refused := match["refused"]:
             line = text.count("\n", 0, match.start()) + 1
             raise RequestError(f"grammar at line {line}: {refused[:40]!r} cannot be enforced")
-    rules = [f"{name}: %json {_schema_of(value)}" for name, value in values.items()]
+    parts = {name: json.loads(value.source)["grammars"][0]["json_schema"] for name, value in values.items()}
+    rules = [f"{name}: %json {json.dumps(part)}" for name, part in parts.items()]
     digits = max((value.digits for value in values.values()), default=0)
-    return _checked(LLMatcher.grammar_from_lark("\n".join([text, *rules])), "grammar", digits)
-
-
-def _schema_of(grammar: Grammar) -> str:
-    (part,) = json.loads(grammar.source)["grammars"]
-    return json.dumps(part["json_schema"])
+    return _checked(Grammar(LLMatcher.grammar_from_lark("\n".join([text, *rules])), digits), "grammar")
 
 
 def from_regex(text: str) -> Grammar:
@@ -85,66 +81,45 @@ def from_regex(text: str) -> Grammar:
         RequestError: the expression is malformed or exceeds a limit.
     """
     _check_size(text, "regex", REGEX_MAX)
-    return _checked(LLMatcher.grammar_from_regex(text), "regex")
+    return _checked(Grammar(LLMatcher.grammar_from_regex(text)), "regex")
 
 
-def from_schema(schema: Mapping[str, object] | bool | str, ignored: list[str] | None = None) -> Grammar:
-    """Make a grammar of the JSON texts that are valid for a schema; json_schema.py lists its restrictions.
+def from_schema(schema: Mapping[str, object] | str) -> Grammar:
+    """Make a grammar of the JSON texts that are valid for a schema, as far as llguidance enforces it.
 
     Args:
-        schema: JSON Schema, parsed or as JSON text. True and {} allow any value.
-        ignored: gets the JSON pointers of the keywords that cannot be enforced; None refuses them.
+        schema: JSON Schema, parsed or as JSON text. {} allows any value.
 
     Raises:
-        RequestError: the schema is not JSON, is malformed or too large, or cannot be enforced.
+        RequestError: the schema is not JSON, is too large, or llguidance rejects it.
     """
     try:
-        plain = dict(schema) if isinstance(schema, Mapping) else schema
-        text = plain if isinstance(plain, str) else json.dumps(plain, allow_nan=False)
+        text = schema if isinstance(schema, str) else json.dumps(schema)
         _check_size(text, "schema", SCHEMA_MAX)
-        value = json.loads(text, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        position = f"line {error.lineno} column {error.colno}"
-        raise RequestError(f"schema: not JSON at {position}: {error.msg}") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RequestError(f"schema: not JSON: {error}") from None
-    try:
-        normal = json.dumps(enforceable(value, ignored))
-        source = LLMatcher.grammar_from_json_schema(normal, overrides=_JSON_OPTIONS)
-    except RecursionError:
-        raise RequestError("schema: values are nested too deeply") from None
-    except ValueError as error:  # an escaped lone surrogate
-        raise RequestError(f"schema: {summary(str(error))}") from None
-    longest = max(map(len, re.findall("[0-9]+", normal)), default=0)
-    return _checked(source, "schema", max(longest, _DIGITS))
+        source = LLMatcher.grammar_from_json_schema(json.dumps(enforceable(text)), overrides=JSON_OPTIONS)
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:  # also of malformed keywords
+        raise RequestError(f"schema: {as_line(str(error))[:200]}") from None
+    longest = max(map(len, re.findall("[0-9]+", text)), default=0)
+    return _checked(Grammar(source, max(longest, _DIGITS), text), "schema")
 
 
-def _checked(source: str, kind: str, digits: int = 0) -> Grammar:
-    check_source(source, kind)
-    return Grammar(source, digits)
+def _checked(grammar: Grammar, notation: str) -> Grammar:
+    """Return the grammar if llguidance can compile it."""
+    raise_error(notation, with_deep_stack(lambda: LLMatcher.validate_grammar(grammar.source, limits=LIMITS)))
+    return grammar
 
 
-def _finite(text: str) -> int | float:
-    """Parse a number. A whole one becomes an int, because 1.0 and 1 are equal in a schema."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is not a finite number")
-    return int(value) if value.is_integer() else value
+def raise_error(notation: str, message: str) -> None:
+    """Raise RequestError with one of llguidance's messages, on one line, unless it is empty."""
+    if message:
+        line = as_line(message.removeprefix("ERROR: ").replace("<non-verbose/>", ""))
+        raise RequestError(f"{notation}: {line[:200]}")
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("an object has a duplicate key")
-    return values
-
-
-def _check_size(text: object, source: str, maximum: int) -> None:
-    if not isinstance(text, str):
-        raise RequestError(f"{source}: must be a string, not {type(text).__name__}")
+def _check_size(text: str, notation: str, maximum: int) -> None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise RequestError(f"{source}: lone surrogate at character {error.start}") from None
+        raise RequestError(f"{notation}: lone surrogate at character {error.start}") from None
     if size > maximum:
-        raise RequestError(f"{source}: {size} bytes are more than {maximum}")
+        raise RequestError(f"{notation}: {size} bytes are more than {maximum}")

@@ -3,58 +3,52 @@
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache, partial
-from threading import Lock
+from itertools import takewhile
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from ..grammar.compiler import compile_matcher, summary
-from ..grammar.grammar import Grammar
+from ..deep_stack import with_deep_stack
+from ..grammar.grammar import LIMITS, Grammar, raise_error
 from ..native.bindings import llama_cpp
 from .model import Model
 
-_COMPILED_MAX = 8  # grammars that are kept
-_EXPONENT_DIGITS = 2
-
 
 class JsonNumbers:
-    """How many digits may follow in the number at the end of a JSON text: llguidance has no limit."""
+    """Limits the digits of numbers in JSON: llguidance does not, and small models write zeros without end."""
 
-    def __init__(self, digits: int, leading: tuple[NDArray[np.int64], NDArray[np.bool_]]) -> None:
-        """Start a text whose numbers have at most `digits` digits before and behind the point."""
-        self._digits = self._left = digits
-        self._leading, self._zeros = leading
+    def __init__(self, digits: int, pieces: Sequence[bytes], leading: NDArray[np.int64]) -> None:
+        """Start a text; `leading` is how many digits each token begins with."""
+        self._digits, self._pieces, self._leading = digits, pieces, leading
+        self._left: float = digits  # that may follow
         self._quoted = self._escaped = False
         self._last = 0
 
     def exceeded_by(self, token: int) -> bool:
         """Whether a token begins with more digits than may follow."""
-        return bool(self._leading[token] > self._left) and not self._quoted
+        return bool(self._leading[token] > self._left)
 
     def fitting(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the tokens with which the number ends in time; if none, those that are not only zeros."""
-        if self._quoted:
-            return tokens
-        fits = self._leading[tokens] <= self._left
-        for chosen in (fits, fits | ~self._zeros[tokens]):
-            if chosen.any():
-                return tokens[chosen]
-        return tokens
+        fitting = tokens[self._leading[tokens] <= self._left]
+        if not len(fitting):
+            fitting = np.array([token for token in tokens if self._pieces[token].strip(b"0")])
+        return fitting if len(fitting) else tokens
 
     def feed(self, piece: bytes) -> None:
-        """Go on behind the text of a token."""
+        """Advance past the text of a token."""
         for byte in piece:
             if self._quoted:
                 self._quoted = self._escaped or byte != ord('"')
                 self._escaped = byte == ord("\\") and not self._escaped
             elif byte == ord('"'):
-                self._quoted = True
+                self._quoted, self._left = True, float("inf")
             elif byte in b"0123456789":
-                self._left -= 1
-            elif not (byte in b"+-" and self._last in b"eE"):  # a sign of an exponent changes nothing
-                self._left = _EXPONENT_DIGITS if byte in b"eE" else self._digits
+                self._left = max(self._left - 1, 0)
+            elif not (byte in b"+-" and self._last in b"eE"):  # the sign of an exponent
+                self._left = 2 if byte in b"eE" else self._digits
             self._last = byte
 
 
@@ -79,7 +73,7 @@ class Constraint:
         if self._numbers and self._numbers.exceeded_by(token) and token not in self.allowed():
             return False
         accepted: bool = self._matcher.try_consume_tokens([token]) == 1
-        self._check()
+        raise_error("grammar", self._matcher.get_error())
         if self._numbers and accepted:
             self._numbers.feed(self._model.token_to_piece(token))
         return accepted
@@ -91,7 +85,7 @@ class Constraint:
             RequestError: none may, or a limit of a step is exceeded.
         """
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._check()
+        raise_error("grammar", self._matcher.get_error())
         bits = np.unpackbits(mask, count=self._model.vocabulary_size, bitorder="little")  # (vocab,)
         tokens = np.flatnonzero(bits)
         if not len(tokens):
@@ -104,62 +98,54 @@ class Constraint:
         Raises:
             RequestError: a limit of a step is exceeded.
         """
-        forced: list[int] = []
-        for token in self._matcher.compute_ff_tokens():
-            if self._model.is_eog(token) or not self.accept(token):
-                break
-            forced.append(token)
-        self._check()
+        tokens = self._matcher.compute_ff_tokens()
+        forced = [*takewhile(lambda token: not self._model.is_eog(token) and self.accept(token), tokens)]
+        raise_error("grammar", self._matcher.get_error())
         return forced
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise RequestError(f"grammar: {summary(self._matcher.get_error())}")
 
 
 class GrammarCompiler:
-    """Compiles grammars for a model's vocabulary, each once for all the sequences that use it."""
+    """Compiles grammars for a vocabulary, each once for all its sequences; used by one thread at a time."""
 
     def __init__(self, model: Model) -> None:
         """Do nothing yet; the first grammar costs about a second, and 18 MB for 49,152 tokens."""
-        self._model, self._lock = model, Lock()
+        self._model = model
 
     def constraint(self, grammar: Grammar) -> Constraint:
         """Return the start of a grammar.
 
         Raises:
-            RequestError: the grammar exceeds a limit, or allows no text of this model's tokens.
+            RequestError: the grammar exceeds a limit.
         """
-        with self._lock:
-            matcher = self._compiled(grammar.source).deep_copy()
-            numbers = JsonNumbers(grammar.digits, self._leading_digits) if grammar.digits else None
-            return Constraint(matcher, self._model, numbers)
+        matcher = self._compiled(grammar.source).deep_copy()
+        numbers = JsonNumbers(grammar.digits, self._pieces, self._leading) if grammar.digits else None
+        return Constraint(matcher, self._model, numbers)
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        return [self._model.token_to_piece(token) for token in range(self._model.vocabulary_size)]
+
+    @cached_property
+    def _leading(self) -> NDArray[np.int64]:
+        """How many digits each token begins with, (vocab,)."""
+        return np.array([len(piece) - len(piece.lstrip(b"0123456789")) for piece in self._pieces])
 
     @cached_property
     def _compiled(self) -> Callable[[str], LLMatcher]:
-        return lru_cache(_COMPILED_MAX)(partial(compile_matcher, tokenizer=self._tokenizer))
-
-    @cached_property
-    def _leading_digits(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """How many digits each token begins with; whether there are, and none but zeros: (vocab,) each."""
-        pieces = map(self._model.token_to_piece, range(self._model.vocabulary_size))
-        digits = [piece[: len(piece) - len(piece.lstrip(b"0123456789"))] for piece in pieces]
-        zeros = [bool(one) and not one.strip(b"0") for one in digits]
-        return np.array([*map(len, digits)]), np.array(zeros)
-
-    @cached_property
-    def _tokenizer(self) -> LLTokenizer:
         # Not by lltokenizer_from_vocab() of llguidance: there, some tokens have a text that our output does
         # not have, and it warns once per token. As there, the byte 0xFF marks tokens without text.
         model = self._model
-        tokens = [
-            model.token_to_piece(token) or b"\xff<%d>" % token for token in range(model.vocabulary_size)
-        ]
-        from_llamacpp: Callable[..., LLTokenizer] = LLTokenizer.from_llamacpp  # type: ignore[attr-defined]
-        return from_llamacpp(
-            tokens=tokens,
+        tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
+            tokens=[piece or b"\xff<%d>" % token for token, piece in enumerate(self._pieces)],
             vocab_ptr=model.vocab,
             tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
             eos_token=[token for token in model.control_tokens.values() if model.is_eog(token)] or model.eos,
             slices=None,
         )
+        return lru_cache(8)(partial(_compile, tokenizer))
+
+
+def _compile(tokenizer: LLTokenizer, source: str) -> LLMatcher:
+    matcher = with_deep_stack(lambda: LLMatcher(tokenizer, source, log_level=0, limits=LIMITS))
+    raise_error("grammar", matcher.get_error())
+    return matcher

@@ -1,26 +1,26 @@
 """A context of a native library: the KV cache of some sequences, and the batches that extend it.
 
-GGML_ASSERT inside the library ends the process. Whatever would trigger one is refused before the call: by
-gguf_checks for files, by Context.decode for batches.
+GGML_ASSERT inside the library ends the process. So tokens and lengths are checked where they enter, in
+Engine, and asserted here.
 """
 
 import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError, RequestError
+from ...errors import FileError, InsufficientMemoryError
 from ...files.gguf.pooling import Pooling
+from .. import compute
+from ..answer import TokenLogprob
 from ..logits import log_sum_exp
-from ..native.compute_thread import COMPUTE_THREAD
 from ..native.llama_cpp_library import LLAMA_CPP
 from ..native.native_handle import NativeHandle
 from ..native.settings import Settings
-from ..request import TokenLogprob
 from .model import LoraAdapter, Model
 from .thread_governor import ThreadGovernor
 
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from ...stats.arrays import Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Tokens(Protocol):
     """Consecutive tokens of one native sequence in a batch.
 
     Attributes:
@@ -38,6 +37,20 @@ class Span:
         tokens: the tokens.
         rows: number of tokens, counted from the last, whose logits are computed.
     """
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def rows(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens of a slot; see Tokens."""
 
     slot: int
     start: int
@@ -68,7 +81,7 @@ class _Batch:
             self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
         self._rows: list[int] = []
 
-    def fill(self, spans: Sequence[Span]) -> list[int]:
+    def fill(self, spans: Sequence[Tokens]) -> list[int]:
         """Write the spans one after the other; returns the batch index of each row of logits."""
         tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
         for row in self._rows:
@@ -105,33 +118,26 @@ class Context(NativeHandle):
         """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext.
 
         Raises:
-            RequestError: the context is longer than the model was trained for, or does not fit in memory.
+            InsufficientMemoryError: the library could not allocate it.
         """
         super().__init__()
         self.model, self.settings = model, settings
-        if settings.context > model.context_trained:
-            raise RequestError(
-                f"context must be at most the {model.context_trained} tokens that the model was trained for, "
-                f"not {settings.context}"
-            )
         self._library = library = model.library
+        assert settings.context <= model.context_trained, "the plan has clamped it"
         load = partial(library.new_context, model.handle, settings, model.gpu_layers)
         if pooling:
             embedding = LLAMA_CPP.new_embedding_context
             load = partial(embedding, model.handle, settings, model.gpu_layers, pooling)
         if not self.acquire(load, library.free_context, library.log):
-            raise RequestError(
-                f"no context of {settings.slots} slots of {settings.context} tokens: "
+            raise InsufficientMemoryError(
+                f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens: "
                 f"{library.log.take_errors()}"
             )
-        if not pooling and not library.keeps_text(self.handle):
-            self.close()
-            raise FileError(f"{model.header.path}: not a text decoder: it keeps nothing of a text")
         self._batch = _Batch(library.batch, settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
-        self._limit = max(settings.threads, settings.prefill_threads)  # of threads that llama.cpp has
+        self._limit = settings.threads  # of threads that llama.cpp has
         self._governor = ThreadGovernor(self._limit) if settings.adaptive_threads else None
         self.set_adapter(adapter)
 
@@ -151,16 +157,15 @@ class Context(NativeHandle):
     @property
     def _limited_threads(self) -> tuple[int, int]:
         """Threads for batches of one token, and for larger ones, as far as the governor limits them."""
-        one, more = self.settings.threads, self.settings.prefill_threads
         # Flash attention divides the keys of a single token among the threads, and adds up in their order.
         fixed = self.settings.reproducible and self.settings.flash_attention is not False
-        return one if fixed else min(self._limit, one), min(self._limit, more)
+        return self.settings.threads if fixed else self._limit, self._limit
 
     def set_threads(self, decode: int, prefill: int) -> None:
         """Set the number of threads for batches of one token, and for larger ones."""
         self._library.set_threads(self.handle, decode, prefill)
 
-    def decode(self, spans: Sequence[Span]) -> list[int]:
+    def decode(self, spans: Sequence[Tokens]) -> list[int]:
         """Compute a batch.
 
         Args:
@@ -171,12 +176,17 @@ class Context(NativeHandle):
             The batch index of each requested row of logits, for logits_row() and Sampler.sample().
 
         Raises:
-            RequestError: a token, slot, position or number of tokens is out of range; nothing was computed.
             FileError: the computation failed.
         """
-        self._check(spans)
+        settings, vocabulary = self.settings, self.model.vocabulary_size
+        assert 1 <= sum(len(span.tokens) for span in spans) <= settings.batch
+        assert sum(span.rows for span in spans) <= settings.outputs
+        for span in spans:
+            assert 0 <= span.slot < settings.slots
+            assert 0 <= span.start <= settings.context - len(span.tokens)
+            assert 0 <= min(span.tokens) <= max(span.tokens) < vocabulary
         rows = self._batch.fill(spans)
-        status = COMPUTE_THREAD.call(self._compute)
+        status = compute.call(self._compute)
         if status:
             errors = self._library.log.take_errors()
             raise FileError(f"{self.model.header.path}: decoding failed (status {status}): {errors}")
@@ -199,27 +209,6 @@ class Context(NativeHandle):
             self.set_threads(*self._limited_threads)
         return int(self._governor.run(compute, self._limited_threads[self._batch.native.n_tokens > 1]))
 
-    def _check(self, spans: Sequence[Span]) -> None:
-        settings = self.settings
-        total, rows = sum(len(span.tokens) for span in spans), sum(span.rows for span in spans)
-        if not 1 <= total <= settings.batch or rows > settings.outputs:
-            raise RequestError(
-                f"a batch has from 1 to {settings.batch} tokens and up to {settings.outputs} rows of logits, "
-                f"not {total} and {rows}"
-            )
-        for span in spans:
-            self._check_slot(span.slot)
-            self.model.check_tokens(span.tokens)
-            end = span.start + len(span.tokens)
-            if span.start < 0 or end > settings.context or not 0 <= span.rows <= len(span.tokens):
-                raise RequestError(
-                    f"positions {span.start} to {end} do not fit a context of {settings.context} tokens"
-                )
-
-    def _check_slot(self, slot: int) -> None:
-        if not 0 <= slot < self.settings.slots:
-            raise RequestError(f"slot must be from 0 to {self.settings.slots - 1}, not {slot}")
-
     def logits_row(self, row: int) -> "Floats":
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
         address = self._library.logits(self.handle, row)
@@ -241,7 +230,6 @@ class Context(NativeHandle):
 
     def clear(self, slot: int, start: int = 0) -> None:
         """Remove the KV cache of a sequence from position `start` on."""
-        self._check_slot(slot)
         if not self._library.clear(self.handle, slot, start):
             errors = self._library.log.take_errors()
             raise FileError(f"{self.model.header.path}: slot {slot} could not be cleared: {errors}")
@@ -266,7 +254,6 @@ class Context(NativeHandle):
         Returns:
             Whether the library accepted the state; if not, the slot is empty.
         """
-        self._check_slot(slot)
         read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
         found = self.length(slot)
         accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
@@ -274,22 +261,6 @@ class Context(NativeHandle):
         if not accepted:
             self._library.log.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
-
-    def move(self, slot: int, target: int) -> bool:
-        """Move the KV cache of a sequence into an empty slot, if that takes less time than a pass.
-
-        The state is read and written four times, and the weights once in a pass.
-
-        Returns:
-            Whether it was moved.
-        """
-        weights_bytes = sum(tensor.nbytes for tensor in self.model.header.tensors.values())
-        if self._library.joins_sequences or 4 * self.state_bytes(slot) > weights_bytes:
-            return False
-        moved = self.restore(target, self.save(slot), self.length(slot))
-        if moved:
-            self.clear(slot)
-        return moved
 
     def length(self, slot: int) -> int:
         """Return how many tokens a sequence holds."""

@@ -1,20 +1,32 @@
 """A context that makes one vector of each text."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ...errors import PromptLengthError, RequestError
 from ...files.gguf.pooling import embeds_in_parts, read_pooling
 from ..native.llama_cpp_library import LLAMA_CPP
 from ..native.settings import Settings
+from ..validation import check_integer
 from .context import Context, Span
 from .model import LoraAdapter, Model
 
 if TYPE_CHECKING:
     from ...stats.arrays import Floats
 
-Tokens = Sequence[int]
+Tokens: TypeAlias = tuple[int, ...]
+Text: TypeAlias = str | Sequence[int]
+ONLY_EMBEDS = (
+    "the model is made for embeddings (/v1/embeddings, /api/embed, Engine.embed()) and answers nothing; "
+    "take one that continues texts, of those that `thirteen models` lists"
+)
+NO_EMBEDDINGS = (
+    "the model is not made for embeddings; take a GGUF of one that is, such as nomic-embed-text-v1.5, "
+    "Qwen3-Embedding-0.6B or embeddinggemma-300m"
+)
+_TOKENS = 512  # of several texts that are computed at once; more are no faster, and take more memory
 
 
 class EmbeddingContext(Context):
@@ -33,43 +45,75 @@ class EmbeddingContext(Context):
         self._in_parts = embeds_in_parts(model.header)
         self.width = int(LLAMA_CPP.embedding_width(model.handle))
 
-    def embed(self, texts: Sequence[Tokens]) -> "Floats":
-        """Embed texts: at most `settings.slots`, with at most `settings.context` tokens in all.
+    def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Tokens]:
+        """Tokens of texts; see Engine.embedding_tokens()."""
+        if isinstance(texts, str):
+            raise RequestError("embeddings are made of several texts: give a list")
+        return [self._encode(number, text, truncate=truncate) for number, text in enumerate(texts)]
+
+    def _encode(self, number: int, text: Text, *, truncate: bool) -> Tokens:
+        most, end = self.settings.context, list[int]()
+        if isinstance(text, str):
+            tokens = self.model.tokenize(text, special=False, bos=True)
+            end = self.model.end
+        else:
+            tokens = [*text]
+            self.model.check_tokens(tokens)
+        if not tokens + end:
+            raise RequestError(f"text {number} is empty")
+        if (count := len(tokens) + len(end)) > most and not truncate:
+            raise PromptLengthError(
+                f"text {number} has {count} tokens, and the context holds {most}; "
+                "with `truncate` its end is cut off"
+            )
+        return (*tokens[: most - len(end)], *end)
+
+    def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> "Floats":
+        """Embed texts; see Engine.embed().
 
         Returns:
-            The pooled vectors, (texts, width).
-
-        Raises:
-            RequestError: a token is unknown, or there are too many.
-            FileError: the computation failed.
+            The pooled vectors, (texts, dimensions), each with a length of 1.
         """
-        slots = range(len(texts))
+        check_integer("dimensions", dimensions := dimensions or self.width, 1, self.width)
+        rows = [self._embed_group(group)[:, :dimensions] for group in self._groups(texts)]
+        vectors: Floats = np.concatenate([np.empty((0, dimensions), np.float32), *rows])
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)
+        return vectors
+
+    def _groups(self, texts: Sequence[Tokens]) -> Iterator[list[Tokens]]:
+        """The texts in groups that are computed at once; a long one is alone."""
+        group, total = list[Tokens](), 0
+        for text in texts:
+            full = total + len(text) > min(_TOKENS, self.settings.context)
+            if group and (full or len(group) == self.settings.slots):
+                yield group
+                group, total = [], 0
+            group.append(text)
+            total += len(text)
+        if group:
+            yield group
+
+    def _embed_group(self, texts: Sequence[Tokens]) -> "Floats":
+        """The pooled vectors of texts that fit, (texts, width)."""
         try:
             if self._in_parts:
-                self._begin(texts)
+                self._compute_beginnings(texts)
                 spans = [Span(slot, len(text) - 1, (text[-1],), 1) for slot, text in enumerate(texts)]
             else:
-                spans = [Span(slot, 0, tuple(text), len(text)) for slot, text in enumerate(texts)]
+                spans = [Span(slot, 0, text, len(text)) for slot, text in enumerate(texts)]
             self.decode(spans)
-            rows = [LLAMA_CPP.embedding(self.handle, slot) for slot in slots]
+            rows = [LLAMA_CPP.embedding(self.handle, slot) for slot in range(len(texts))]
             return np.stack([np.ctypeslib.as_array(row, (self.width,)) for row in rows])
         finally:
-            for slot in slots:
+            for slot in range(len(texts)):
                 self.clear(slot)
 
-    def _begin(self, texts: Sequence[Tokens]) -> None:
+    def _compute_beginnings(self, texts: Sequence[Tokens]) -> None:
         """Compute all tokens but the last of each text."""
         LLAMA_CPP.set_embeddings(self.handle, False)
-        spans, room = list[Span](), self.settings.batch
         for slot, text in enumerate(texts):
-            start, end = 0, len(text) - 1
-            while start < end:
-                part = tuple(text[start : min(start + room, end)])
-                spans.append(Span(slot, start, part, 0))
-                start, room = start + len(part), room - len(part)
-                if not room:
-                    self.decode(spans)
-                    spans, room = [], self.settings.batch
-        if spans:
-            self.decode(spans)
+            for start in range(0, len(text) - 1, self.settings.batch):
+                part = text[start : min(start + self.settings.batch, len(text) - 1)]
+                self.decode([Span(slot, start, part, 0)])
         LLAMA_CPP.set_embeddings(self.handle, True)

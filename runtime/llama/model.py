@@ -8,16 +8,13 @@ from typing import Any
 from ...errors import FileError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, read_header
-from ..forks import begin_loading
+from ...files.gguf.metadata import CheckedMetadata
 from ..native.bindings import llama_cpp
-from ..native.compute_thread import COMPUTE_THREAD, KeepAlive
-from ..native.libraries import find_library
+from ..native.libraries import NativeLibrary, find_library
 from ..native.llama_cpp_library import LLAMA_CPP
 from ..native.native_handle import NativeHandle
-from ..native.native_library import NativeLibrary
 from ..native.settings import GpuLayers
-from .gguf_checks import check_adapter, read_model_header
-from .load_probe import probe_model_files
+from ..trial import try_files
 from .vocabulary import Vocabulary
 
 
@@ -45,7 +42,7 @@ class Model(Vocabulary, NativeHandle):
 
         Args:
             source: a GGUF file, which is loaded in another process first if it is not trusted; see
-                probe_model_files(). Or a header from read_model_header(), whose file has not changed since.
+                try_files(). Or a header from read_model_header(), whose file has not changed since.
             repack: repack weights for this processor where llama.cpp has kernels for that. They are faster,
                 but on some processors they round activations differently. Layers on a GPU are not repacked;
                 with CUDA and Vulkan, neither are the others then.
@@ -56,20 +53,16 @@ class Model(Vocabulary, NativeHandle):
         Raises:
             FileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
                 the build of a library is not one that this package knows, or it is not installed.
-            RequestError: this process was forked after a model had been loaded.
+            ClosedError: this process was forked after a model had been loaded.
         """
         super().__init__()
         if isinstance(source, Header):
             self.header = source
         else:
-            self.header = read_model_header(source, weights=not vocabulary_only)
-            probe_model_files(source)
+            self.header = read_model_header(source)
+            try_files(source)
         path = self.header.path
         self.gpu_layers, self.library = gpu_layers, find_library(library)
-        begin_loading()
-        keep_alive = KeepAlive()  # so that loading and all contexts share one team of OpenMP's workers
-        COMPUTE_THREAD.attach(keep_alive)
-        self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
         load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)
         separate = vocabulary_only or self.library is not LLAMA_CPP
         vocabulary = partial(LLAMA_CPP.load_model, path, repack=False, gpu_layers=0, vocabulary_only=True)
@@ -93,7 +86,7 @@ class Model(Vocabulary, NativeHandle):
     @property
     def vocab(self) -> Any:
         """The native vocabulary."""
-        assert self.handle, "it is open, and this process is not forked"
+        assert self.handle, "it is open"
         return llama_cpp.llama_model_get_vocab(self._llama_cpp)
 
     def _check_decoder(self) -> None:
@@ -122,10 +115,45 @@ class LoraAdapter(NativeHandle):
         """
         super().__init__()
         self.path = path
-        header = read_header(path)
-        self.metadata = header.metadata
-        check_adapter(header, model.header)
+        self.metadata = read_adapter_header(path, model.header).metadata
         library = model.library
         load = partial(library.load_adapter, model.handle, path)
         if not self.acquire(load, library.free_adapter, library.log):
             raise FileError(f"{path}: {library.log.take_errors()}")
+
+
+def read_model_header(path: Path) -> Header:
+    """Read the header of a model.
+
+    Raises:
+        FileError: the file is not a GGUF, or an adapter, or a part of a model.
+    """
+    header = read_header(path, skip_values=("tokenizer.ggml.merges",))
+    metadata = CheckedMetadata(header)
+    if header.metadata.get("general.type") == "adapter":
+        raise metadata.error("is an adapter, not a model")
+    if not header.tensors:
+        raise metadata.error("the file has no tensors")
+    metadata.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
+    return header
+
+
+def read_adapter_header(path: Path, base: Header) -> Header:
+    """Read the header of a LoRA for a model.
+
+    Raises:
+        FileError: the file is not a GGUF, or a model, or changes what the library would leave as it is.
+    """
+    header = read_header(path)
+    metadata = CheckedMetadata(header)
+    if header.metadata.get("general.type", "model") == "model":
+        raise metadata.error("is a model, not an adapter")
+    if "adapter.alora.invocation_tokens" in header.fields:
+        raise metadata.error("an activated LoRA (aLoRA), which starts within a prompt, is not supported")
+    for name in header.tensors:
+        target = base.tensors.get(name.removesuffix(".lora_a").removesuffix(".lora_b"))
+        if target is None:
+            raise metadata.error(f"it changes {name!r}, which the base model does not have")
+        if len(target.shape) < 2:
+            raise metadata.error(f"it changes {name!r}, which cannot be adapted at run time")
+    return header

@@ -7,16 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from operator import index
 from typing import Any
 
 from ...errors import RequestError
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
-from ..deep_stack import with_deep_stack
 from ..native.bindings import llama_cpp
-from .vocabulary_checks import BPE, PRE_TOKENIZERS, tokenizer_names
 
+_BPE = ("gpt2", "gemma4")
+# Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
+# default among them) run through std::regex, which overflows the stack on a long run of letters or digits.
+_PRE_TOKENIZERS = (
+    *("gpt-2", "llama-bpe", "llama3", "llama-v3"),
+    *("smollm", "starcoder", "qwen2", "deepseek-r1-qwen"),
+)
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 # Their own tokenizers normalize to NFC, which llama.cpp leaves out.
 NFC_PRE_TOKENIZERS = ("qwen2", "qwen35", "olmo")
@@ -24,10 +28,10 @@ _NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul 
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
 _EXTENDS_NUMBER = re.compile(rb"[.,]?[0-9]")
 # std::regex calls itself for each character of a match, with up to 512 bytes of stack (measured with GCC 12).
+_WORD_MAX = 1 << 12  # characters; a longer word is split in parts, which 2 MB of stack suffice for
 _RUN = re.compile(r"\S+|\s+")  # no pattern matches more than two neighbouring ones
 _LETTERS = re.compile(r".+", re.DOTALL)  # but for this one, which matches letters with spaces between them
 _RUNS = {"exaone-moe": _LETTERS}
-_SHORT_RUN, _RUN_MAX = 512, 1 << 15  # characters: for any stack, and for that of a thread of its own
 _UNKNOWN = 100  # llama.cpp's default for WordPiece
 
 
@@ -62,7 +66,8 @@ class Vocabulary(ABC):
         self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
         adds_bos = self.bos is not None and llama_cpp.llama_vocab_get_add_bos(self.vocab)
         self.begin = [bos] if adds_bos else []
-        self._tokenizer, self._pre_tokenizer = tokenizer_names(self.header)
+        names = (self.header.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+        self._tokenizer, self._pre_tokenizer = (str(name or "default") for name in names)
         ends = [eos] if llama_cpp.llama_vocab_get_add_eos(self.vocab) else []
         if self._tokenizer == "bert":
             ends = [llama_cpp.llama_vocab_sep(self.vocab)]
@@ -89,10 +94,10 @@ class Vocabulary(ABC):
         return self.begin + own if bos else own
 
     def _split(self, text: str, special: bool) -> list[int]:
-        by_regex = self._tokenizer in BPE and self._pre_tokenizer not in PRE_TOKENIZERS
-        split = self._split_by_regex if by_regex and len(text) > _SHORT_RUN else self._split_native
-        tokens = split(text, special)
-        return tokens if special or self._tokenizer in BPE else [*self._without_control(tokens)]
+        by_regex = self._tokenizer in _BPE and self._pre_tokenizer not in _PRE_TOKENIZERS
+        parts = self._short_words(text) if by_regex else [text]
+        tokens = [token for part in parts for token in self._split_native(part, special)]
+        return tokens if special or self._tokenizer in _BPE else [*self._without_control(tokens)]
 
     def _split_native(self, text: str, special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
@@ -104,18 +109,12 @@ class Vocabulary(ABC):
                 return list(buffer[:count])
             capacity = -count
 
-    def _split_by_regex(self, text: str, special: bool) -> list[int]:
-        """Split a text that std::regex looks through: in a large stack, and a very long word in parts."""
-        cuts, longest = [0], 0
+    def _short_words(self, text: str) -> list[str]:
+        """Cut a text within words that are too long for the stack of a tokenizer by std::regex."""
+        cuts = [0]
         for run in _RUNS.get(self._pre_tokenizer, _RUN).finditer(text):
-            longest = max(longest, run.end() - run.start())
-            cuts += range(run.start() + _RUN_MAX, run.end(), _RUN_MAX)
-        parts = [text[a:b] for a, b in pairwise([*cuts, len(text)])]
-
-        def split() -> list[int]:
-            return [token for part in parts for token in self._split_native(part, special)]
-
-        return split() if longest <= _SHORT_RUN else with_deep_stack(split)
+            cuts += range(run.start() + _WORD_MAX, run.end(), _WORD_MAX)
+        return [text[start:end] for start, end in pairwise([*cuts, len(text)])]
 
     def _without_control(self, tokens: Iterable[int]) -> Iterator[int]:
         """Spell control tokens: but for BPE, tokenizers also find their names by merging or by matching."""
@@ -151,18 +150,6 @@ class Vocabulary(ABC):
             return unicodedata.normalize("NFC", text)
         return text
 
-    def foreign_share(self, text: str) -> float | None:
-        """How much of a text is in a script that a trimmed vocabulary has no tokens for, from 0 to 1.
-
-        None for a file that keeps all tokens of its base. See foreign_text.py.
-        """
-        if "thirteen.vocabulary.kept" not in self.header.fields:
-            return None
-        from ..foreign_text import foreign_share  # noqa: PLC0415 - for trimmed vocabularies
-
-        text = self._normalized(text)
-        return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
-
     def max_bytes(self, tokens: int) -> int:
         """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
         longest = max(map(len, self._raw_tokens))  # at least one for each byte that the token stands for
@@ -176,7 +163,7 @@ class Vocabulary(ABC):
         return self._pieces[token]
 
     def _read_piece(self, token: int) -> bytes:
-        self.check_tokens((token,))
+        assert 0 <= token < self.vocabulary_size, "tokens are checked where they enter"
         buffer = ctypes.create_string_buffer(64)
         length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         if length < 0:
@@ -237,9 +224,6 @@ class Vocabulary(ABC):
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise RequestError if a token is not an integer, or not in the vocabulary."""
-        try:
-            unknown = next((one for one in map(index, tokens) if not 0 <= one < self.vocabulary_size), None)
-        except TypeError:
-            raise RequestError("tokens must be a sequence of integers") from None
-        if unknown is not None:
-            raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")
+        for token in tokens:
+            if not (isinstance(token, int) and 0 <= token < self.vocabulary_size):
+                raise RequestError(f"token {token!r} is not one of the model's {self.vocabulary_size}")

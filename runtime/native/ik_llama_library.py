@@ -1,7 +1,7 @@
 """ik_llama.cpp, from the wheel of ik-llama-cpp-python: faster kernels for several columns, repacked weights.
 
 Its API is an older form of llama.cpp's. The binding has only a part of it; what else is used here is declared
-as in `llama.h` of the wheel. Exactly one version is known.
+as in `llama.h` of the wheel. Exactly one version is known, so its struct layouts are.
 """
 
 import ctypes
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, one_line
+from ...files.processors import read_cpuinfo
 from .error_log import ErrorLog
-from .native_library import Handle
-from .settings import KV_TYPES, LIBRARIES, PACKAGES, GpuLayers, Settings
-from .struct_layouts import differences
+from .settings import IK, KV_TYPES, PACKAGES, GpuLayers, Handle, Settings
 
-PACKAGE, KNOWN_VERSION = PACKAGES["ik"], "0.1.5"
+PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
 _ANYWHERE = -1  # a position: to the end
 _DEFRAG_MAX = 16  # times that holes are closed at once; each moves a number of cells
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
@@ -50,18 +49,6 @@ _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "llama_state_seq_get_data": (_STATE, ctypes.c_size_t),
     "llama_state_seq_set_data": (_STATE, ctypes.c_size_t),
 }
-# Defaults of the library, from the beginning to the end of each struct; read back as in struct_layouts.py.
-_MODEL_DEFAULTS = {
-    **{"devices": None, "split_mode": 1, "type_k": 1, "n_ubatch": 512, "n_v_last": -1, "rpc_servers": None},
-    **{"vocab_only": False, "use_mmap": True, "repack_tensors": False, "dry_run": False, "flash_attn": True},
-}
-_CONTEXT_DEFAULTS = {
-    **{"seed": 0xFFFFFFFF, "n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1},
-    **{"max_extra_alloc": 256, "pooling_type": -1, "yarn_ext_factor": -1.0, "defrag_thold": -1.0},
-    **{"type_k": 1, "type_v": 1, "n_v_last": -1, "offload_kqv": True, "flash_attn": True, "mla_attn": 3},
-    **{"fused_up_gate": True, "graph_reuse": True, "min_experts": -1, "abort_callback_data": None},
-    **{"offload_policy": None, "cuda_params": None},
-}
 
 
 def installed() -> bool:
@@ -70,21 +57,19 @@ def installed() -> bool:
 
 
 def check_package() -> None:
-    """Raise FileError unless the known version of the package is installed."""
-    if not installed():
-        raise FileError(f"ik_llama.cpp is not installed: pip install {PACKAGE}=={KNOWN_VERSION}")
-    if (found := version(PACKAGE)) != KNOWN_VERSION:
-        raise FileError(
-            f"{PACKAGE} {found} is not known here: pip install {PACKAGE}=={KNOWN_VERSION}, "
-            "or use llama.cpp alone"
-        )
+    """Raise FileError unless the known version of the package is installed, for such a processor."""
+    found = version(PACKAGE) if installed() else "not installed"
+    if found != KNOWN_VERSION:
+        raise FileError(f"{PACKAGE}: {found}; pip install {PACKAGE}=={KNOWN_VERSION}, or use llama.cpp alone")
+    flags = read_cpuinfo()[1]
+    if "sse2" in flags and "avx2" not in flags:
+        raise FileError(f"{PACKAGE} needs AVX2, which this processor lacks; use llama.cpp alone")
 
 
 class IkLlamaLibrary:
-    """See NativeLibrary."""
+    """The same calls as LlamaCppLibrary."""
 
-    name = LIBRARIES[1]
-    joins_sequences = True
+    name = IK
 
     def __init__(self) -> None:
         """Load the library.
@@ -99,9 +84,6 @@ class IkLlamaLibrary:
             raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
         self._api = api
         self._bind(api._lib)
-        model, context = api.llama_model_default_params(), api.llama_context_default_params()
-        for wrong in differences((model, _MODEL_DEFAULTS), (context, _CONTEXT_DEFAULTS)):
-            raise FileError(f"{PACKAGE} has other struct layouts than those known here: {wrong}")
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set
@@ -134,16 +116,13 @@ class IkLlamaLibrary:
         native.n_seq_max = settings.slots
         native.n_ctx = settings.context * settings.slots
         native.n_batch, native.n_ubatch = settings.batch, settings.micro_batch
-        native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
+        native.n_threads, native.n_threads_batch = settings.threads, settings.threads
         native.type_k = native.type_v = KV_TYPES[settings.kv]
         native.flash_attn = bool(settings.flash_attention)
         # With the first, the up and gate parts of a LoRA are left out without a word. With the second, what
         # follows a change of the adapter is computed with the graph, and so the adapter, of before.
         native.fused_up_gate = native.graph_reuse = False
         return self._api.llama_init_from_model(model, native)
-
-    def keeps_text(self, context: Handle) -> bool:
-        return True
 
     def load_adapter(self, model: Handle, path: Path) -> Handle:
         return self._call["llama_lora_adapter_init"](model, os.fsencode(path))
@@ -153,7 +132,7 @@ class IkLlamaLibrary:
         return 0 if adapter is None else int(self._call["llama_lora_adapter_set"](context, adapter, 1.0))
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
-        """See NativeLibrary.
+        """Remove the cells of a sequence from position `start` on.
 
         The holes that a sequence leaves before others are closed. The library looks for the last used cell by
         the last of each 32 alone: behind a hole as long as that, it would overlook a whole sequence.

@@ -1,11 +1,15 @@
-"""The native libraries by name."""
+"""The native libraries by name. Tokenizers, sampling and grammars are always llama.cpp's."""
 
-from functools import cache
 from threading import Lock
+from typing import TYPE_CHECKING, TypeAlias
 
-from .llama_cpp_library import LLAMA_CPP
-from .native_library import NativeLibrary
+from .llama_cpp_library import LLAMA_CPP, LlamaCppLibrary
 
+if TYPE_CHECKING:
+    from .ik_llama_library import IkLlamaLibrary
+
+NativeLibrary: TypeAlias = "LlamaCppLibrary | IkLlamaLibrary"
+LOADED: dict[str, NativeLibrary] = {LLAMA_CPP.name: LLAMA_CPP}
 _LOADING = Lock()  # of two objects, one would be collected, and its callback for messages with it
 
 
@@ -15,14 +19,9 @@ def find_library(name: str) -> NativeLibrary:
     Raises:
         FileError: it is not installed, or cannot be loaded.
     """
-    if name == LLAMA_CPP.name:
-        return LLAMA_CPP
     with _LOADING:
-        return _ik_llama_library()
+        if name not in LOADED:
+            from .ik_llama_library import IkLlamaLibrary  # noqa: PLC0415 - optional
 
-
-@cache
-def _ik_llama_library() -> NativeLibrary:
-    from .ik_llama_library import IkLlamaLibrary  # noqa: PLC0415 - optional
-
-    return IkLlamaLibrary()
+            LOADED[name] = IkLlamaLibrary()
+        return LOADED[name]

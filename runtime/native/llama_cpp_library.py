@@ -7,10 +7,9 @@ from typing import Any
 
 from .bindings import llama_cpp
 from .error_log import ErrorLog
-from .native_library import Handle
-from .settings import KV_TYPES, LIBRARIES, GpuLayers, Settings
-from .struct_layouts import check_struct_layouts
+from .settings import KV_TYPES, LLAMA, GpuLayers, Handle, Settings
 
+SLOTS_MAX = int(llama_cpp.llama_max_parallel_sequences())
 _NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once
 _FLASH_ATTENTION = {
     None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -20,11 +19,20 @@ _FLASH_ATTENTION = {
 
 
 class LlamaCppLibrary:
-    """See NativeLibrary."""
+    """The calls that an engine needs of a library. Nothing is checked here: the library may abort.
 
-    name = LIBRARIES[0]
+    Attributes:
+        name: its name, as users choose it.
+        log: its error messages.
+        batch: ctypes' type of a batch.
+        logits: the address of the logits at a batch index, (vocab,) float32; 0 if there are none.
+        set_threads: sets the threads for batches of one token, and for larger ones.
+        state_bytes: the size of a sequence's state, which read_state copies to memory, and write_state into
+            an empty sequence; both return the number of bytes, and write_state 0 if it refuses the state.
+    """
+
+    name = LLAMA
     batch = llama_cpp.llama_batch
-    joins_sequences = False
 
     def __init__(self) -> None:
         self.log = ErrorLog(self.name, llama_cpp.llama_log_callback, llama_cpp.llama_log_set)
@@ -45,14 +53,17 @@ class LlamaCppLibrary:
     def load_model(
         self, path: Path, *, repack: bool, gpu_layers: GpuLayers, vocabulary_only: bool = False
     ) -> Handle:
-        """See NativeLibrary. With `vocabulary_only` it loads no weights, which the file then need not have.
+        """Load a model. With `vocabulary_only` it loads no weights, which the file then need not have.
 
-        Raises:
-            FileError: the binding has other structs than those that are known here.
+        With 0 layers the model gets no GPU at all. llama.cpp would otherwise use one for large batches, and
+        keep the weights in memory for transfers to it instead of repacking them.
         """
-        check_struct_layouts()
-        native = _model_params(gpu_layers, repack=repack)
-        native.vocab_only = vocabulary_only
+        native = llama_cpp.llama_model_default_params()
+        native.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+        native.use_extra_bufts, native.vocab_only = repack, vocabulary_only
+        native.n_gpu_layers = -1 if gpu_layers == "all" else gpu_layers
+        if not gpu_layers:
+            native.devices = ctypes.addressof(_NO_DEVICES)
         return llama_cpp.llama_model_load_from_file(os.fsencode(path), native)
 
     def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
@@ -67,41 +78,27 @@ class LlamaCppLibrary:
         native.n_ctx, native.n_ubatch = settings.context, settings.batch  # a text is computed at once
         return llama_cpp.llama_init_from_model(model, native)
 
-    def keeps_text(self, context: Handle) -> bool:
-        return bool(llama_cpp.llama_get_memory(context))
-
     def load_adapter(self, model: Handle, path: Path) -> Handle:
         return llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
+        """Apply an adapter, or none, to all sequences; returns 0 if that went well."""
         count = int(adapter is not None)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*[adapter][:count])
         scales = (ctypes.c_float * count)(*[1.0][:count])
         return int(llama_cpp.llama_set_adapters_lora(context, handles, count, scales))
 
     def decode(self, context: Handle, batch: Any) -> int:
+        """Compute a batch; returns 0 if that went well."""
         return int(llama_cpp.llama_decode(context, batch))
 
     def clear(self, context: Handle, slot: int, start: int) -> bool:
+        """Remove the cells of a sequence from position `start` on; returns whether that is possible."""
         return bool(llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(context), slot, start, -1))
 
     def length(self, context: Handle, slot: int) -> int:
+        """The position after the last cell of a sequence."""
         return int(llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(context), slot)) + 1
-
-
-def _model_params(gpu_layers: GpuLayers, *, repack: bool) -> Any:
-    """Parameters of a model.
-
-    With 0 layers the model gets no GPU at all. llama.cpp would otherwise use one for large batches, and keep
-    the weights in memory for transfers to it instead of repacking them.
-    """
-    native = llama_cpp.llama_model_default_params()
-    native.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-    native.use_extra_bufts = repack
-    native.n_gpu_layers = -1 if gpu_layers == "all" else gpu_layers
-    if not gpu_layers:
-        native.devices = ctypes.addressof(_NO_DEVICES)
-    return native
 
 
 def _context_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
@@ -111,7 +108,7 @@ def _context_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
     native.n_batch = settings.batch
     native.n_ubatch = settings.micro_batch
     native.n_outputs_max = settings.outputs
-    native.n_threads, native.n_threads_batch = settings.threads, settings.prefill_threads
+    native.n_threads, native.n_threads_batch = settings.threads, settings.threads
     native.kv_unified = False
     native.no_perf = True
     native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
@@ -122,3 +119,10 @@ def _context_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
 
 
 LLAMA_CPP = LlamaCppLibrary()
+
+
+def gpu_found() -> bool:
+    """Whether this build of llama.cpp has a GPU backend, and the backend a device."""
+    found = bool(llama_cpp.llama_supports_gpu_offload())
+    LLAMA_CPP.log.take_errors()  # a driver's complaints, which would end up in the next error message
+    return found

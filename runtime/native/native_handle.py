@@ -1,12 +1,11 @@
 """Ownership of a native handle."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from ...errors import ClosedError
-from ..forks import ForkCheck
-from .compute_thread import COMPUTE_THREAD
+from .. import compute
 from .error_log import ErrorLog
 
 
@@ -14,9 +13,8 @@ class NativeHandle:
     """Owner of a native handle, freed by close() or at the end of a with block."""
 
     def __init__(self) -> None:
-        self._handles = ExitStack()
+        self._owned = ExitStack()
         self._handle: Any = None
-        self._fork = ForkCheck()
 
     def __enter__(self) -> Self:
         return self
@@ -31,31 +29,36 @@ class NativeHandle:
             Whether the library returned one; if not, and after an interrupt, everything owned is freed.
         """
 
-        def take() -> None:
-            self._handle = None
+        def take() -> bool:
             log.install()
             if handle := load():
                 self._handle = handle
-                self._handles.callback(free, handle)
+                self._owned.callback(free, handle)
+            return bool(handle)
 
-        try:
-            COMPUTE_THREAD.call(take)
-        except BaseException:
-            self.close()
-            raise
-        if self._handle is None:
-            self.close()
-        return self._handle is not None
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            acquired = compute.call(take)
+            if acquired:
+                undo.pop_all()
+        return acquired
 
     @property
     def handle(self) -> Any:
-        """The handle, while it is valid: the library would crash on a freed one, and hang on a forked one."""
-        self._fork.check()
+        """The handle; the library would crash on one that was freed.
+
+        Raises:
+            ClosedError: it was freed.
+        """
         if self._handle is None:
             raise ClosedError(f"the {type(self).__name__.lower()} is closed")
         return self._handle
 
     def close(self) -> None:
-        """Free everything owned; a second call does nothing."""
+        """Free everything owned, behind what was called before; a second call does nothing."""
+        with suppress(ClosedError):  # the process is ending and frees everything, or the parent owns it
+            compute.call(self._close)
+
+    def _close(self) -> None:
         self._handle = None
-        self._handles.close()
+        self._owned.close()

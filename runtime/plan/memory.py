@@ -17,9 +17,9 @@ from ...errors import InsufficientMemoryError
 from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
 from ...files.gguf.header import Header, row_bytes
 from ...files.gguf.pooling import ENCODERS, embeds_in_parts, read_pooling
-from ..machine.available_memory import available_bytes, reserved_bytes
-from ..native.bindings import llama_cpp
-from ..native.settings import BATCH_MAX, KV_TYPES, LIBRARIES, Settings
+from ..defaults import build_features
+from ..machine import available_bytes
+from ..native.settings import BATCH_MAX, KV_TYPES, LLAMA, Settings
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _EMBEDDED_TEXTS = 64  # at once
@@ -65,14 +65,20 @@ class MemoryEstimate:
         return sum(astuple(self))
 
     @property
+    def parts(self) -> str:
+        """The largest parts in MB."""
+        sizes = {
+            "weights": self.weights_bytes,
+            "repacked weights": self.copied_bytes,
+            "KV cache": self.kv_bytes,
+            "prefix cache": self.prefix_bytes,
+        }
+        return ", ".join(f"{name} {_mb(nbytes)}" for name, nbytes in sizes.items() if nbytes)
+
+    @property
     def text(self) -> str:
         """The total and its largest parts in MB."""
-        sizes = (
-            *(("weights", self.weights_bytes), ("repacked", self.copied_bytes)),
-            *(("KV cache", self.kv_bytes), ("prefix cache", self.prefix_bytes)),
-        )
-        named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
-        return f"{_mb(self.total_bytes)} ({named}, the rest)"
+        return f"{_mb(self.total_bytes)} ({self.parts})"
 
 
 def embedding_settings(header: Header, settings: Settings) -> Settings:
@@ -92,7 +98,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     """Estimate the memory that a model needs.
 
     Args:
-        header: one that gguf_checks.check_model() accepts.
+        header: that of a model.
         settings: their context is clamped to the one that the model was trained for.
     """
     shape = read_decoder_shape(header)
@@ -105,7 +111,7 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = _kv_bytes(shape, settings, slots)
     # Another library reads the file, and repacks what it has read: there is no second copy.
-    repacks = settings.repack and settings.library == LIBRARIES[0]
+    repacks = settings.repack and settings.library == LLAMA
     return MemoryEstimate(
         program_bytes=_PROGRAM_BYTES,
         weights_bytes=header.file_bytes - start,
@@ -117,32 +123,17 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     )
 
 
-def check_memory(header: Header, settings: Settings) -> None:
-    """Check, before anything is allocated, that the model fits in the available memory.
-
-    Raises:
-        InsufficientMemoryError: it does not fit; the message has the numbers.
-    """
-    available = available_bytes()
-    estimate = estimate_memory(header, settings)
-    needed = _missing_bytes(estimate, settings)
-    if needed > available:
-        raise InsufficientMemoryError(
-            f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
-            f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
-            f"of {settings.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
-            "available; the phone profile or a shorter context needs less"
-        )
-
-
-def fits_in_memory(header: Header, settings: Settings) -> bool:
-    """Whether check_memory() would raise no error."""
-    return _missing_bytes(estimate_memory(header, settings), settings) <= available_bytes()
-
-
-def _missing_bytes(estimate: MemoryEstimate, settings: Settings) -> int:
-    """Bytes that must be available: the program itself is already in memory."""
-    return estimate.total_bytes - estimate.program_bytes + reserved_bytes(settings.threads)
+def memory_error(header: Header, settings: Settings) -> InsufficientMemoryError | None:
+    """The error, with the numbers, of a model that does not fit in memory; None of one that does."""
+    estimate, available = estimate_memory(header, settings), available_bytes()
+    needed = estimate.total_bytes - estimate.program_bytes  # the program itself is already in memory
+    if needed <= available:
+        return None
+    return InsufficientMemoryError(
+        f"{header.path}: {_mb(needed)} of memory are needed for a context of {settings.context} "
+        f"({estimate.parts}), but {_mb(available)} are available; the phone profile or a shorter context "
+        "needs less"
+    )
 
 
 def _kv_bytes(shape: DecoderShape, settings: Settings, slots: int) -> int:
@@ -200,8 +191,7 @@ def repacked_bytes(header: Header, types: Collection[Type]) -> int:
 
 def _repacked_types() -> set[Type]:
     """Types that llama.cpp repacks on this processor."""
-    features = llama_cpp.llama_print_system_info().decode()
-    return set().union(*(types for name, types in REPACKED_TYPES.items() if f"{name} = 1" in features))
+    return set().union(*(REPACKED_TYPES[name] for name in REPACKED_TYPES.keys() & build_features()))
 
 
 def _mb(nbytes: int) -> str:

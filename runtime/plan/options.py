@@ -1,149 +1,169 @@
-"""Keywords of Engine(), and their defaults by profile."""
+"""Options of an engine: what its user gives, and the defaults of each profile."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any
 
-from ...errors import RequestError
-from ..machine.threads import default_threads
-from ..native.gpu import check_gpu_layers
-from ..native.ik_llama_library import check_package
-from ..native.settings import DEFAULT_KV, LIBRARIES, GpuLayers, Settings
+from ...errors import RequestError, build_hint
+from ..defaults import FLASH, IK_STANDARD, Way
+from ..machine import default_threads
+from ..native.llama_cpp_library import SLOTS_MAX, gpu_found
+from ..native.settings import BATCH_MAX, IK, KV_TYPES, LIBRARIES, QUANTIZED_KV, GpuLayers, Settings
 from ..request import BASE, DEFAULT_ADAPTER
 from ..validation import check_integer
 
 QUEUE = 64
 _LIBRARY_VARIABLE = "THIRTEEN_LIBRARY"
 
-
-class EngineOptions(TypedDict, total=False):
-    """Keywords of Engine(), each optional.
-
-    The profile has the defaults of what an engine allocates. What it leaves open is measured by the first
-    engine for a processor and a model's shape, in about three seconds.
-
-    Attributes:
-        profile: a class of machine: "laptop" (the default), "server" or "phone".
-        adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
-        adapters: further adapters, by the names that requests give.
-        context: maximum tokens per request, clamped to the context that the model was trained for; by
-            default that of the profile, or a half or a quarter of it where memory is short.
-        slots: number of requests that run at once. Each has memory for `context` tokens.
-        threads: number of compute threads; by default the number that is fastest on this processor.
-        adaptive_threads: whether to use fewer threads while other programs use the processors; by
-            default if `threads` is not given.
-        reproducible: whether they do so only where no bit of an answer depends on it, and prompts that have a
-            date get always the same.
-        batch: maximum tokens per step.
-        kv: type of the KV cache, f16, bf16 or q8_0; by default the faster of f16 and bf16 on this
-            processor, or q8_0 where memory is short.
-        repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
-        prefix_bytes: memory of the prefix cache; 0 turns it off.
-        flash_attention: whether to compute attention without storing its scores; by default the way
-            that is faster on this processor.
-        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
-            one, then from the last layer on. 0 uses the processor alone.
-        library: what computes: "llama.cpp", "ik" (ik_llama.cpp, an optional package), or "auto", the faster
-            of those that are installed and proven on the file. By default the environment variable
-            THIRTEEN_LIBRARY, or "auto".
-        queue: maximum number of waiting requests (64 by default); more are refused.
-        untrusted: whether to load the files in another process first, with limits, so that a file
-            which crashes llama.cpp is a FileError. By default this is done with files that
-            Thirteen did not write, once; True does it with all files, False with none.
-    """
-
-    profile: str
-    context: int | None
-    slots: int | None
-    batch: int | None
-    kv: str | None
-    repack: bool | None
-    prefix_bytes: int | None
-    flash_attention: bool | None
-    gpu_layers: GpuLayers | None
-    library: str | None
-    adapter: str | Path | None
-    adapters: Mapping[str, str | Path] | None
-    threads: int | None
-    adaptive_threads: bool | None
-    reproducible: bool
-    queue: int
-    untrusted: bool | None
-
-
-# Tokens of a context, where the model and the memory allow as many.
-CONTEXT = 4096
-PROFILES = {
-    "laptop": EngineOptions(context=CONTEXT, slots=4, batch=512, prefix_bytes=256 << 20),
-    "server": EngineOptions(context=CONTEXT, slots=8, batch=512, prefix_bytes=1 << 30),
-    "phone": EngineOptions(context=2048, slots=1, batch=64, prefix_bytes=16 << 20, kv="q8_0", repack=False),
+# Classes of machines: what an engine allocates where nothing else is given.
+PROFILES: dict[str, dict[str, Any]] = {
+    "laptop": {"context": 4096, "slots": 4, "batch": 512, "prefix_bytes": 256 << 20},
+    "server": {"context": 4096, "slots": 8, "batch": 512, "prefix_bytes": 1 << 30},
+    "phone": {
+        **{"context": 2048, "slots": 1, "batch": 64, "prefix_bytes": 16 << 20, "repack": False},
+        "kv": "q8_0",
+    },
+}
+# The library's own limits, or far beyond use where it has none.
+_RANGES = {
+    "context": (1, 1 << 22),
+    "slots": (1, SLOTS_MAX),
+    "batch": (1, BATCH_MAX),
+    "threads": (1, 512),  # GGML_MAX_N_THREADS
+    "prefix_bytes": (0, None),
+    "queue": (0, 1 << 20),
 }
 
 
-def with_profile(options: EngineOptions) -> EngineOptions:
-    """The options, with the profile's values of those that are not given.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """Keywords of Engine(). None is the default of the profile or of runtime/defaults.py.
+
+    Attributes:
+        profile: a class of machine: laptop, server or phone.
+        adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
+        adapters: further adapters, by the names that requests give.
+        context: maximum tokens per request, at most what the model was trained for. The profile's is halved
+            or quartered where memory is short.
+        slots: number of requests that run at once. Each has memory for `context` tokens.
+        batch: maximum tokens per step.
+        threads: compute threads; by default one per physical core.
+        adaptive_threads: whether to use fewer threads while other programs use the processors; by default
+            if `threads` is not given.
+        reproducible: whether to do so only where no bit of an answer depends on it, and to give prompts that
+            have a date always the same one.
+        kv: type of the KV cache, f16, bf16 or q8_0; q8_0 by default where memory is short.
+        repack: whether to repack weights for this processor, into a second copy of them in memory.
+        prefix_bytes: memory of the prefix cache; 0 turns it off.
+        flash_attention: whether to compute attention without storing its scores.
+        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
+            from the last layer on. 0 uses the processor alone.
+        library: "llama.cpp", "ik" (ik_llama.cpp) or "auto"; by default the environment variable
+            THIRTEEN_LIBRARY, or auto.
+        queue: maximum number of waiting requests; more are refused.
+        untrusted: whether to load the files in another process first, so that a file which crashes llama.cpp
+            is a FileError; by default once for each file that Thirteen did not write.
 
     Raises:
-        RequestError: there is no such profile.
-        TypeError: there is no such keyword.
+        RequestError: a number is out of range, a name is unknown or reserved, options contradict each other,
+            or there is no GPU for GPU layers.
     """
-    if unknown := options.keys() - EngineOptions.__annotations__.keys():
-        raise TypeError(f"Engine() has no keyword {min(unknown)!r}")
-    if (profile := options.get("profile", "laptop")) not in PROFILES:
-        raise RequestError(f"profile: {profile!r} is not one of {', '.join(PROFILES)}")
-    given = {name: value for name, value in options.items() if value is not None}
-    return cast(EngineOptions, {**PROFILES[profile], **given})
+
+    profile: str = "laptop"
+    adapter: str | Path | None = None
+    adapters: Mapping[str, str | Path] | None = None
+    context: int | None = None
+    slots: int | None = None
+    batch: int | None = None
+    threads: int | None = None
+    adaptive_threads: bool | None = None
+    reproducible: bool = False
+    kv: str | None = None
+    repack: bool | None = None
+    prefix_bytes: int | None = None
+    flash_attention: bool | None = None
+    gpu_layers: GpuLayers = 0
+    library: str | None = None
+    queue: int = QUEUE
+    untrusted: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("profile", self.profile, PROFILES)
+        _check_name("kv", self.kv or "f16", KV_TYPES)
+        for name, (least, most) in _RANGES.items():
+            if (value := self.value(name)) is not None:
+                check_integer(name, value, least, most)
+        slots, batch, kv = self.value("slots"), self.value("batch"), self.value("kv")
+        if slots > batch:
+            raise RequestError(f"slots must be at most the {batch} tokens of a batch, not {slots}")
+        if kv in QUANTIZED_KV and self.flash_attention is False:
+            raise RequestError(f"kv {kv} needs flash attention")
+        beyond_ik = self.gpu_layers or self.flash_attention or self.kv not in {None, IK_STANDARD.kv}
+        if self.named_library == IK and beyond_ik:
+            raise RequestError(
+                f"library {IK} has standard attention with a KV cache in f16, on the processor: leave "
+                "flash_attention, kv and gpu_layers out"
+            )
+        if reserved := {BASE, DEFAULT_ADAPTER} & (self.adapters or {}).keys():
+            raise RequestError(f"adapters: the name {min(reserved)!r} is reserved")
+        self._check_gpu()
+
+    def _check_gpu(self) -> None:
+        if self.gpu_layers != "all":
+            check_integer("gpu_layers", self.gpu_layers, 0, 1 << 16)
+        if self.gpu_layers and not gpu_found():
+            raise RequestError(
+                f"gpu_layers {self.gpu_layers}: llama.cpp finds no GPU, which needs a driver and a build: "
+                f"{build_hint('GGML_VULKAN')} (or GGML_CUDA, or GGML_METAL)"
+            )
+
+    @property
+    def named_library(self) -> str | None:
+        """The library that `library` or the environment names; None if the table decides."""
+        name = self.library or os.environ.get(_LIBRARY_VARIABLE) or "auto"
+        _check_name("library", name, (*LIBRARIES, "auto"))
+        return None if name == "auto" else name
+
+    @property
+    def named_adapters(self) -> dict[str, str | Path]:
+        """The adapters by the names that requests give."""
+        default = {} if self.adapter is None else {DEFAULT_ADAPTER: self.adapter}
+        return {**(self.adapters or {}), **default}
+
+    def value(self, name: str) -> Any:
+        """An option, or what the profile has for it."""
+        given = getattr(self, name)
+        return PROFILES[self.profile].get(name) if given is None else given
+
+    def settings(self, way: Way | None = None) -> Settings:
+        """What an engine allocates and how it computes, where file and memory allow it.
+
+        Args:
+            way: for what is not given; by default that of a file of which nothing is known.
+        """
+        way = way or (IK_STANDARD if self.named_library == IK else FLASH)
+        kv = (self.kv if way.library == IK else self.value("kv")) or way.kv
+        flash = self.flash_attention
+        if flash is None and not self.gpu_layers:
+            flash = way.flash_attention or kv in QUANTIZED_KV
+        adaptive = self.threads is None if self.adaptive_threads is None else self.adaptive_threads
+        repack = self.value("repack")
+        sizes = {name: self.value(name) for name in ("context", "slots", "batch", "prefix_bytes")}
+        return Settings(
+            **sizes,
+            threads=self.threads or way.threads or default_threads(),
+            adaptive_threads=adaptive,
+            reproducible=self.reproducible,
+            kv=kv,
+            flash_attention=flash,
+            gpu_layers=self.gpu_layers,
+            repack=way.repack if repack is None else repack,
+            library=way.library,
+        )
 
 
-def default_settings(options: EngineOptions) -> Settings:
-    """Check the options, and take the default of what they leave open.
-
-    Returns:
-        Settings, whose context is not yet clamped to the one that the model was trained for.
-
-    Raises:
-        RequestError: a number is out of range, a name is unknown, or there is no GPU for GPU layers.
-        FileError: the library is not installed.
-        TypeError: with_profile() raises it.
-    """
-    full = with_profile(options)
-    check_gpu_layers(layers := full.get("gpu_layers", 0))
-    check_integer("queue", full.get("queue", QUEUE), 0, 1 << 20)
-    names = Settings.__dataclass_fields__.keys() & full.keys()
-    library = requested_library(options) or LIBRARIES[0]
-    if library != LIBRARIES[0]:
-        check_package()
-        names -= set() if options.get("kv") else {"kv"}  # of a profile: the library has one type alone
-    defaults = {
-        "threads": default_threads(),
-        "adaptive_threads": "threads" not in full,
-        "flash_attention": None if layers else library == LIBRARIES[0],
-        "kv": DEFAULT_KV,
-    }
-    given = {name: full[name] for name in names}  # type: ignore[literal-required]
-    return Settings(**{**defaults, **given, "library": library})
-
-
-def requested_library(options: EngineOptions) -> str | None:
-    """The library that the options or the environment name; None if it is open.
-
-    Raises:
-        RequestError: there is no such library.
-    """
-    name = options.get("library") or os.environ.get(_LIBRARY_VARIABLE) or "auto"
-    if name not in {*LIBRARIES, "auto"}:
-        raise RequestError(f"library must be one of {', '.join(LIBRARIES)} or auto, not {name!r}")
-    return None if name == "auto" else name
-
-
-def named_adapters(options: EngineOptions) -> dict[str, str | Path]:
-    """The adapters by the names that requests give.
-
-    Raises:
-        RequestError: a name is reserved.
-    """
-    adapter, adapters = options.get("adapter"), options.get("adapters") or {}
-    if reserved := {BASE, DEFAULT_ADAPTER} & adapters.keys():
-        raise RequestError(f"adapters: the name {min(reserved)!r} is reserved")
-    return {**adapters, DEFAULT_ADAPTER: adapter} if adapter is not None else {**adapters}
+def _check_name(what: str, name: str, known: Collection[str]) -> None:
+    if name not in list(known):  # which takes what is no string, too
+        raise RequestError(f"{what} must be one of {', '.join(known)}, not {name!r}")

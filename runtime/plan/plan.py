@@ -1,23 +1,19 @@
 """How an engine will run a model: decided before anything is loaded."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-from ...errors import ThirteenError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header
 from ...files.gguf.pooling import read_pooling
-from ..llama.gguf_checks import read_model_header
-from ..llama.load_probe import probe_model_files
-from ..llama.model import Model
-from ..native.settings import LIBRARIES, PACKAGES, Settings, library_version
-from .candidates import Candidates, find_candidates
-from .memory import MemoryEstimate, check_memory, estimate_memory
-from .options import QUEUE, EngineOptions, default_settings, named_adapters
-from .tuning import Tuning, find_tuning, join_tunings, save_tuning
+from ..llama.model import read_model_header
+from ..native.settings import PACKAGES, Settings, library_version
+from ..trial import try_files
+from .decisions import decide_settings
+from .memory import MemoryEstimate, estimate_memory
+from .options import QUEUE, EngineOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,57 +23,39 @@ class EnginePlan:
     Attributes:
         header: header of the model file, checked.
         settings: what is allocated, and how it is computed.
-        memory: what that takes.
         context_trained: tokens of the longest context that the model was trained for.
         adapters: files of the adapters by the names that requests give.
         queue: maximum number of waiting requests.
-        parallel_cost: seconds of a token that all slots decode at once / of one alone; None if unknown.
     """
 
     header: Header = field(repr=False)
     settings: Settings
-    memory: MemoryEstimate
     context_trained: int
     adapters: Mapping[str, Path] = field(default_factory=dict)
     queue: int = QUEUE
-    parallel_cost: float | None = None
 
     @classmethod
-    def make(cls, model: Path, **options: Unpack[EngineOptions]) -> "EnginePlan":
-        """Decide how an engine will run a model.
-
-        The first plan for a processor, build, model shape and profile loads the model and measures, in about
-        three seconds. The choice is saved in the cache folder.
+    def make(cls, model: Path, options: EngineOptions) -> "EnginePlan":
+        """Decide how an engine will run a model, of which only the header is read here.
 
         Args:
             model: a GGUF file.
-            options: see EngineOptions.
+            options: what is given; see decide_settings() for the rest.
 
         Raises:
-            FileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
-                other process.
-            InsufficientMemoryError: the model does not fit in memory.
-            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
-                gpu_layers.
-            TypeError: there is no such keyword.
+            ThirteenError: the file is not a GGUF, is damaged, cannot be run by this build, ends the process
+                that tries it, or does not fit in memory; or decide_settings() raises it.
         """
-        usual = default_settings(options)
-        adapters = {name: Path(file) for name, file in named_adapters(options).items()}
+        adapters = {name: Path(file) for name, file in options.named_adapters.items()}
         header = read_model_header(model)
-        candidates = find_candidates(usual, options, header)
-        check_memory(header, candidates.ways[0])
-        probe_model_files(model, adapters.values(), untrusted=options.get("untrusted"))
-        tuning = _tuned(candidates, header, tuple(adapters.values()))
-        settings = tuning.settings if tuning else candidates.ways[0]
-        return cls(
-            header,
-            settings,
-            estimate_memory(header, settings),
-            read_decoder_shape(header).context,
-            adapters,
-            options.get("queue", QUEUE),
-            tuning.parallel_cost if tuning else None,
-        )
+        settings = decide_settings(options, header)
+        try_files(model, adapters.values(), untrusted=options.untrusted, library=settings.library)
+        return cls(header, settings, read_decoder_shape(header).context, adapters, options.queue)
+
+    @property
+    def memory(self) -> MemoryEstimate:
+        """The memory that it takes."""
+        return estimate_memory(self.header, self.settings)
 
     @property
     def embeds(self) -> bool:
@@ -85,14 +63,9 @@ class EnginePlan:
         return read_pooling(self.header) is not None
 
     @property
-    def library(self) -> str:
-        """Name of the library that computes."""
-        return self.settings.library
-
-    @property
     def version(self) -> str:
-        """Package and version of the library."""
-        return f"{PACKAGES[self.library]} {library_version(self.library)}"
+        """Package and version of the library that computes."""
+        return f"{PACKAGES[self.settings.library]} {library_version(self.settings.library)}"
 
     @property
     def context_hint(self) -> str:
@@ -104,15 +77,15 @@ class EnginePlan:
     @property
     def json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        others = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "header"}
         return {
             "model": str(self.header.path),
-            **others,
-            "library": self.library,
+            "library": self.settings.library,
             "version": self.version,
             "settings": asdict(self.settings),
             "memory": asdict(self.memory) | {"total_bytes": self.memory.total_bytes},
+            "context_trained": self.context_trained,
             "adapters": {name: str(path) for name, path in self.adapters.items()},
+            "queue": self.queue,
         }
 
     @property
@@ -128,58 +101,11 @@ class EnginePlan:
             "model": str(self.header.path),
             **{f"adapter {name}": str(path) for name, path in self.adapters.items()},
             "requests": requests,
-            "computed by": f"{attention} attention, KV cache in {one.kv}, {threads} "
-            f"({one.prefill_threads} for prompts), GPU layers: {one.gpu_layers}",
+            "computed by": f"{attention} attention, KV cache in {one.kv}, {threads}",
+            "GPU layers": str(one.gpu_layers),
             "memory needed": self.memory.text,
-            "library": f"{self.library} ({self.version})",
+            "library": f"{one.library} ({self.version})",
         }
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {value}" for name, value in self.rows.items())
-
-
-def _tuned(candidates: Candidates, header: Header, adapters: Sequence[Path]) -> Tuning | None:
-    """The saved measurement of the candidates; without one, the model is loaded and measured.
-
-    Before another library computes anything here, it is proven on the files.
-    """
-    tuning = None if candidates.decided else find_tuning(candidates, header)
-    if not tuning or tuning.settings.library != LIBRARIES[0]:
-        proven = proven_candidates(candidates, header, adapters)
-        if proven is not candidates:
-            return _tuned(proven, header, adapters)
-    if candidates.decided or tuning:
-        return tuning
-    tuning = _measured(candidates, header)
-    with suppress(ThirteenError):  # else the next process measures again
-        save_tuning(tuning, candidates, header)
-    return tuning
-
-
-def proven_candidates(candidates: Candidates, header: Header, adapters: Sequence[Path] = ()) -> Candidates:
-    """The candidates, without another library that does not compute the files as llama.cpp does.
-
-    Raises:
-        FileError: the library is given, or a file cannot be examined.
-    """
-    default, *others = candidates.libraries
-    way = candidates.ways[-1]
-    if way.library != LIBRARIES[0]:
-        from ..llama.library_proof import prove_library, require_proof  # noqa: PLC0415 - few machines have one
-
-        if not others:
-            require_proof(way, header.path, adapters)
-        elif prove_library(way, header.path, adapters):
-            return default
-    return candidates
-
-
-def _measured(candidates: Candidates, header: Header) -> Tuning:
-    from .measurement import measure_settings  # noqa: PLC0415 - once for a processor and a model's shape
-
-    usual = candidates.ways[0]
-    tunings = []
-    for part in candidates.libraries:
-        with Model(header, repack=usual.repack, library=part.ways[0].library) as model:
-            tunings.append(measure_settings(part, model))
-    return join_tunings(tunings, usual)

@@ -1,1 +1,1 @@
-"""Prompts: the chat template in a process of its own, and texts to tokens."""
+"""Prompts: the chat template, what stands around a question, and texts to tokens."""

@@ -14,9 +14,12 @@ from typing import Self
 from ...errors import FileError
 from ...files.json_file import decode_utf8, parse_json, read_bounded
 from ...files.received_files import PROMPT_FILE
+from .chat_template import SOURCE_BYTES_MAX, ChatTemplate
+from .control_tokens import ControlNames
 from .prompt_encoder import Message, example_messages
-from .template_process import SOURCE_BYTES_MAX
 from .thinking import SWITCH
+
+_FIELDS = {"system": str | None, "begin": str, "examples": list, "think": bool | None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +46,15 @@ class QuestionPrompt:
         Raises:
             FileError: it is something else. The message begins with `where`.
         """
-        value = parse_json(text.encode(), where) if text else {}
-        known = isinstance(value, dict) and value.keys() <= {"system", "examples", "begin", "think"}
-        value = value if known else {"system": 0}
-        system, begin, examples = value.get("system"), value.get("begin", ""), value.get("examples", [])
-        think = value.get("think")
-        if not (
-            isinstance(system, str | None)
-            and isinstance(think, bool | None)
-            and isinstance(begin, str)
-            and isinstance(examples, list)
-            and all(isinstance(one, list) and [*map(type, one)] == [str, str] for one in examples)
-        ):
+        fields = parse_json(text.encode(), where) if text else {}
+        known = isinstance(fields, dict) and all(
+            isinstance(value, _FIELDS.get(name, ())) for name, value in fields.items()
+        )
+        pairs = fields.get("examples", []) if known else [None]
+        if not all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in pairs):
             names = "texts `system` and `begin`, pairs `examples` and a bool `think`"
             raise FileError(f"{where}: not a prompt, with {names}")
-        return cls(system, tuple((question, answer) for question, answer in examples), begin, think)
+        return cls(**fields | {"examples": tuple(map(tuple, pairs))})
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,8 +70,8 @@ class QuestionPrompt:
     @property
     def json(self) -> str:
         """The prompt in JSON, without what is the default."""
-        default = asdict(PLAIN)
-        return json.dumps({name: value for name, value in asdict(self).items() if value != default[name]})
+        fields = asdict(self).items()
+        return json.dumps({name: value for name, value in fields if value != getattr(PLAIN, name)})
 
     def messages(self, question: str, system: str | None = None) -> list[Message]:
         """The conversation that asks a question; a system prompt of the user's replaces its own."""
@@ -91,17 +88,16 @@ class QuestionPrompt:
 
         Raises:
             FileError: a text has the name of a control token, the template has no switch for thoughts though
-                the prompt says whether there is one, or it becomes too long to load.
+                the prompt says whether there is one, or it becomes too long.
         """
         texts = [self.system or "", self.begin, *(text for pair in self.examples for text in pair)]
-        found = [name for name in control_tokens if name and any(name in text for text in texts)]
-        if found:
+        if found := ControlNames(control_tokens).split("\n".join(texts))[1:2]:
             raise FileError(
                 f"the prompt has the name of a control token, {found[0]!r}: a template would write it"
             )
         turns = [message.template_fields() for message in self.messages("")[:-1]]  # without the question
         system = self.system is not None
-        own, shown = (json.dumps(some, ensure_ascii=False) for some in (turns[:system], turns[system:]))
+        shown, every = (json.dumps(some, ensure_ascii=False) for some in (turns[system:], turns))
         switch, think = "", str(self.think).lower()
         if self.think is not None:
             if SWITCH not in source:
@@ -110,17 +106,12 @@ class QuestionPrompt:
         before = (
             f"{switch}{{%- if messages and messages[0]['role'] == 'system' -%}}"
             f"{{%- set messages = messages[:1] + {shown} + messages[1:] -%}}"
-            f"{{%- else -%}}{{%- set messages = {own} + {shown} + messages -%}}{{%- endif -%}}"
+            f"{{%- else -%}}{{%- set messages = {every} + messages -%}}{{%- endif -%}}"
             "{{- '' }}"
         )
         begin = json.dumps(self.begin, ensure_ascii=False)
         after = f"{{% if add_generation_prompt %}}{{{{ {begin} }}}}{{% endif %}}" if self.begin else ""
-        template = before + source.removesuffix("\n") + after
-        if len(template.encode()) > SOURCE_BYTES_MAX:
-            raise FileError(
-                f"the prompt: a chat template of more than {SOURCE_BYTES_MAX:,} bytes is never loaded"
-            )
-        return template
+        return ChatTemplate(before + source.removesuffix("\n") + after).source
 
 
 PLAIN = QuestionPrompt()

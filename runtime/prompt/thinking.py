@@ -6,46 +6,16 @@ name who a message is for.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from ..validation import check_type
+if TYPE_CHECKING:
+    from ..llama.vocabulary import Vocabulary
 
 # Qwen3, SmolLM3, DeepSeek-R1 and its distillations, QwQ, GLM; Magistral.
 MARKERS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 SWITCH = "enable_thinking"  # the variable of chat templates
 MAX_TOKENS = 2048  # of a thought and its answer, where no other number is asked for
 _MARKER_TOKENS = 16  # of a prompt, in which a marker at its end begins
-
-
-class PromptVocabulary(Protocol):
-    """The part of llama.model.Model that turns prompts into tokens, and back."""
-
-    @property
-    def control_tokens(self) -> dict[str, int]:
-        """Control tokens by name."""
-
-    @property
-    def stripping_tokens(self) -> frozenset[str]:
-        """Names of the control tokens that take the white space after them."""
-
-    def token_to_piece(self, token: int) -> bytes:
-        """Return the bytes of a token."""
-
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """Split a text into tokens."""
-
-
-def resolve_thinking(think: bool | None, budget: int | None) -> tuple[bool | None, int | None]:
-    """Whether to think, and the budget of tokens; None leaves it to the template, and 0 is not to think.
-
-    Raises:
-        RequestError: `think` is neither a bool nor None.
-    """
-    if think is not None:
-        check_type("think", think, bool)
-    if think is False or budget == 0:
-        return False, 0
-    return True if budget else think, budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +36,21 @@ class Thinking:
     opening_tokens: tuple[int, ...]
     ending_tokens: tuple[int, ...]
     control: Mapping[int, bytes]
-    vocabulary: PromptVocabulary
+    vocabulary: "Vocabulary"
 
     @classmethod
-    def of(cls, template: str, vocabulary: PromptVocabulary) -> Self | None:
+    def of(cls, template: str, vocabulary: "Vocabulary") -> Self | None:
         """How the model of a chat template thinks; None if the template names no markers of the table."""
-        named = (pair for pair in MARKERS if any(marker in template for marker in pair))
-        if (markers := next(named, None)) is None:
-            return None
-        opening, closing = markers
-        begin, end = (
-            tuple(vocabulary.tokenize(text, special=True, bos=False))
-            for text in (opening, f"\n{closing}\n\n")
-        )
-        names = vocabulary.control_tokens
-        control = {names[marker]: marker.encode() for marker in markers if marker in names}
-        return cls(opening, closing, begin, end, control, vocabulary)
+        for opening, closing in MARKERS:
+            if opening in template or closing in template:
+                begin, end = (
+                    tuple(vocabulary.tokenize(text, special=True, bos=False))
+                    for text in (opening, f"\n{closing}\n\n")
+                )
+                names = vocabulary.control_tokens
+                control = {names[name]: name.encode() for name in (opening, closing) if name in names}
+                return cls(opening, closing, begin, end, control, vocabulary)
+        return None
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, also of a marker."""

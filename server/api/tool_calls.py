@@ -7,35 +7,31 @@ Models write calls in one of two notations. Hermes and Qwen, whose chat template
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from json import JSONDecoder
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from ...errors import RequestError
 from ...runtime.answer import Piece
+from ...runtime.engine.engine import Engine
 from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
 from ..http_errors import HttpError, field_error
-from ..request_log import POINTER_CHARS_MAX
-from .ollama_models import OllamaChatRequest
-from .request_models import IGNORED_MAX, TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
-from .responses_models import ResponseRequest
+from .fields import FunctionDefinition, Json
 
-Json = dict[str, Any]
-ToolRequest = ChatRequest | ResponseRequest | OllamaChatRequest
-
+_TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
 # Where a call may begin: at a tag, or at a fence or an object at the start of a line.
 _OPENING = re.compile(rf"(?P<tag>{_TAG})\s*|^[^\S\n]*(?:(?P<fence>{_FENCE})[\w-]*\s*|(?={{))", re.MULTILINE)
-_KEYS = ("name", "type", "function", "arguments", "parameters")
-_CALLS = tuple(f'{{"{key}":' for key in _KEYS)  # what calls begin with, without white space
+# What calls begin with, without white space.
+_CALLS = tuple(f'{{"{key}":' for key in ("name", "type", "function", "arguments", "parameters"))
 # What stands behind the calls.
 _CLOSED = {
     "tag": re.compile(rf"\s*(?:{_END_TAG}|\Z)"),
     "fence": re.compile(rf"\s*{_FENCE}"),
-    "": re.compile(r"[^\S\n;]*;?[^\S\n]*(?=\n|\Z)"),
+    None: re.compile(r"[^\S\n;]*;?[^\S\n]*(?=\n|\Z)"),
 }
 _LOOK = 64  # characters that tell a call from other text
 _BETWEEN_CALLS = re.compile(r"[\s;]*")
@@ -54,25 +50,6 @@ _BARE_ANSWER = r"""
 start: call | TEXT
 TEXT: /\s*([^{\s](?s:.*))?/
 """
-
-
-def _check(body: ToolRequest, *, takes_tools: bool, strict: bool) -> None:
-    """Check the fields of a request that speak of tools; see ToolUse.of()."""
-    choice, names = body.tool_choice, [tool.function.name for tool in body.tools]
-    name_field = "tool_choice.name" if isinstance(body, ResponseRequest) else "tool_choice.function.name"
-    named = choice.function.name if choice and choice.function else None
-    must_call = choice is not None and choice.type not in {"auto", "none"}
-    for field, asked in (("tool_choice", must_call), ("parallel_tool_calls", False)):
-        if not names and (asked or (strict and getattr(body, field) is not None)):
-            raise field_error(field, "requires tools")
-    if names and not takes_tools:
-        raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
-    if len({*names}) < len(names):
-        raise field_error("tools", "has two functions of the same name")
-    if choice and (choice.type == "function") == (named is None):
-        raise field_error(name_field, "is required for the type function and not allowed otherwise")
-    if named is not None and named not in names:
-        raise field_error(name_field, f"is {named}, which is no function in tools")
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
@@ -97,11 +74,6 @@ class AnswerCall(NamedTuple):
     arguments: str
     id: str
 
-    def to_json(self) -> Json:
-        """The call as OpenAI's API describes it."""
-        function = {"name": self.name, "arguments": self.arguments}
-        return {"id": self.id, "type": "function", "function": function}
-
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
@@ -113,57 +85,50 @@ class ToolUse:
         required: whether it must call one of them.
         several: whether it may call more than one.
         tagged: whether the chat template writes tags around calls.
-        ignored: gets the names of what has no effect; None refuses it.
     """
 
-    tools: tuple[FunctionDefinition, ...] = ()
-    functions: tuple[FunctionDefinition, ...] = ()
+    tools: Sequence[FunctionDefinition] = ()
+    functions: Sequence[FunctionDefinition] = ()
     required: bool = False
     several: bool = True
     tagged: bool = False
-    ignored: list[str] | None = None
 
     @classmethod
     def of(
-        cls, body: ToolRequest, chat_template: str, ignored: list[str] | None, *, takes_tools: bool
+        cls,
+        tools: Sequence[FunctionDefinition],
+        engine: Engine,
+        choice: object = "auto",
+        named: str | None = None,
+        *,
+        several: bool = True,
     ) -> Self:
         """The tools of the answer to a request.
 
         Args:
-            body: the request.
-            chat_template: the model's.
-            ignored: gets the names of what has no effect; None refuses it.
-            takes_tools: whether it takes tools.
+            tools: what the client offers.
+            engine: the engine that answers.
+            choice: auto, none, required, or a function.
+            named: the name of the latter.
+            several: whether there may be several calls.
 
         Raises:
             HttpError: 400 fields contradict each other, or the chat template takes no tools.
         """
-        _check(body, takes_tools=takes_tools, strict=ignored is None)
-        choice = body.tool_choice
-        if not body.tools or (choice and choice.type == "none"):
-            return cls(ignored=ignored)
-        named = choice.function.name if choice and choice.function else None
-        return cls(
-            tools=tuple(tool.function for tool in body.tools),
-            functions=tuple(tool.function for tool in body.tools if named in {None, tool.function.name}),
-            required=choice is not None and choice.type != "auto",
-            several=body.parallel_tool_calls is not False,
-            tagged=_TAG in chat_template,
-            ignored=ignored,
-        )
-
-    def schema_grammar(self, schema: Json, param: str, *, strict: bool | None) -> Grammar:
-        """Grammar of a schema; where it is not strict, what cannot be enforced is left out and named.
-
-        Raises:
-            RequestError: the schema is malformed, or cannot be enforced.
-        """
-        if strict or self.ignored is None:
-            return from_schema(schema)
-        grammar = from_schema(schema, pointers := list[str]())
-        names = [f"{param}{quote(pointer, safe='#/~$')[:POINTER_CHARS_MAX]}" for pointer in pointers]
-        self.ignored.extend(names[: max(IGNORED_MAX - len(self.ignored), 0)])
-        return grammar
+        names = [tool.name for tool in tools]
+        required = choice not in {"", "auto", "none"}
+        if not names and required:
+            raise field_error("tool_choice", "requires tools")
+        if names and not engine.takes_tools:
+            raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
+        if len({*names}) < len(names):
+            raise field_error("tools", "has two functions of the same name")
+        if named and named not in names:
+            raise field_error("tool_choice", f"names {named}, which is no function in tools")
+        if not names or choice == "none":
+            return cls()
+        functions = [tool for tool in tools if named in {None, tool.name}]
+        return cls(tools, functions, required, several, _TAG in engine.chat_template)
 
     def template_fields(self) -> list[Json]:
         """The tools as chat templates expect them.
@@ -173,17 +138,11 @@ class ToolUse:
         """
         fields: list[Json] = []
         for tool in self.tools:
-            function: Json = {"name": tool.name}
-            if tool.description is not None:
-                function["description"] = tool.description
-            function["parameters"] = tool.parameters or _NO_PARAMETERS
+            described = {} if tool.description is None else {"description": tool.description}
+            function = {"name": tool.name, **described, "parameters": tool.parameters or _NO_PARAMETERS}
             fields.append({"type": "function", "function": function})
-        try:
-            size = len(json.dumps(fields))
-        except RecursionError:
-            raise field_error("tools", "is nested too deeply") from None
-        if size > TOOLS_BYTES_MAX:
-            raise field_error("tools", f"has {size} bytes as JSON, more than {TOOLS_BYTES_MAX}")
+        if (size := len(json.dumps(fields))) > _TOOLS_BYTES_MAX:
+            raise field_error("tools", f"has {size} bytes as JSON, more than {_TOOLS_BYTES_MAX}")
         return fields
 
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
@@ -193,16 +152,19 @@ class ToolUse:
             text: grammar of an answer without calls, by from_schema(); None if it is free.
 
         Raises:
-            HttpError: 400 a schema cannot be enforced.
+            HttpError: 400 a schema is rejected.
         """
-        if not (self.required or any(one.strict for one in self.functions) or (text and self.functions)):
+        if not (
+            self.required or any(function.strict for function in self.functions) or (text and self.functions)
+        ):
             return text
         start, key, end = _TAGGED_CALL if self.tagged else _BARE_CALL
-        values = {f"a{number}": self._arguments(one) for number, one in enumerate(self.functions)}
+        values = {f"a{number}": self._arguments(function) for number, function in enumerate(self.functions)}
         named = zip(self.functions, values, strict=True)
         rules = [
             f"call: {json.dumps(start)} function {json.dumps(end)}",
-            "function: " + " | ".join(f"{json.dumps(one.name + key)} {rule}" for one, rule in named),
+            "function: "
+            + " | ".join(f"{json.dumps(function.name + key)} {rule}" for function, rule in named),
         ]
         if self.required or text:
             rules.append(f"start: {json.dumps(_TAG) if self.tagged else ''} call")
@@ -219,15 +181,13 @@ class ToolUse:
         if schema.get("type", "object") != "object":
             raise HttpError(400, f'tools: {function.name}: schema: "type" must be "object"', param="tools")
         try:
-            return self.schema_grammar(
-                {"type": "object"} | schema, f"tools.{function.name}", strict=function.strict
-            )
+            return from_schema({"type": "object"} | schema)
         except RequestError as error:
             raise HttpError(400, f"tools: {function.name}: {error}", param="tools") from None
 
     def parser(self) -> "ToolCallParser":
         """Parser of one answer."""
-        return ToolCallParser(frozenset(one.name for one in self.functions), several=self.several)
+        return ToolCallParser(frozenset(function.name for function in self.functions), several=self.several)
 
 
 class ToolCallParser:
@@ -264,9 +224,8 @@ class ToolCallParser:
         text, calls, position = [], list[AnswerCall](), 0
         while opening := self._opening(position):
             found, end = self._read_calls(opening)
-            text.append(
-                self._held[position : opening.start()].rstrip() if found else self._held[position:end]
-            )
+            before = self._held[position : opening.start() if found else end]
+            text.append(before.rstrip() if found else before)
             calls, position = calls + found, end
         rest = self._held[position:]
         text.append(rest.rstrip() if calls else rest)
@@ -301,8 +260,7 @@ class ToolCallParser:
         while found := self._read_call(position):
             calls.append(found[0])
             end, position = found[1], next(_BETWEEN_CALLS.finditer(self._held, found[1])).end()
-        closed = _CLOSED["tag" if opening["tag"] else "fence" if opening["fence"] else ""]
-        last = closed.match(self._held, end)
+        last = _CLOSED[opening.lastgroup].match(self._held, end)
         return (calls, last.end()) if calls and last else ([], _behind(opening))
 
     def _read_call(self, start: int) -> tuple[AnswerCall, int] | None:

@@ -50,7 +50,7 @@ def env(base, tmp_path_factory):
 
 
 def export(env: SimpleNamespace, adapter: object, *words: object) -> CommandResult:
-    result: CommandResult = env.thirteen("adapter", "export", adapter, "--base", env.model, *words, "--json")
+    result: CommandResult = env.thirteen("adapter", adapter, "--base", env.model, *words, "--json")
     return result
 
 
@@ -69,28 +69,29 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_an_adapter_becomes_a_code_and_a_code_its_adapter(env, tmp_path):
-    assert json_of(export(env, env.adapter, "--as", "code", "--float32")) == {"code": env.code}
-    json_of(export(env, env.code, "--as", "peft", "--output", tmp_path / "decoded"))
+    done = export(env, env.adapter, "--code")
+    code = json_of(done)["code"]
+    assert len(code) <= 80 and "bfloat16 rounds the numbers by up to 0." in done.stderr
+    json_of(export(env, code, "--output", tmp_path / "rounded"))
+    again = export(env, tmp_path / "rounded", "--code")
+    assert json_of(again) == {"code": code} and "rounds" not in again.stderr
+    json_of(export(env, env.code, "--output", tmp_path / "decoded"))
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "decoded" / name).read_bytes() == (env.adapter / name).read_bytes()
 
 
-def test_rounding_to_bfloat16_is_told(env):
-    done = export(env, env.adapter, "--as", "code")
-    assert len(json_of(done)["code"]) <= 80 and "bfloat16 rounds the numbers by up to 0." in done.stderr
-
-
 def test_an_export_writes_no_adapter_into_another(env):
     """It replaced the files of an adapter that was there."""
+    (file := env.folder / "file").write_text("mine")
     before = files(env.folder)
-    for out, reason in ((env.adapter, "the folder is not empty"), (env.model, "is a file, not a folder")):
-        assert reason in refused(export(env, env.code, "--as", "peft", "--output", out))
+    for out, reason in ((env.adapter, "the folder is not empty"), (file, "is a file, not a folder")):
+        assert reason in refused(export(env, env.code, "--output", out))
     assert files(env.folder) == before
 
 
 def test_a_code_is_shown_without_its_base(env):
     """The base may be a download of gigabytes, and the numbers are in the code."""
-    shown = json_of(env.thirteen("adapter", "show", env.code, "--json"))
+    shown = json_of(env.thirteen("adapter", env.code, "--json"))
     assert (shown["base"], shown["basis"], shown["type"]) == ("tiny", env.fingerprint, "float32")
     assert np.array(shown["numbers"], np.float32).tobytes() == NUMBERS.tobytes()
 
@@ -135,7 +136,7 @@ def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
         ("ask", tmp_path / "known.gguf", "Why?", "--adapter", code),
         ("serve", tmp_path / "known.gguf", "--adapter", f"math={code}", "--port", "0"),
         ("convert", tmp_path / "known.gguf", "--adapter", code, "-o", tmp_path / "no.gguf"),
-        ("adapter", "export", code, "--base", tmp_path / "known.gguf", "-o", tmp_path / "no.gguf"),
+        ("adapter", code, "--base", tmp_path / "known.gguf", "-o", tmp_path / "no.gguf"),
     ):
         error = refused(env.thirteen(*line))
         assert "the code is for smollm2-360m" in error and "smollm2-135m" in error
@@ -149,5 +150,5 @@ def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
 def test_an_adapter_that_cannot_be_encoded_is_refused(env, base, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj"])
     folder = save_random_adapter(base("llama"), config, tmp_path / "lora")
-    assert "a short code is for a TinyLoRA; this is LORA" in refused(export(env, folder, "--as", "code"))
-    assert "--base: missing" in refused(env.thirteen("adapter", "export", env.adapter, "--as", "code"))
+    assert "a short code is for a TinyLoRA; this is LORA" in refused(export(env, folder, "--code"))
+    assert "--base: missing" in refused(env.thirteen("adapter", env.adapter, "--code"))

@@ -36,9 +36,7 @@ Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
 VECTOR = "base_model.tinylora_v.0"
-WIDE = np.ones((4097, 1), np.float32)
 U32, F32, TEXT = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.STRING
-DEEP = "[" * 200_000
 
 
 def table(*rows: tuple[Any, ...]) -> pytest.MarkDecorator:
@@ -141,14 +139,6 @@ def module(name: str, rows: int, columns: int) -> Damage:
         f"base_model.model.{name}.{key}.weight": np.full(s, 0.1, np.float32) for key, s in shapes.items()
     }
     return lora(lambda old: old.update(arrays))
-
-
-def huge_projections(arrays: dict[str, np.ndarray]) -> None:
-    for name in list(arrays):
-        if name.endswith("_P"):
-            del arrays[name]
-        else:
-            arrays[name] = np.ones({"A": (64, 64), "B": (96, 64), "0": (10**5,)}[name[-1]], np.float32)
 
 
 # GGUF files
@@ -259,12 +249,8 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (bytes_of(WEIGHTS, lambda raw: raw[:-100]), "bytes, the file has"),
     (put(WEIGHTS, b""), f"{WEIGHTS}: a header of 0 bytes in a file of 0"),
     (bytes_of(WEIGHTS, lambda raw: bytes(8) + raw[8:]), "the header is not JSON"),
-    (bytes_of(WEIGHTS, lambda raw: b"\xff" * 8 + raw[8:]), "a header of 18446744073709551615 bytes"),
-    (header(lambda _: DEEP.encode()), "the header is not JSON"),
-    (header(lambda e: e.update({Q: 13})), f"{Q!r} has a damaged entry"),
     (weights(lambda arrays: arrays.update({Q: arrays[Q].astype(np.int32)})), f"{Q!r} is I32; supported"),
     (weights(lambda arrays: arrays.pop(Q)), f"tensor {Q!r} is missing"),
-    (weights(lambda arrays: arrays.update({"extra.weight": np.ones(3)})), "such as 'extra.weight'"),
     (
         weights(lambda arrays: arrays.update({Q: arrays[Q][:48].copy()})),
         "(48, 64); config.json says (96, 64)",
@@ -272,27 +258,11 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
     (weight(Q, np.nan), f"{Q!r}: holds a value that is not finite"),
     (weight(NORM, -np.inf), f"{NORM!r}: holds a value that is not finite"),
     (weight(Q, 7e4), f"{Q!r}: holds 70000, more than", "--type F16"),
-    (weight(Q, -1e30), f"{Q!r}: holds 1e+30, more than", "--type Q8_0"),
-    (weight(Q, 3.4e38), f"{Q!r}: holds 3.4e+38, more than", "--type BF16"),
     (delete(CONFIG), "this one no config.json"),
-    (put(CONFIG, "{'a': 1}"), "config.json: not JSON"),
     (put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
-    (put(CONFIG, "[]"), "config.json: not a JSON object"),
-    (put(CONFIG, DEEP), "config.json: not JSON"),
-    (config(architectures=[["x"]]), "['x'] cannot be converted"),
     (config(num_hidden_layers=1 << 24), "num_hidden_layers is 16777216, not an integer up to 512"),
-    (config(hidden_size=10**30), "hidden_size is 10000000000000000000000000000"),
-    (config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
-    (config(vocab_size=-5), "vocab_size is -5, not a positive number"),
-    (config(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
-    (config(rope_parameters=[1]), "rope_parameters is [1]"),
     (delete(TOKENIZER), "tokenizer.json: No such file or directory"),
     (token(lambda value: value["added_tokens"][0].update(content=13)), "tokenizer.json: unexpected layout"),
-    (token(lambda value: value.update(post_processor=[1])), "tokenizer.json: unexpected layout"),
-    (
-        put("generation_config.json", '{"eos_token_id": 9999999}'),
-        "eos_token_id 9999999 is not one of 272 tokens",
-    ),
     (lambda base: (base / WEIGHTS).rename(base / "pytorch_model.bin"), f"has neither {WEIGHTS} nor {INDEX}"),
     (shutil.rmtree, "no such file or folder"),
     (nothing, "--type 'Q9_K': no such type; supported: F32", "--type Q9_K"),
@@ -310,18 +280,11 @@ def test_a_bad_base_is_refused(
 @table(
     (lambda base: min(base.glob("*.safetensors")).unlink(), "-00001-of-"),
     (shard("../../etc/passwd"), "'../../etc/passwd' is not the plain name"),
-    (shard("../x.safetensors"), "'../x.safetensors' is not the plain name"),
-    (shard("/etc/x.safetensors"), "'/etc/x.safetensors' is not the plain name"),
-    (shard("..\\x.safetensors"), "x.safetensors' is not the plain name"),
-    (shard("x\0.safetensors"), "is not the plain name"),
-    (shard(13), "'13' is not the plain name"),
     (
         json_of(INDEX, lambda i: i["weight_map"].update(extra=i["weight_map"][Q])),
         f"missing, although {INDEX} lists",
     ),
     (json_of(INDEX, lambda i: i["weight_map"].pop(Q)), f"tensor {Q!r} is missing"),
-    (put(INDEX, "{"), f"{INDEX}: not JSON"),
-    (put(INDEX, "{}"), f"{INDEX}: no weight_map"),
 )
 def test_bad_shards_are_refused(
     bad: Damage, message: str, more: None, thirteen: Commands, good: Good, tmp_path: Path, out: Path
@@ -336,16 +299,8 @@ def test_bad_shards_are_refused(
         lambda a: (a / LORA_CONFIG).rename(a / "prompt.json"),
         "is missing; it has a prompt alone, which `thirteen convert --prompt` takes",
     ),
-    (put(LORA_CONFIG, "r: 4"), "adapter_config.json: not JSON"),
-    (put(LORA_CONFIG, "[]"), "adapter_config.json: not a JSON object"),
     (delete(LORA), f"{LORA} is missing"),
     (lambda a: (a / LORA).rename(a / "adapter_model.bin"), "adapter_model.bin is a pickle"),
-    (lora_config(peft_type="NONSENSE"), "NONSENSE"),
-    (lora_config(peft_type=[1]), "[1]"),
-    (lora_config(base_model_name_or_path=["a/b"]), "base_model_name_or_path is ['a/b'], not a name"),
-    (lora_config(rank_pattern={"(" * 5000: 4}), "'(((("),
-    (lora_config(lora_alpha="6" * 5000), "lora_alpha is '666"),
-    (lora_config(r="4" * 5000), "says '444"),
     (lora_config(peft_type="PROMPT_TUNING"), "PROMPT_TUNING"),
     (lora(lambda a: a[LORA_A].fill(np.nan)), f"{LORA_A!r} holds a value that is not finite"),
     (set_all(np.inf), "holds a value that is not finite"),
@@ -353,27 +308,14 @@ def test_bad_shards_are_refused(
     (bytes_of(LORA, lambda raw: raw[:-4]), "bytes, the file has"),
     (put(LORA, "version https://git-lfs"), "a header of"),
     (lora(lambda a: a.update({LORA_A: a[LORA_A].astype(np.int8)})), f"{LORA_A!r} is I8; supported"),
-    (header(lambda _: b'{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}} ', LORA), "header describes"),
-    (lora(lambda a: a.update({LORA_A: np.array(1, np.float32)})), "do not fit: B is (96, 4), A is ()"),
     (lora(lambda a: a.update({LORA_A: np.ones((3, 64), np.float32)})), "B is (96, 4), A is (3, 64)"),
     (lora(lambda a: a.pop(LORA_B)), "has lora_A; expected lora_A, lora_B"),
-    (lora(lambda a: a.update(extra=np.ones(3, np.float32))), "unknown key 'extra'"),
-    (lora(lambda a: a.clear()), f"{LORA}: no adapter weights in it"),
     (lora_config(target_parameters=["a"]), "target_parameters is set"),
     (lora_config(r=5), "has rank 4, but adapter_config.json says 5"),
-    (lora(lambda a: a.update({LORA_A: WIDE, LORA_B: WIDE.T})), "has rank 4097, more than 4096"),
     (lora_config(target_modules=["k_proj", "v_proj"]), "which its target_modules leave out"),
     (lora_config(lora_alpha="6"), "lora_alpha is '6'"),
-    (lora_config(lora_alpha=float("inf")), "lora_alpha is inf"),
-    (lora_config(lora_alpha=10**400), "lora_alpha is 1000"),
-    (lora_config(rank_pattern=["q_proj"]), "rank_pattern is not an object"),
     (lora_config(rank_pattern={"(a*)*b": 4}), "'(a*)*b' is too complex"),
-    (lora_config(alpha_pattern={".*" * 9 + "!": 4}), "is too complex"),
-    (lora_config(rank_pattern={"(": 4}), "invalid rank_pattern '('"),
-    (lora_config(rank_pattern={"(" * 9999 + ")" * 9999: 4}), "is too complex"),
-    (lora_config(rank_pattern={"a{99999999999}": 4}), "invalid rank_pattern"),
     (module("x" * 5000, 8, 8), "unknown key"),
-    (module("model.layers." + "1" * 5000 + ".self_attn.q_proj", 96, 64), "1111"),
     (lora(lambda a: a.pop(VECTOR)), "0 trained vectors for 1 groups of modules", "tinylora"),
     (
         lora(lambda a: a.update({VECTOR: np.ones(12, np.float32)})),
@@ -385,13 +327,7 @@ def test_bad_shards_are_refused(
             lora(lambda a: [a.pop(key) for key in list(a) if key.endswith("_P")]),
             lora_config(projection_seed=None),
         ),
-        "no saved projections, and projection_seed is None",
-        "tinylora",
-    ),
-    (lora_config(weight_tying=1.5), "weight_tying is 1.5, not between 0 and 1", "tinylora"),
-    (
-        both(lora(huge_projections), lora_config(u=10**5, r=64)),
-        "are more than 67,108,864 numbers",
+        "without projections, projection_seed is None",
         "tinylora",
     ),
 )
@@ -399,7 +335,7 @@ def test_a_bad_adapter_is_refused(
     bad: Damage, message: str, more: str | None, thirteen: Commands, good: Good, tmp_path: Path, out: Path
 ) -> None:
     adapter = damaged(good(more or "lora"), tmp_path / "adapter", bad)
-    check_refused(thirteen("adapter", "show", adapter), message, out)
+    check_refused(thirteen("adapter", adapter), message, out)
 
 
 @table(
@@ -435,14 +371,14 @@ def test_an_adapter_for_pefts_own_merge_that_does_not_fit_is_refused(
 
 
 @table(
-    ("dora", "DoRA rescales the base's rows, which no run-time LoRA can", "llama"),
+    ("dora", "DoRA rescales the base's rows: only a merge can", "llama"),
     ("embedding", "a delta of the embedding cannot be applied at run time", "qwen2"),
     ("lora", "it was trained on another model", "qwen2"),
 )
 def test_an_impossible_export_is_refused(
     bad: str, message: str, more: str, thirteen: Commands, good: Good, out: Path
 ) -> None:
-    done = thirteen("adapter", "export", good(bad), "--base", good(more), "-o", out / "lora.gguf")
+    done = thirteen("adapter", good(bad), "--base", good(more), "-o", out / "lora.gguf")
     check_refused(done, message, out)
 
 
@@ -459,48 +395,38 @@ def test_a_damaged_gguf_is_refused(thirteen: Commands, tmp_path: Path, out: Path
         "the architecture 'mamba' cannot be converted",
         "'mamba.block_count' is missing",
     ),
-    (key("general.architecture", None), "None cannot be converted", "'general.architecture' is missing"),
-    (
-        key("llama.rope.dimension_count", 8),
-        "number of rotated dimensions is 8",
-        "dimension_count' is 8, but the head dimension is 16",
-    ),
     (key("llama.block_count", "two", TEXT), "'llama.block_count' is of type STRING, not UINT32"),
-    (key("llama.block_count", 1 << 24), "'llama.block_count' is 16777216; it must be from 1 to 512"),
-    (key("tokenizer.ggml.tokens", 13), "'tokenizer.ggml.tokens' is of type UINT32, not ARRAY"),
-    (tensor(QUERY, None), f"tensor {QUERY!r} is missing"),
+    (tensor(QUERY, None), f"tensor {QUERY!r} is missing", f"tensor {QUERY!r} not found"),
     (
-        tensor("extra", np.ones(32, np.float32)),
-        "such as 'extra'",
-        "'extra' does not belong to this architecture",
+        tensor(QUERY, np.ones((32, 64), np.float32)),
+        "has the shape (32, 64); the metadata says (64, 64)",
+        "has wrong shape; expected 64, 64, got 64, 32",
     ),
-    (tensor(QUERY, np.ones((32, 64), np.float32)), "has the shape (32, 64); the metadata says (64, 64)"),
-    (
-        tensor(QUERY, np.ones((64, 64), np.int32)),
-        "I32, which cannot be dequantized",
-        "I32, which is not supported",
-    ),
+    (tensor(QUERY, np.ones((64, 64), np.int32)), "I32, which is not dequantized", ""),
     (
         tensor(QUERY, np.full((64, 64), np.nan, np.float32)),
         "value that is not finite",
         "logits are not finite",
     ),
-    (tensor(ROPE, np.ones(5, np.float32)), f"{ROPE!r} has the shape (5,); the metadata says (8,)"),
-    (tensor(ROPE, np.ones(8, np.int32)), "I32, which cannot be dequantized", "I32, which is not supported"),
+    (tensor(ROPE, np.ones(8, np.int32)), "I32, which is not dequantized", ""),
     (
         tensor(ROPE, np.full(8, np.nan, np.float32)),
         "value that is not finite",
         "logits are not finite numbers",
     ),
-    (adapter_gguf, "general.type is 'adapter', not 'model'; a GGUF LoRA is an adapter"),
+    (adapter_gguf, "a GGUF LoRA is an adapter", "is an adapter, not a model"),
 )
 def test_a_gguf_of_an_impossible_model_is_refused(
     bad: Damage, message: str, more: str | None, thirteen: Commands, tmp_path: Path, out: Path
 ) -> None:
-    """All headers but the first are valid. The message of `ask` may be another than that of `convert`."""
+    """All headers but the first are valid. The message of `ask` may be another than that of `convert`.
+
+    What would end the process of `ask` is in tests/runtime/test_trial.py.
+    """
     bad(model := tmp_path / "model.gguf")
     check_refused(thirteen("convert", model, "-o", out / "x.gguf"), message, out)
-    check_refused(thirteen("ask", model, "Why?"), more or message, out)
+    if more != "":
+        check_refused(thirteen("ask", model, "Why?"), more or message, out)
 
 
 @table(
@@ -523,16 +449,13 @@ def test_a_hostile_chat_template_is_refused(
 @table(
     (lambda path: write_gguf(path, {}, {}), "is a model, not an adapter"),
     (lambda path: path.write_bytes(adapter_gguf(path).read_bytes()[:-8]), "it is truncated"),
-    (adapter_with({"general.architecture": "qwen2"}), "'general.architecture' is 'qwen2', not 'llama'"),
-    (adapter_with({"adapter.type": "ia3"}), "'adapter.type' is 'ia3', not 'lora'"),
-    (
-        adapter_with(shapes=((2, 80), (80, 2))),
-        f"do not multiply to the shape of {QUERY!r}, which is (64, 64)",
-    ),
+    (adapter_with({"general.architecture": "qwen2"}), "model arch and LoRA arch mismatch"),
+    (adapter_with({"adapter.type": "ia3"}), "expect adapter.type to be 'lora', but got: ia3"),
+    (adapter_with(shapes=((2, 80), (80, 2))), f"tensor {QUERY!r} has incorrect shape"),
     (adapter_with({"general.name": "blk.9.attn_q.weight"}), "which the base model does not have"),
-    (adapter_with(shapes=((2, 64),)), "are not pairs of .lora_a and .lora_b"),
+    (adapter_with(shapes=((2, 64),)), "is missing one component"),
     (adapter_with(value=np.nan), "logits are not finite numbers"),
-    (adapter_with({"adapter.lora.alpha": float("inf")}), "'adapter.lora.alpha' is inf"),
+    (adapter_with({"adapter.lora.alpha": float("inf")}), "logits are not finite numbers"),
 )
 def test_a_bad_run_time_adapter_is_refused(
     bad: Damage, message: str, more: None, thirteen: Commands, good: Good, tmp_path: Path, out: Path
@@ -543,50 +466,49 @@ def test_a_bad_run_time_adapter_is_refused(
 
 @table(
     ("frobnicate", "No such command 'frobnicate'"),
-    ("adapter frobnicate", "No such command 'frobnicate'"),
     ("convert", "Missing argument 'BASE'"),
-    ("convert BASE", "Missing option '--output'"),
+    ("convert BASE", "--output: missing"),
     ("convert nothing-13 -o OUT/x.gguf", "no base 'nothing-13'"),
     ("convert '' -o OUT/x.gguf", "'': no such file or folder"),
     ("convert llama-3.2-1b -o OUT/x.gguf --type Q9", "--type 'Q9': no such type"),
     ("convert llama-3.2-1b -o OUT/none/x.gguf", "/none does not exist"),
-    ("convert llama-3.2-1b -o OUT/x.gguf --importance /none", "/none: no such file"),
+    ("convert llama-3.2-1b -o OUT/x.gguf --importance OUT/none/x", "/none does not exist"),
+    ("convert llama-3.2-1b -o OUT/x.gguf --dry-run", "--output: --dry-run writes no file"),
+    ("convert llama-3.2-1b -o OUT/x --to-safetensors --size 1MB", "--size: is for a GGUF"),
+    ("convert BASE -o OUT/x.gguf --calibration most", "--calibration 'most': must be one of quick, normal"),
+    ("convert BASE -o OUT/x.gguf --vocabulary 12", "of 12 tokens: 261 must stay"),
+    ("convert BASE -o OUT/x.gguf --type F16 --texts BASE/config.json", "--texts: nothing is rounded"),
     ("convert embedded@v1 -o OUT/x.gguf", "the revision 'v1' applies only to the hub"),
     ("convert BASE -o OUT/x.gguf --size 600", "--size '600': "),
     ("convert BASE -o OUT/x.gguf --vocabulary auto", "--vocabulary auto: requires --size"),
     ("convert BASE -o OUT/x.gguf --vocabulary auto --size 4.5bpw", "requires a size in bytes, such as 600MB"),
     ("convert BASE -o OUT/x.gguf --prefer speed", "--prefer: requires --size"),
-    ("convert BASE -o OUT/x.gguf --importance MODEL --calibration BASE/config.json", "so none is measured"),
-    ("merge llama-3.2-1b --out OUT/m", "Missing option '--adapter'"),
-    ("importance BASE", "Missing option '--output'"),
-    ("adapter show nothing-13", "no adapter 'nothing-13'"),
-    ("adapter show MODEL", "not a PEFT adapter"),
-    ("adapter export BASE --as zip -o OUT/x", "'--as': 'zip' is not one of 'gguf', 'peft', 'code'"),
-    ("adapter export BASE --as code -o OUT/x", "--output: it is for a file; a code is printed"),
-    ("adapter export BASE --as peft -o OUT/x --float32", "--float32: requires --as code"),
-    ("adapter export BASE --as peft", "--output: missing"),
-    ("adapter export BASE -o OUT/x.gguf", "--base: missing"),
+    ("convert BASE -o OUT/x.gguf --importance MODEL --texts BASE/config.json", "so none is measured"),
+    ("convert llama-3.2-1b -o OUT/m --to-safetensors", "--adapter: missing"),
+    ("adapter nothing-13", "no adapter 'nothing-13'"),
+    ("adapter MODEL", "not a PEFT adapter"),
+    ("adapter BASE --code -o OUT/x", "--output: a code is printed"),
+    ("adapter BASE --force", "--force: requires --output"),
+    ("adapter BASE -o OUT/x.gguf", "--base: missing"),
     ("train BASE --data BASE/x --kind dora -o OUT/x", "'dora' is not one of 'lora', 'tinylora'"),
     ("inspect OUT/x.gguf", "x.gguf': no such file or folder"),
     ("inspect OUT", "a model's folder has config.json, tokenizer.json and *.safetensors"),
     ("inspect nothing-13", "no base 'nothing-13'"),
     ("models --remove nothing-13", "'nothing-13' is not in the cache, which has no models"),
     ("doctor --model BASE/config.json", "not a GGUF file"),
-    ("doctor --tune --model BASE/config.json", "not a GGUF file"),
+    ("bench tune BASE/config.json", "not a GGUF file"),
     ("web MODEL --out OUT/x --port 0", "--port: requires --serve"),
     ("web MODEL --serve --json", "--json: requires --out"),
     ("batch OUT/x.jsonl qwen2.5-0.5b", "x.jsonl: No such file"),  # and so on, before a download
     ("ask qwen2.5-0.5b Why? --adapter OUT/x/y", "x/y': no such file or folder"),
     ("convert qwen2.5-0.5b -o OUT/x.gguf --adapter OUT/x/y", "x/y': no such file or folder"),
-    ("bench qwen2.5-0.5b --data nothing-14", "nothing-14: no such file, and not one of the sets"),
-    ("serve qwen2.5-0.5b --profile desktop", "'desktop' is not one of laptop, server, phone"),
-    ("serve qwen2.5-0.5b smollm2-135m --name x", "--adapter, --name and --ray are for one"),
+    ("bench qwen2.5-0.5b --quick --data nothing-14", "nothing-14: no such file, and not one of the sets"),
+    ("serve qwen2.5-0.5b --profile desktop", "profile must be one of laptop, server, phone, not 'desktop'"),
     ("bench nothing-13", "no base 'nothing-13'"),
     ("bench OUT/x.gguf", "x.gguf': no such file or folder"),
     ("bench latancy MODEL MODEL", "No such command 'latancy'"),
     ("bench --json", "Missing argument 'MODEL'"),
-    ("bench MODEL --limit 3", "--limit: requires --data"),
-    ("bench MODEL --data nothing-13", "nothing-13: no such file, and not one of the sets"),
+    ("bench MODEL --data svamp", "--data: requires --quick"),
     ("bench MODEL --adapter BASE/config.json", "config.json: not a GGUF file"),
     ("bench latency MODEL MODEL --rounds 1", "Invalid value for '--rounds'"),
     ("bench latency MODEL BASE/config.json", "not a GGUF file"),
@@ -600,14 +522,11 @@ def test_a_bad_run_time_adapter_is_refused(
     (f"ask MODEL '{'many words ' * 100}'", "tokens, but the context holds 256"),
     ("ask MODEL Why? --context 4", "tokens, but the context holds 4"),
     ("ask MODEL Why? --context 0", "Invalid value for '--context'"),
-    ("ask MODEL Why? --temperature nan", "must be 0 or a finite number of at least 0.0001, not nan"),
-    ("ask MODEL Why? --stop ''", "a stop string is empty"),
+    ("ask MODEL Why? --temperature nan", "temperature must be a number from 0 to 1000000, not nan"),
     ("ask MODEL what is this", "not 4 arguments: quote the question"),
     ("ask MODEL Why? --threads 9999", "Invalid value for '--threads'"),
     ("ask MODEL Why? --frobnicate", "No such option: --frobnicate"),
     ("ask MODEL Why? --seed", "Option '--seed' requires an argument"),
-    ("ask MODEL Why? --regex a{2,1}", "regex: "),
-    ("ask MODEL Why? --regex a --grammar BASE/config.json", "exclude each other"),
     ("ask MODEL Why? --schema OUT/none.json", "No such file"),
     ("ask MODEL Why? --schema BASE/model.safetensors", "model.safetensors: "),
     ("ask ./nothing-13", "ask ./nothing-13: the question is missing"),
@@ -635,30 +554,21 @@ def test_a_bad_question_from_standard_input_is_refused(
 
 
 @table(
-    (b"{", "schema: not JSON at line 1 column 2", "--schema"),
-    (b"\xff", "not UTF-8: invalid start byte at byte 1", "--schema"),
-    (b"[" * (1 << 21), "more than 65,536 bytes", "--schema"),
-    (b"", "grammar:", "--grammar"),
-    (b"root ::= other", "other", "--grammar"),
-    (b'root ::= "a', "grammar:", "--grammar"),
+    (b"{", "schema: Expecting property name"),
+    (b"\xff", "not UTF-8: invalid start byte at byte 1"),
+    (b"[" * (1 << 21), "more than 65,536 bytes"),
 )
-def test_a_bad_schema_or_grammar_is_refused(
-    bad: bytes, message: str, more: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
+def test_a_bad_schema_is_refused(
+    bad: bytes, message: str, more: None, thirteen: Commands, good: Good, tmp_path: Path, out: Path
 ) -> None:
-    (tmp_path / "constraint").write_bytes(bad)
-    check_refused(thirteen("ask", good("model"), "Why?", more, tmp_path / "constraint"), message, out)
+    (tmp_path / "schema").write_bytes(bad)
+    check_refused(thirteen("ask", good("model"), "Why?", "--schema", tmp_path / "schema"), message, out)
 
 
-def test_an_answer_follows_an_expression_and_a_lark_grammar(
-    thirteen: Commands, good: Good, tmp_path: Path
-) -> None:
-    (tmp_path / "rules.lark").write_text('start: "<" NUMBER ">"\nNUMBER: /[0-9]{3}/')
-    for option, value, pattern in (
-        ("--regex", "[x-z]{4}!", "[x-z]{4}!"),
-        ("--grammar", str(tmp_path / "rules.lark"), "<[0-9]{3}>"),
-    ):
-        done = thirteen("ask", good("model"), "Why?", option, value, "--json")
-        assert re.fullmatch(pattern, json.loads(done.stdout)["text"]), done.stderr
+def test_an_answer_follows_its_schema(thirteen: Commands, good: Good, tmp_path: Path) -> None:
+    (tmp_path / "schema").write_text('{"type": "boolean"}')
+    done = thirteen("ask", good("model"), "Why?", "--schema", tmp_path / "schema", "--json")
+    assert json.loads(done.stdout)["text"] in ("true", "false"), done.stderr
 
 
 # Targets
@@ -686,9 +596,8 @@ def test_a_target_is_refused(
         return thirteen(*line.split())
 
     check_refused(run(f"convert BASE --adapter LORA -o {bad}"), message, out)
-    check_refused(run(f"adapter export LORA --base BASE -o {bad}"), message, out)
-    if not bad.startswith("LORA"):
-        check_refused(run(f"adapter basis BASE -o {bad}"), message, out)
+    if bad.endswith(".gguf"):
+        check_refused(run(f"adapter LORA --base BASE -o {bad}"), message, out)
     assert contents(tmp_path) == before
 
 
@@ -717,22 +626,17 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert len(before) > 100_000
     assert thirteen(*command, file_limit=limit).status == 2
     assert contents(out) == {out / "model.gguf": before}
-    (out / "report.html").write_bytes(b"mine")
     kept = contents(out)
     base, *output = command[1:4]
     for words in (
         command[:-1],
-        ("vocabulary", base, *output),
-        ("importance", base, *output),
-        ("adapter", "export", good("lora"), "--base", base, *output),
-        ("adapter", "basis", base, *output),
-        ("bench", "types", *output),
-        ("bench", "report", "--out", out),
+        ("adapter", good("lora"), "--base", base, *output),
+        ("bench", "report", good("lora"), *output),
     ):
         done = thirteen(*words)
         assert "error: --out" in done.stderr and "exists already; --force overwrites it" in done.stderr
     assert contents(out) == kept
-    check_done(thirteen("adapter", "export", good("lora"), "--base", base, *output, "--force"))
+    check_done(thirteen("adapter", good("lora"), "--base", base, *output, "--force"))
 
 
 # Undamaged inputs succeed, so each refusal above is due to the damage
@@ -749,14 +653,14 @@ def test_a_good_adapter_is_merged(name: str, thirteen: Commands, good: Good, out
     base = good("qwen2" if name == "embedding" else "llama")
     options = ("--adapter", good(name), "--no-fidelity", "--type", "F32")
     check_done(thirteen("convert", base, *options, "-o", out / "model.gguf"))
-    check_done(thirteen("adapter", "show", good(name)))
+    check_done(thirteen("adapter", good(name)))
     if name in ("lora", "tinylora"):
-        check_done(thirteen("adapter", "export", good(name), "--base", base, "-o", out / "lora.gguf"))
+        check_done(thirteen("adapter", good(name), "--base", base, "-o", out / "lora.gguf"))
 
 
 def test_a_good_model_answers(thirteen: Commands, good: Good, tmp_path: Path) -> None:
     adapter = adapter_gguf(tmp_path / "adapter.gguf")
-    short = ("--max-tokens", "3", "--context", "256", "--temperature", "1", "--top-p", "0.5", "--stop", "x")
+    short = ("--max-tokens", "3", "--context", "256", "--temperature", "1", "--seed", "3")
     for words in ([], ["--adapter", adapter]):
         done = thirteen("ask", good("model"), "Why?", *short, *words)
         assert done.status == 0, done

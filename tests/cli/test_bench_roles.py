@@ -34,4 +34,4 @@ def test_each_file_has_the_role_that_it_is_given(words, thirteen, files):
     assert done.status == 0, done.stderr
     report = json.loads(done.stdout)
     for role in {*ROLES} & {*words.split()}:
-        assert report.get("files", report)[role]["path"] == str(files[role])
+        assert report[role].get("file", report[role])["path"] == str(files[role])

@@ -1,6 +1,5 @@
 """`thirteen chat`: lines from a pipe, and a person at a terminal."""
 
-import json
 import os
 import pty
 import re
@@ -9,27 +8,28 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from time import monotonic
 
 import gguf
 import numpy as np
 import pytest
-from thirteen.cli.chat.chat import run_chat
-from thirteen.cli.chat.chat_session import ChatSession
+from thirteen.cli.chat import run_chat
+from thirteen.cli.chat_session import ChatSession
 from thirteen.cli.word_wrap import WordWrap
-from thirteen.errors import RequestError, ThirteenError
+from thirteen.errors import ThirteenError
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine import dispatcher
-from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.options import Options
 from thirteen.workflows import default_model, model_files
 from thirteen.workflows.model_files import ModelFiles
 
 from ..runtime.conftest import write_gguf
+from ..runtime.fakes import ScriptedSampler
 from ..runtime.gguf_adapters import write_factors, write_lora
 from ..runtime.thinking_templates import TEMPLATES
-from ..server.tool_model import ScriptedSampler
 
 pytestmark = pytest.mark.slow
 
@@ -48,80 +48,46 @@ def small_engine(files, slots):
 @contextmanager
 def opened_chat(model, open_engine=small_engine):
     """A session that no person reads."""
-    files, options = ModelFiles(model), {"max_tokens": 4}
-    engine = open_engine(files, 1)
-    session = ChatSession(engine, Conversation(engine), options, open_engine, files, 1, interactive=False)
-    try:
+    session = ChatSession(open_engine, ModelFiles(model), Options(max_tokens=4), interactive=False)
+    with closing(session):
         yield session
-    finally:
-        session.engine.close()
 
 
-def test_each_line_of_standard_input_gets_an_answer_and_turns_share_their_prefix(thirteen, model):
+def test_each_line_of_standard_input_gets_an_answer(thirteen, model):
     """Bytes that are not text are replaced."""
-    lines = ("a question of some length to begin with", "", "caf\udce9?", "/stats", "/reset", "three")
-    done = chat(thirteen, model, *lines)
+    done = chat(
+        thirteen, model, "a question of some length to begin with", "", "caf\udce9?", "/reset", "three"
+    )
     assert done.status == 0 and done.stdout.count("answer: ") == 3, done
-    found = re.search(r"\d+ tokens at .*/s, .*, (\d+) of \d+ prompt tokens cached, 2 answers", done.stderr)
-    assert found and int(found[1]) > len(lines[0])
 
 
-def test_a_thought_is_told_in_a_line_and_shown_when_asked_for(tmp_path, monkeypatch, capfd):
+def test_a_thought_is_told_in_a_line(tmp_path, monkeypatch, capfd):
     kinds = gguf.GGUFValueType
     keys = {
         "tokenizer.chat_template": (TEMPLATES["qwen3"], kinds.STRING, None),
         "llama.context_length": (512, kinds.UINT32, None),
     }
     monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    monkeypatch.setattr(ScriptedSampler, "scripts", ["<think>\na\n\nb\n</think>\n\nIt is 7.", "It is 8."])
+    monkeypatch.setattr(ScriptedSampler, "scripts", ["<think>\na\n\nb\n</think>\n\nIt is 7."])
     with opened_chat(write_gguf(tmp_path / "tiny.gguf", keys, {})) as session:
-        session.request["max_tokens"] = 200
-        run_chat(session, iter(["2?", "/thought", "/think off", "3?"]))
-        with pytest.raises(RequestError, match="/thought: the last answer has none"):
-            run_chat(session, iter(["/thought"]))
+        session.options = replace(session.options, max_tokens=200)
+        run_chat(session, iter(["2?"]))
     out, err = capfd.readouterr()
-    assert out == "It is 7.\nanswer: 7\n\nIt is 8.\nanswer: 8\n\n"
-    assert "(thought for 23 tokens; /thought shows it)\na\n\nb\nthink: off\n" in err
-    assert [one.content for one in session.conversation.messages] == ["2?", "It is 7.", "3?", "It is 8."]
+    assert out == "It is 7.\nanswer: 7\n\n" and "(thought for 23 tokens)" in err
+    assert [one.content for one in session.conversation.messages] == ["2?", "It is 7."]
 
 
-def test_commands(thirteen, model, tmp_path):
-    talk, schema = tmp_path / "talk.json", tmp_path / "schema.json"
-    schema.write_text('{"type": "boolean"}')
-    lines = [
-        "/help",
-        "one",
-        f"/save {talk}",
-        "/reset",
-        f"/load {talk}",
-        f"/schema {schema}",
-        "yes or no?",
-        "/schema",
-    ]
+def test_commands(thirteen, model):
     settings = {
-        "/effort high": "effort: high",
-        "/effort": "effort: high",
-        "/calculator off": "calculator: off",
         "/adapter base": "adapter: base",
-        "/temperature 0.5": "temperature: 0.5",
         "/system Be brief.": "system prompt: Be brief.",
         "/system": "system prompt: that of the model",
         f"/model {model}": "model: tiny, context of 256 tokens",
-        "/model": "model: tiny",
     }
-    done = chat(thirteen, model, *lines, "/effort medium", "two and 2", *settings, "/quit", "never")
+    done = chat(thirteen, model, "/help", "/effort medium", "two and 2", *settings, "/quit", "never")
     assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
     assert done.stderr.splitlines()[-len(settings) :] == list(settings.values())
-    assert [message["role"] for message in json.loads(talk.read_text())["messages"]] == ["user", "assistant"]
-    assert re.search("^(true|false)$", done.stdout, re.MULTILINE)
-    assert done.stdout.count("answer: ") == 2  # none was asked for
-
-
-def test_a_file_that_is_no_conversation_is_not_overwritten(thirteen, model, tmp_path):
-    (tmp_path / "notes.json").write_text("{}")
-    done = chat(thirteen, model, f"/save {tmp_path / 'notes.json'}")
-    assert done.status == 2 and "notes.json: not a saved conversation" in done.stderr
-    assert (tmp_path / "notes.json").read_text() == "{}"
+    assert done.stdout.count("answer: ") <= 1
 
 
 def test_an_adapter_is_loaded_while_the_chat_runs(thirteen, model, tmp_path):
@@ -139,29 +105,19 @@ def test_an_adapter_of_another_model_is_refused_with_one_line(thirteen, model, t
     factors = {"blk.0.attn_q.weight": (np.ones((2, 8)), np.ones((8, 2)))}
     lora = write_factors(tmp_path / "other.gguf", factors)
     done = chat(thirteen, model, f"/adapter {lora}")
-    assert done.status == 2 and done.stderr.startswith(f"error: /adapter {lora}: "), done
-    assert done.stderr.count("\n") == 1 and done.stderr.endswith("; loaded are base\n")
+    assert done.status == 2 and done.stderr.startswith("error: "), done
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
         ("/nothing", "/nothing is no command; /help lists them"),
-        ("/retry", "/retry: there is no answer yet"),
-        ("/temperature hot", "/temperature hot: must be a number"),
-        ("/temperature -1", "sampling: temperature must be"),
         ("/model /nonexistent.gguf", "'/nonexistent.gguf': no such file or folder"),
         ("/effort 3", "effort must be low, medium, high, not '3'"),
-        ("/calculator maybe", "/calculator maybe: must be on or off"),
-        ("/adapter", "/adapter : must be one of base, or [NAME=]ADAPTER with a new name"),
-        ("/adapter base=x", "/adapter base=x: must be one of base, or"),
-        ("/adapter none", "; loaded are base"),
-        ("/adapter /nonexistent/lora.gguf", "/adapter /nonexistent/lora.gguf: "),
-        ("/stats", "/stats: there is no answer yet"),
-        ("/save", "/save: give a file"),
-        ("/save .", ".: is a folder, not a file"),
-        ("/load /nonexistent", "/nonexistent: No such file or directory"),
-        ("/schema /nonexistent", "/nonexistent: No such file or directory"),
+        ("/adapter", "adapter '': must be [NAME=]ADAPTER"),
+        ("/adapter base=/nonexistent", "/nonexistent': no such file or folder"),
+        ("/adapter none", "no adapter 'none'"),
         ("x" * 2000, "the message does not fit"),
     ],
 )
@@ -191,8 +147,8 @@ def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
         with pytest.raises(ThirteenError):
             run_chat(session, iter(["/effort high"]))
         run_chat(session, iter(["two"]))
-        assert session.request["effort"] == "low"
-        assert (len(session.answered), len(session.conversation.messages)) == (2, 4)
+        assert session.options.effort == "low"
+        assert len(session.conversation.messages) == 4
 
 
 def test_a_wrong_adapter_leaves_the_default_model_as_it_was(model, tmp_path, monkeypatch):
@@ -206,16 +162,16 @@ def test_a_wrong_adapter_leaves_the_default_model_as_it_was(model, tmp_path, mon
             run_chat(session, iter(["/adapter one=nothing.gguf"]))
         assert session.files.model == model
         run_chat(session, iter([f"/adapter {lora}"]))
-        assert session.files.model == base and session.request["adapter"] == lora.name
+        assert session.files.model == base and session.options.adapter == lora.name
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
     """It went on with the next line, and its status was 0."""
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ChatSession, "_stream", interrupted)
+    monkeypatch.setattr(Engine, "submit", interrupted)
     with opened_chat(model) as session, pytest.raises(KeyboardInterrupt):
         run_chat(session, iter(["one", "two"]))
 
@@ -224,24 +180,6 @@ def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
 def test_a_word_ends_the_chat(thirteen, model, word):
     done = chat(thirteen, model, word, "never")
     assert done.status == 0 and done.stdout == "", done
-
-
-def test_a_retry_replaces_the_last_answer_by_another_one(thirteen, model, tmp_path):
-    talk = tmp_path / "talk.json"
-    done = chat(thirteen, model, "one", "/retry", "/retry", f"/save {talk}")
-    assert done.status == 0, done
-    answers = re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]
-    assert len(set(answers)) == 3
-    assert [one["content"] for one in json.loads(talk.read_text())["messages"]] == ["one", answers[-1]]
-
-
-def test_a_retry_of_a_loaded_answer_is_another_one(thirteen, model, tmp_path):
-    """It had the seed of the answer itself."""
-    talk, hot = tmp_path / "talk.json", "/temperature 0.7"
-    first = chat(thirteen, model, hot, "one", f"/save {talk}")
-    again = chat(thirteen, model, hot, f"/load {talk}", "/retry", "/retry")
-    answers = [one for done in (first, again) for one in re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]]
-    assert len(answers) == len(set(answers)) == 3, (first, again)
 
 
 @pytest.mark.parametrize(
@@ -321,13 +259,12 @@ def test_a_person_edits_lines_stops_an_answer_and_goes_on():
     terminal.type("/effort nonsense\r")
     terminal.wait_for("error: effort must be")
     terminal.type("/effort medium\r")
-    terminal.wait_for("loading…")
     terminal.wait_for("effort: medium")
     terminal.type("/effort low\r")
     terminal.wait_for("effort: low")
     terminal.type("Repeat exactly: 12 * 13 =\r")
     terminal.wait_for("= 156")
-    terminal.wait_for("(ok)")
+    terminal.wait_for("1 sum checked; the reasoning was not")
     terminal.wait_for("answer: ")
     terminal.wait_for(r"\x1b\[\?2004h")  # the editor has the terminal again
     terminal.type("\x04")

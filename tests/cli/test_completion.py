@@ -31,7 +31,7 @@ def complete(line: str) -> list[str]:
     [
         ("thirteen bat", ["batch"]),
         ("thirteen ask --sch", ["--schema"]),
-        ("thirteen adapter ex", ["export"]),
+        ("thirteen bench acc", ["accuracy"]),
         ("thirteen --version do", ["doctor"]),  # it printed the version among the completions
     ],
 )

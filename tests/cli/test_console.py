@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.cli.console import note, show_fields, show_text
+from thirteen.cli.console import checks_text, note, show_fields, show_text
+from thirteen.runtime.answer import SequenceEnd, StopReason, Timings, Usage, grade
+from thirteen.runtime.request import Request
 
 
 def test_a_models_text_is_not_changed(capsys):
@@ -28,3 +30,19 @@ def test_a_closed_stream_is_an_empty_one(closed, status):
     command = f"{sys.executable} -m thirteen {words} {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status and "Traceback" not in done.stderr, done
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "shown"),
+    [
+        ("300 / 10 = 30 grams. 2 * 3 = 6", "300 g, 10 and 2, 3", "2 sums checked; the reasoning was not"),
+        ("3 * 4 = 12", "", "1 sum checked, some numbers are not in the question; the reasoning was not"),
+        ("I pay $80 - 25 = $65", "", "1 sum checked, 1 wrong: $80 - 25 is 55; the reasoning was not"),
+        ("3 * 4 = 12. 2x = 24", "", "1 sum checked; 1 equation and the reasoning were not"),
+        ("2 dozen + 3 dozen = 5", "", "1 equation not checked"),
+        ("It is 12", "", ""),
+    ],
+)
+def test_what_was_checked_is_not_said_to_be_right(text, question, shown):
+    end = SequenceEnd(StopReason.END, Usage(1, 1), Timings(0, 0, 0))
+    assert checks_text(grade(Request((1,), question=question), None, text, end)) == shown

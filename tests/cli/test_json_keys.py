@@ -1,7 +1,7 @@
 """The keys of `--json` are an interface: each command has the recorded ones.
 
-Commands that print a report are checked by the type of the report, the others by a run on a tiny model;
-`vocabulary` in test_vocabulary_choice.py. After an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli`
+Commands that print a report are checked by the type of the report, the others by a run on a tiny model.
+After an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli`
 updates the record.
 """
 
@@ -28,16 +28,11 @@ pytestmark = pytest.mark.slow
 
 RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
 REPORTS = {
-    "adapter check": "workflows.adapter_check.AdapterCheck",
     "bench accuracy": "bench.accuracy.accuracy.AccuracyReport",
-    "bench fidelity": "quality.fidelity.fidelity.FidelityReport",
-    "bench latency": "bench.speed.latency.LatencyReport",
-    "bench memory": "bench.memory.memory.MemoryUse",
-    "bench model": "bench.benchmark.BenchmarkReport",
-    "bench peers": "bench.peers.peers.PeersReport",
-    "bench size": "bench.memory.size.SizeReport",
-    "bench types": "quality.costs.type_costs.TypesReport",
-    "demo": "workflows.demo.DemoReport",
+    "bench fidelity": "bench.fidelity.fidelity_report.FidelityReport",
+    "bench latency": "bench.latency.LatencyReport",
+    "bench latency --peers": "bench.peers.PeersReport",
+    "bench tune": "bench.tune.TuneReport",
     "web": "web.site.Site",
 }
 BY_DATA = {
@@ -108,25 +103,28 @@ TRAIN = shlex.split("--epochs 1 --batch-rows 8 --max-tokens 64 --held-out 4 --th
 def test_printed_json_has_the_recorded_keys(base, folder, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
     tiny = base("llama")
-    model, importance, basis = folder / "model.gguf", folder / "importance.gguf", folder / "basis.safetensors"
+    model = folder / "model.gguf"
     texts, rows = folder / "texts.jsonl", folder / "rows.jsonl"
     config = LoraConfig(r=2, target_modules=["q_proj"])
     lora = save_random_adapter(tiny, config, folder / "lora")
     lines: dict[str, tuple[object, ...]] = {
         "convert": ("convert", tiny, "--type", "F16", "-o", model),
         "inspect": ("inspect", model),
-        "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
-        "plan": (*("plan", tiny, "--size", "6.5bpw", "--target", "any"), "--importance", importance),
+        "convert --dry-run": (
+            *("convert", tiny, "--dry-run", "--size", "6.5bpw", "--target", "any"),
+            *("--texts", texts, "--threads", 1),
+        ),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --effort": ("ask", model, "2?", "--effort", "medium", "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
-        "merge": ("merge", tiny, "--adapter", lora, "--out", folder / "merged"),
-        "adapter show": ("adapter", "show", ADAPTER),
-        "adapter show CODE": ("adapter", "show", encode_short_code(CODE)),
+        "convert --to-safetensors": (
+            *("convert", tiny, "--adapter", lora, "--to-safetensors", "-o", folder / "merged"),
+        ),
+        "adapter": ("adapter", ADAPTER),
+        "adapter CODE": ("adapter", encode_short_code(CODE)),
         "models": ("models",),
         "doctor": ("doctor", "--model", model),
-        "adapter export": ("adapter", "export", lora, "--base", tiny, "-o", folder / "lora.gguf"),
-        "adapter basis": ("adapter", "basis", model, "-o", basis),
+        "adapter --output": ("adapter", lora, "--base", tiny, "-o", folder / "lora.gguf"),
     }
     if EXHAUSTIVE:  # torch takes half of the time
         lines["train"] = ("train", tiny, "--data", rows, "-o", folder / "trained", *TRAIN)

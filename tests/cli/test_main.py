@@ -10,7 +10,6 @@ import gguf
 import pytest
 import typer
 from peft import LoraConfig
-from thirteen.bench.peers.peer_process import PROGRAMS
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.workflows.default_model import limits
@@ -81,12 +80,7 @@ def test_the_help_of_every_command_has_an_example_and_a_short_first_screen(words
     assert "..." not in text.partition("Commands:")[2]
 
 
-def test_the_help_of_bench_peers_names_all_that_it_can_be_given(thirteen, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")  # no name is broken at a hyphen
-    assert set(PROGRAMS) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
-
-
-@pytest.mark.parametrize("group", ["", "adapter", "bench"])
+@pytest.mark.parametrize("group", ["", "bench"])
 def test_a_group_alone_shows_its_help(group, thirteen):
     """It was one line of error, in which the help was squashed."""
     assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
@@ -125,9 +119,7 @@ def test_a_merged_adapter_answers_like_one_applied_at_run_time(thirteen, base, a
     output_of(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
     options = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
     output_of(thirteen("convert", base("llama"), *options, "-o", merged))
-    exported = json.loads(
-        output_of(thirteen("adapter", "export", adapter, "--base", plain, "-o", lora, "--json"))
-    )
+    exported = json.loads(output_of(thirteen("adapter", adapter, "--base", plain, "-o", lora, "--json")))
     assert exported["file_bytes"] == lora.stat().st_size
     texts = [
         json.loads(output_of(thirteen("ask", *words, *SHORT, "--json")))["text"]
@@ -136,12 +128,12 @@ def test_a_merged_adapter_answers_like_one_applied_at_run_time(thirteen, base, a
     assert texts[1] == texts[2] != texts[0]
 
 
-def test_adapter_show_prints_a_table_or_json(thirteen, adapter):
-    shown = json.loads(output_of(thirteen("adapter", "show", adapter, "--json")))
+def test_an_adapter_is_shown_as_a_table_or_json(thirteen, adapter):
+    shown = json.loads(output_of(thirteen("adapter", adapter, "--json")))
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
     assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
     assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
-    assert "layer 1" in output_of(thirteen("adapter", "show", adapter))
+    assert "layer 1" in output_of(thirteen("adapter", adapter))
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
@@ -193,8 +185,7 @@ def test_printable_removes_control_characters_and_keeps_words_apart():
 
 def test_printed_answers_have_no_control_characters(thirteen, model):
     """A random model generates every byte sooner or later."""
-    wild = ("--temperature", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0")
-    words = (*wild, "--max-tokens", "60", "--threads", "1")
+    words = ("--temperature", "1000", "--max-tokens", "60", "--threads", "1")
     raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--json")))["text"]
     assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
     shown = output_of(thirteen("ask", model, "Why?", *words))

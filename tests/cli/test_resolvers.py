@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from thirteen.cli.main import app
+from thirteen.cli.main import ClickError, app
 from thirteen.errors import FileError, OutputError, RequestError, ThirteenError
 from thirteen.files.progress import Run
 from thirteen.models import base, fetch
@@ -15,27 +15,21 @@ from ..runtime.conftest import write_gguf
 NAME = "some/name"
 MODEL = (
     *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "inspect X"),
-    *("learn X MANY --output OUT", "web X --out OUT", "bench X", "bench model X"),
+    *("learn X MANY --output OUT", "web X --out OUT", "bench X", "bench X --peers"),
     *("bench accuracy X --data ROWS", "bench accuracy FILE --base X --data ROWS", "bench latency X FILE"),
-    *("bench latency FILE X", "bench peers X", "bench memory X", "bench size X", "bench fidelity X FILE"),
-    *("bench fidelity FILE X", "bench report X FILE --out OUT", "doctor --speed --model X"),
-    "doctor --tune --model X",
+    *("bench latency FILE X", "bench X --quick", "bench fidelity X FILE", "bench fidelity FILE X"),
+    *("bench tune X", "doctor --model X"),
 )
 BASE = (
-    "convert X --output OUT",
-    "plan X --size 4bpw",
-    "merge X --adapter ADAPTER --out OUT",
-    "importance X --output OUT",
-    "vocabulary X --output OUT",
+    *("convert X --output OUT", "convert X --size 4bpw --dry-run"),
+    "convert X --adapter ADAPTER --to-safetensors --output OUT",
     "train X --data MANY --output OUT --held-out 1",
-    "adapter check ADAPTER --base X",
-    "adapter export ADAPTER --base X --output OUT",
+    *("adapter ADAPTER --base X --output OUT.gguf", "adapter ADAPTER --base X --code"),
 )
 ADAPTER = (
-    *("convert FILE --output OUT --adapter X", "plan FILE --size 4bpw --adapter X"),
-    *("merge FILE --out OUT --adapter X", "importance FILE --output OUT --adapter X", "adapter show X"),
-    *("adapter check X --base FILE", "adapter export X --base FILE --output OUT"),
-    *("adapter export X --as peft --output OUT", "adapter export X --as code"),
+    *("convert FILE --output OUT --adapter X", "convert FILE --size 4bpw --adapter X --dry-run"),
+    *("convert FILE --output OUT --adapter X --to-safetensors", "adapter X"),
+    *("adapter X --base FILE --output OUT.gguf", "adapter X --output OUT", "adapter X --code"),
 )
 RUN_TIME_ADAPTER = (
     "ask FILE Why? --adapter X",
@@ -46,9 +40,7 @@ RUN_TIME_ADAPTER = (
     "bench FILE --adapter X",
     "bench accuracy FILE --data ROWS --adapter X",
     "bench latency FILE FILE --adapter X",
-    "bench memory FILE --adapter X",
-    "bench fidelity FILE FILE --base FILE --shipped-base FILE --adapter X",
-    "bench report FILE FILE --out OUT --adapter X",
+    "bench fidelity FILE FILE --adapter X",
 )
 
 
@@ -95,7 +87,7 @@ def test_a_code_is_decoded_by_every_command(line, run):
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in MODEL if not line.startswith(("inspect", "web", "doctor", "bench size"))]
+    "line", [line for line in MODEL if not line.startswith(("inspect", "web", "doctor", "bench tune"))]
 )
 def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeypatch):
     """It computed with all of the machine's, whatever --threads said."""
@@ -113,10 +105,9 @@ def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeyp
     "line",
     [
         "web X --out FULL",
-        "merge X --adapter ADAPTER --out FULL",
-        "vocabulary X --output FULL",
-        "adapter export ADAPTER --base X --output FULL",
-        "bench report X FILE --out ROWS",
+        "convert X --adapter ADAPTER --to-safetensors --output FULL",
+        "convert X --output FULL",
+        "adapter ADAPTER --base X --output FULL",
         "batch ROWS X --out FULL",
         "batch ROWS X --out ROWS",
     ],
@@ -129,24 +120,17 @@ def test_an_output_is_refused_before_a_model_is_resolved(line, run, tmp_path):
         run(line, NAME)
 
 
-def test_models_that_would_not_be_measured_are_not_resolved(run):
-    """They were downloaded, converted and loaded, and then nothing was measured of them."""
-    with pytest.raises(RequestError, match="nothing is left to measure of BASE and ADAPTED"):
-        run("bench report X FILE --out OUT --latency ROWS --size ROWS", NAME)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--base X", "a base is given but no shipped base"),
-        ("--shipped-base X", "a shipped base is given but no base"),
-        ("--adapter X", "no shipped base to apply it to"),
+        ("--base X", "--base and --shipped-base require each other"),
+        ("--shipped-base X", "--base and --shipped-base require each other"),
         ("--data FULL", "No such file"),
     ],
 )
 def test_fidelity_checks_what_is_given_before_a_model_is_resolved(options, message, run):
     """All models were downloaded, converted and loaded before the one that is missing was named."""
-    with pytest.raises((RequestError, FileNotFoundError), match=message):
+    with pytest.raises((ClickError, FileNotFoundError), match=message):
         run(f"bench fidelity X FILE {options}", NAME)
 
 

@@ -1,19 +1,21 @@
 """Batch inference on a Ray cluster gives the answers of one engine, whichever workers die."""
 
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from threading import Event, Thread
 
+import pandas
 import pytest
-from thirteen.cluster import file_transfer
-from thirteen.cluster.file_transfer import RemoteFile
 from thirteen.cluster.ray_batch import RayWorker, RayWorkers
 from thirteen.cluster.ray_session import ray_session, worker_capacity
-from thirteen.errors import FileError, OptionError, RequestError
+from thirteen.errors import OptionError, RequestError
 from thirteen.runtime.batch.batch_file import BatchFile
-from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchSettings
+from thirteen.runtime.options import Options
 
 from ..interruption import Interrupted, stop_at
 from ..json_lines import write_rows
@@ -22,7 +24,7 @@ from .ray_cluster import kill, processes
 pytestmark = pytest.mark.ray
 
 COUNT = 400
-WORKER = "ray::MapWorker(FlatMap(RayWorker))"
+WORKER = "ray::MapWorker(MapBatches(RayWorker))"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def questions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def job(tiny):
-    return BatchJob(tiny, None, GenerationSettings(max_tokens=24), 1)
+    return BatchJob(tiny, None, BatchSettings(options=Options(max_tokens=24)), 1)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,24 @@ def expected(questions, job, tmp_path_factory):
     return output.read_bytes()
 
 
-def test_a_worker_of_another_version_is_refused(job):
-    """Its answers were recorded under the versions of this machine."""
-    (row,) = RayWorker(job, None, {"thirteen": "0.0"})({})
-    assert "a worker has {'thirteen': " in row["failure"] and row["failure"].endswith("{'thirteen': '0.0'}")
+def test_a_worker_with_another_model_or_version_is_refused(job):
+    """Its answers were recorded under those of this machine."""
+    job = job.decided()
+    for name in ("thirteen", "model_sha256"):
+        (failure,) = RayWorker(job, job.identity | {name: "0"}, None)({})["failure"]
+        assert re.match(rf"a worker has {name} .*, this machine 0$", failure)
+
+
+def test_a_worker_without_the_path_finds_the_model_by_its_name(job, tiny):
+    job = job.decided()
+    missing = replace(job, model=Path("/nowhere/tiny.gguf"))
+    batch = pandas.DataFrame({"numbers": [[1]], "questions": [["1 + 1?"]]})
+    for worker, failure in (
+        (RayWorker(missing, job.identity, lambda: (tiny, None)), ""),
+        (RayWorker(missing, job.identity, None), "/nowhere/tiny.gguf"),
+    ):
+        (found,) = worker(batch)["failure"]
+        assert failure in found and bool(failure) == bool(found)
 
 
 def test_killed_workers_change_no_answer(cluster, questions, job, expected, tmp_path):
@@ -93,60 +109,16 @@ def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(cluster, qu
 def test_workers_that_fit_on_no_node_are_rejected(cluster):
     with ray_session(cluster.address) as ray:
         assert worker_capacity(ray, 1) == 2
-        with pytest.raises(RequestError, match="no node has the 2 processors"):
+        with pytest.raises(RequestError, match="no room for 1 workers of 2 threads on nodes with 1, 1 proc"):
             worker_capacity(ray, 2)
-        with pytest.raises(RequestError, match="3 workers requested, but the nodes have room for 2"):
+        with pytest.raises(RequestError, match="no room for 3 workers of 1"):
             worker_capacity(ray, 1, 3)
-
-
-def test_a_removed_node_changes_no_answer(cluster, questions, job, expected, tmp_path):
-    removed = []
-
-    def progress(done: int, _: int) -> None:
-        if done >= 60 and not removed:
-            removed.append(cluster.list_all_nodes()[-1])
-            cluster.remove_node(removed[0], allow_graceful=False)
-
-    output, executor = tmp_path / "answers.jsonl", RayWorkers(cluster.address).run
-    BatchFile(questions, output).answer(job, executor=executor, progress=progress)
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    assert removed
-    assert output.read_bytes() == expected
-
-
-def test_a_file_is_fetched_once_and_checked_by_its_hash(tmp_path, monkeypatch):
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(file_transfer, "CHUNK_BYTES", 7)
-    source = tmp_path / "model.gguf"
-    source.write_bytes(bytes(range(100)))
-    local = RemoteFile.from_path(source)
-    assert local.fetch(lambda *_: b"") == source  # nothing is downloaded
-    remote = RemoteFile("/nowhere/model.gguf", local.nbytes, local.sha256)
-    offsets: list[int] = []
-
-    def read(path: str, offset: int) -> bytes:
-        assert path == remote.path
-        offsets.append(offset)
-        return file_transfer.read_chunk(str(source), offset)
-
-    for _ in range(2):
-        assert remote.fetch(read).read_bytes() == source.read_bytes()
-    assert offsets == list(range(0, 100, 7))
-    source.write_bytes(bytes(100))
-    changed = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
-    with pytest.raises(FileError, match=r"/nowhere/model\.gguf: .* has changed"):
-        changed.fetch(lambda _, offset: file_transfer.read_chunk(str(source), offset))
-    with pytest.raises(FileError, match="has changed"):
-        changed.fetch(lambda *_: b"")
-    folder = tmp_path / "cache" / "fetched"
-    assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]
 
 
 def test_the_base_install_does_not_import_ray():
     code = (
         "import sys, thirteen.cli.main, thirteen.cli.batch, thirteen.runtime.batch.batch_file\n"
-        "from thirteen.cluster import deploy, ray_batch, replica, router\n"
+        "from thirteen.cluster import ray_batch, ray_serve\n"
         "sys.exit('ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -36,7 +36,7 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base, tmp_path):
 @pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
 def test_file_with_other_tensors_is_refused(other, name, base, tmp_path):
     convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
-    with pytest.raises(FileError, match=rf"other\.gguf: a different model: only one .* '{name}"):
+    with pytest.raises(FileError, match=rf"other\.gguf: another model: only one .* '{name}"):
         convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
     assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 

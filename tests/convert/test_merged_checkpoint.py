@@ -1,4 +1,4 @@
-"""`thirteen merge` writes a folder that transformers loads as PEFT's own merge, rounded once."""
+"""`convert --to-safetensors` writes a folder that transformers loads as PEFT's own merge, rounded once."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,6 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError, ThirteenError
-from thirteen.learn.base_model import save_settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
@@ -86,14 +85,6 @@ def test_output_folder_must_be_empty(base, tmp_path):
     assert (tmp_path / "empty" / "model.safetensors").exists()
 
 
-def test_gguf_base_is_refused(base, tmp_path):
-    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
-    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
-    with pytest.raises(FileError, match="takes a folder of safetensors"):
-        merge_checkpoint(tmp_path / "base.gguf", folder, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
-
-
 @pytest.mark.parametrize(("name", "type_"), [("qwen2", "F32"), ("qwen2", "Q8_0"), ("llama", "F32")])
 def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
     name, type_, base, tmp_path, monkeypatch
@@ -102,7 +93,7 @@ def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
     monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 2000)
     folder, gguf = save_random_adapter(base(name), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
     convert(Recipe(base(name), gguf, Uniform(type_)))
-    report = merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
+    report = merge_checkpoint(gguf, folder, tmp_path / "merged")
     assert any("dequantized, to F16" in warning for warning in report.warnings) == (type_ == "Q8_0")
     convert(Recipe(gguf, tmp_path / "merged.gguf", Uniform("F32"), adapter=folder))
     expected = read_gguf(tmp_path / "merged.gguf")
@@ -119,7 +110,7 @@ def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base, tmp_path)
     folder, gguf = save_random_adapter(base("llama long"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
     convert(Recipe(base("llama long"), gguf, Uniform("F32")))  # transformers drops its RoPE divisors
     with pytest.raises(FileError, match="transformers does not read its settings whole"):
-        merge_checkpoint(gguf, folder, tmp_path / "merged", save_settings=save_settings)
+        merge_checkpoint(gguf, folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 

@@ -71,6 +71,14 @@ def test_a_layout_is_that_of_the_file(
         assert planned.prediction is None or planned.prediction.file_bytes == planned.file_bytes
 
 
+def test_rows_that_no_block_of_the_type_divides_are_a_warning(base: Base) -> None:
+    """`--type Q4_K` wrote most of SmolLM2-135M as Q5_0 without a word."""
+    _, warnings = plan(Recipe(base("llama"), quantization=Uniform("Q4_K")))
+    (warning,) = warnings
+    assert "15 of 15 matrices get another type, such as token_embd.weight Q5_0: its rows of 64" in warning
+    assert plan(Recipe(base("llama"), quantization=Uniform("Q4_0")))[1] == []
+
+
 def test_a_plan_is_for_the_library_that_suits_it_best(base: Base, measured: Base, tmp_path: Path) -> None:
     """The other one reads everything a twentieth faster, then a fifth, then Q8_0 alone, at a tenth."""
     recipe = Recipe(base("llama"), tmp_path / "a.gguf", importance=measured("llama"))

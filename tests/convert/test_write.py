@@ -16,7 +16,7 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field, read_header
-from thirteen.files.trusted_files import FileState, trust_file
+from thirteen.files.trusted_files import is_trusted, trust_file
 
 from ..runtime.conftest import write_gguf as write_foreign
 
@@ -107,9 +107,9 @@ def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(quantization, trusted, r
     if trusted:
         trust_file(foreign)
     convert(Recipe(foreign, ours, quantization))
-    assert FileState.now(ours).trusted is trusted
+    assert is_trusted(ours) is trusted
 
 
 def test_a_file_from_a_folder_is_trusted(base, records, tmp_path):
     convert(Recipe(base("llama"), tmp_path / "ours.gguf", Uniform("Q8_0")))
-    assert FileState.now(tmp_path / "ours.gguf").trusted
+    assert is_trusted(tmp_path / "ours.gguf")

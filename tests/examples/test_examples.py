@@ -15,6 +15,7 @@ from thirteen.models.catalogue import adapter_folder
 from thirteen.models.embedded import embedded
 from thirteen.models.near_duplicates import masked_beginning
 from thirteen.models.rows import read_rows
+from thirteen.runtime.options import Options
 from thirteen.runtime.request import Request
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,7 @@ def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(folder, mon
             with client.stream("GET", "/ask", params=asked) as response:
                 pieces = list(response.iter_text())
             assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
-            endless = Request(engine.encode_text("a"), 10**6, ignore_end=True)
+            endless = Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
             monkeypatch.setattr(engine, "request", lambda _: endless)
             with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
                 text = response.iter_text()  # one without a name is closed at once, and its connection too

@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from . import fault_points
@@ -22,12 +21,7 @@ from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.files.progress import Run  # noqa: E402
 from thirteen.models.adapter import find_adapter  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
-from thirteen.runtime.plan import measurement  # noqa: E402
-from thirteen.runtime.plan.measurement import measure_settings  # noqa: E402
 from thirteen.workflows.importance_cache import Calibration, cached_importance  # noqa: E402
-
-# Settings that are measured beside other programs are not saved: a later run would then save them.
-vars(measurement)["measure_settings"] = lambda *args: replace(measure_settings(*args), quiet=True)
 
 
 def main() -> None:

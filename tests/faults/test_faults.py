@@ -72,7 +72,7 @@ RUNS = {
         "convert {inputs}/tiny.gguf --type Q8_0 --threads 1 --output out/model.gguf --force",
         old=("out/model.gguf",),
     ),
-    "merge": Run("merge {inputs}/base --adapter {inputs}/lora --out out/merged"),
+    "merge": Run("convert {inputs}/base --adapter {inputs}/lora --to-safetensors --output out/merged"),
     "batch": Run(
         "batch {inputs}/rows.jsonl {inputs}/tiny.gguf --out out/answers.jsonl --max-tokens 3 --threads 1",
         journals=("out/answers.jsonl.part",),

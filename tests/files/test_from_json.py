@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 import pytest
 from thirteen.errors import FileError, RequestError
-from thirteen.files.from_json import from_json, read_report
+from thirteen.files.from_json import from_json
 
 T = TypeVar("T")
 
@@ -88,20 +88,3 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
     with pytest.raises(FileError, match=f"^file: .*{message}|^file: {message}") as raised:
         from_json(ExampleReport, asdict(EXAMPLE) | change, "file")
     assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(("content", "message"), [(b"", "not JSON"), (b"null", "None should be an object")])
-def test_a_file_that_is_not_the_report_is_refused(tmp_path, content, message):
-    path = tmp_path / "report.json"
-    path.write_bytes(content)
-    with pytest.raises(FileError, match=rf"report\.json: .*{message}"):
-        read_report(path, Inner)
-
-
-def test_a_missing_or_too_large_file_is_refused(tmp_path):
-    with pytest.raises(FileError, match="No such file"):
-        read_report(tmp_path / "absent.json", Inner)
-    with (tmp_path / "large.json").open("wb") as file:
-        file.truncate((1 << 26) + 1)
-    with pytest.raises(FileError, match="more than 67,108,864 bytes"):
-        read_report(tmp_path / "large.json", Inner)

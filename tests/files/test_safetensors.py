@@ -57,6 +57,7 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
     [
         (b"", "truncated"),
         (struct.pack("<Q", 2**63) + b"{}", "truncated"),
+        (struct.pack("<Q", 1 << 24) + bytes(1 << 24), "of 16,777,216 bytes; no more than 8,388,608 are read"),
         (content_of(b"\xff{}"), "not JSON"),
         (content_of([]), "not a JSON object"),
         (content_of({"a": 1}), "damaged"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from ..runtime.llama.gguf_mutations import RawFile, mutated_files
+from .gguf_mutations import RawFile, mutated_files
 
 _ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 1e308, 1e-308, 2**31, 2**53 + 1, 2**64, 10**400),

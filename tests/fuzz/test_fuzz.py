@@ -11,8 +11,8 @@ from time import process_time
 import pytest
 from thirteen.errors import RequestError
 
-from ..runtime.llama.gguf_mutations import RawField, adapter_file
 from . import target
+from .gguf_mutations import RawField, adapter_file
 from .mutators import mutate_gguf, mutate_json
 from .target import Target, corpus, load_target, refused, run, run_traced, target_names
 

@@ -111,7 +111,7 @@ def thirteen(*words: object) -> None:
 @pytest.fixture(scope="session")
 def lora(tmp_path_factory):
     path = tmp_path_factory.mktemp("lora") / "lora.gguf"
-    thirteen("adapter", "export", ADAPTER, "--base", embedded(), "--output", path)
+    thirteen("adapter", ADAPTER, "--base", embedded(), "--output", path)
     return path
 
 
@@ -197,7 +197,7 @@ def typed(tmp_path_factory):
         """Measured on a short text, when a type needs it."""
         texts, path = folder / "texts.jsonl", folder / "importance.gguf"
         texts.write_text(json.dumps({"text": (HERE.parents[1] / "README.md").read_text()[:1500]}) + "\n")
-        thirteen("importance", "embedded", "--calibration", texts, "--output", path)
+        thirteen("convert", "embedded", "--dry-run", "--texts", texts, "--importance", path)
         return path
 
     def write(name: str) -> Path:

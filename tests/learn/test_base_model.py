@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from thirteen.convert import transformers_files
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.model_config import from_config
 from thirteen.convert.source.transformers_config import transformers_config
+from thirteen.convert.transformers_files import save_settings
 from thirteen.errors import FileError
-from thirteen.learn import base_model
-from thirteen.learn.base_model import load_base_model, save_settings
+from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import encode_example, held_out_losses
 from thirteen.learn.tokenizer import open_tokenizer
 from thirteen.models.rows import TrainingRow
@@ -130,7 +131,7 @@ def test_a_gguf_that_transformers_has_no_class_for_is_refused(base):
 
 def test_rules_for_words_that_cannot_be_saved_are_refused(base, tmp_path, monkeypatch):
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
-    monkeypatch.setattr(base_model, "PRE_TOKENIZERS", {})
+    monkeypatch.setattr(transformers_files, "PRE_TOKENIZERS", {})
     with pytest.raises(FileError, match="'llama-bpe'; supported are"):
         save_settings(tmp_path / "base.gguf", tmp_path)
 

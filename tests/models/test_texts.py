@@ -3,10 +3,10 @@
 import re
 
 import pytest
+from thirteen.models.passages import read_passages
 from thirteen.models.texts import CALIBRATION, HELD_OUT
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer
-from thirteen.runtime.corpus.passages import read_passages
 
 SETS = {"calibration": (CALIBRATION, 95, 55), "held out": (HELD_OUT, 30, 20)}
 

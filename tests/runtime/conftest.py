@@ -1,4 +1,4 @@
-"""Fixtures: a tiny random Llama with a byte-level vocabulary, the real SmolLM2, and engines over fakes."""
+"""Fixtures: a tiny random Llama with a byte-level vocabulary, an engine of it, and the real SmolLM2."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +8,13 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.models.embedded import embedded
+from thirteen.runtime.engine import dispatcher
 from thirteen.runtime.engine.engine import Engine
 
 from ..byte_level import byte_names
-from .fakes import fake_engines
+from ..waiting import wait_until
+from .fakes import ScriptedSampler
+from .fixed_settings import FIXED
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -21,50 +24,44 @@ TEMPLATE = (
 )
 
 
+def typed(value: Any) -> tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]:
+    """A value of metadata, with its type and that of its elements."""
+    kinds = gguf.GGUFValueType
+    if isinstance(value, list):
+        elements = {str: kinds.STRING, float: kinds.FLOAT32, int: kinds.INT32}
+        return value, kinds.ARRAY, elements[type(value[0])]
+    types = {bool: kinds.BOOL, int: kinds.UINT32, float: kinds.FLOAT32, str: kinds.STRING}
+    return value, types[type(value)], None
+
+
 def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
     """Metadata of the tiny model: value, type and element type of each key."""
-    kinds = gguf.GGUFValueType
-    u32, f32, text, array = kinds.UINT32, kinds.FLOAT32, kinds.STRING, kinds.ARRAY
     tokens = [*byte_names(), *CONTROL]
-    return {
-        "general.architecture": ("llama", text, None),
-        "general.name": ("tiny", text, None),
-        "llama.context_length": (CONTEXT, u32, None),
-        "llama.embedding_length": (EMBEDDING, u32, None),
-        "llama.block_count": (LAYERS, u32, None),
-        "llama.feed_forward_length": (FEED_FORWARD, u32, None),
-        "llama.attention.head_count": (HEADS, u32, None),
-        "llama.attention.head_count_kv": (KEY_HEADS, u32, None),
-        "llama.attention.key_length": (HEAD, u32, None),
-        "llama.attention.value_length": (HEAD, u32, None),
-        "llama.rope.dimension_count": (HEAD, u32, None),
-        "llama.rope.freq_base": (10000.0, f32, None),
-        "llama.attention.layer_norm_rms_epsilon": (1e-5, f32, None),
-        "llama.vocab_size": (len(tokens), u32, None),
-        "tokenizer.ggml.model": ("gpt2", text, None),
-        "tokenizer.ggml.pre": ("llama-bpe", text, None),
-        "tokenizer.ggml.tokens": (tokens, array, text),
-        "tokenizer.ggml.token_type": ([1] * 256 + [3] * len(CONTROL), array, kinds.INT32),
-        "tokenizer.ggml.merges": (["a b", "t h"], array, text),
-        "tokenizer.ggml.bos_token_id": (256, u32, None),
-        "tokenizer.ggml.eos_token_id": (258, u32, None),
-        "tokenizer.ggml.add_bos_token": (True, kinds.BOOL, None),
-        "tokenizer.chat_template": (TEMPLATE, text, None),
+    llama = {
+        **{"context_length": CONTEXT, "embedding_length": EMBEDDING, "block_count": LAYERS},
+        **{"feed_forward_length": FEED_FORWARD, "attention.head_count": HEADS},
+        **{"attention.head_count_kv": KEY_HEADS, "rope.freq_base": 10000.0},
+        **dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), HEAD),
+        **{"attention.layer_norm_rms_epsilon": 1e-5, "vocab_size": len(tokens)},
     }
+    tokenizer = {
+        **{"model": "gpt2", "pre": "llama-bpe", "tokens": tokens, "merges": ["a b", "t h"]},
+        "token_type": [1] * 256 + [3] * len(CONTROL),
+        **{"bos_token_id": 256, "eos_token_id": 258, "add_bos_token": True},
+    }
+    values: dict[str, Any] = {"general.architecture": "llama", "general.name": "tiny"}
+    values |= {f"llama.{name}": value for name, value in llama.items()}
+    values |= {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
+    return {key: typed(value) for key, value in {**values, "tokenizer.chat_template": TEMPLATE}.items()}
 
 
 def tensors() -> dict[str, np.ndarray]:
     """Tensors of the tiny model, random with a fixed seed."""
     random = np.random.default_rng(13)
-    matrices = {
-        "attn_q": (HEADS * HEAD, EMBEDDING),
-        "attn_k": (KEY_HEADS * HEAD, EMBEDDING),
-        "attn_v": (KEY_HEADS * HEAD, EMBEDDING),
-        "attn_output": (EMBEDDING, HEADS * HEAD),
-        "ffn_gate": (FEED_FORWARD, EMBEDDING),
-        "ffn_up": (FEED_FORWARD, EMBEDDING),
-        "ffn_down": (EMBEDDING, FEED_FORWARD),
-    }
+    queries, keys, width, inner = HEADS * HEAD, KEY_HEADS * HEAD, EMBEDDING, FEED_FORWARD
+    matrices = {"attn_q": (queries, width), "attn_k": (keys, width), "attn_v": (keys, width)}
+    matrices |= {"attn_output": (width, queries), "ffn_gate": (inner, width), "ffn_up": (inner, width)}
+    matrices["ffn_down"] = (width, inner)
     shapes = {"token_embd.weight": (256 + len(CONTROL), EMBEDDING)}
     shapes |= {f"blk.{n}.{name}.weight": shape for n in range(LAYERS) for name, shape in matrices.items()}
     norms = [f"blk.{n}.{name}.weight" for n in range(LAYERS) for name in ("attn_norm", "ffn_norm")]
@@ -75,18 +72,19 @@ def tensors() -> dict[str, np.ndarray]:
 def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
     """Write the tiny model with changes: None removes a key or a tensor, an array of bytes is Q4_0."""
     writer = gguf.GGUFWriter(path, "llama")
+    del writer.kv_data[0]["general.architecture"]  # it is among the others
     for key, entry in (metadata() | keys).items():
-        if entry is not None and key != "general.architecture":
-            value, kind, element = entry
-            writer.add_key_value(key, value, kind, element)
-    if "general.architecture" in keys:
-        del writer.kv_data[0]["general.architecture"]
-        if keys["general.architecture"] is not None:
-            writer.add_key_value("general.architecture", *keys["general.architecture"])
+        if entry is not None:
+            writer.add_key_value(key, *entry)
     for name, array in (tensors() | arrays).items():
         if array is not None:
             quantized = gguf.GGMLQuantizationType.Q4_0 if array.dtype == np.uint8 else None
             writer.add_tensor(name, array, raw_dtype=quantized)
+    return finish(writer, path)
+
+
+def finish(writer: gguf.GGUFWriter, path: Path) -> Path:
+    """Write what has been added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -115,7 +113,7 @@ def wide_heads(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..
     """Path of a tiny model with half as many heads of twice the width: whole blocks of q8_0."""
     names = ("attention.key_length", "attention.value_length", "rope.dimension_count")
     values = {"attention.head_count": 2, "attention.head_count_kv": 1, **dict.fromkeys(names, 32)}
-    keys = {f"llama.{name}": (value, gguf.GGUFValueType.UINT32, None) for name, value in values.items()}
+    keys = {f"llama.{name}": typed(value) for name, value in values.items()}
     return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", keys)
 
 
@@ -141,8 +139,32 @@ def smollm2() -> Path:
     return embedded()
 
 
+@pytest.fixture(scope="session")
+def loras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters of the tiny model by name; each changes its answers, and "nan" has no numbers."""
+    from .gguf_adapters import MATRICES, write_factors, write_lora
+
+    folder = tmp_path_factory.mktemp("adapters")
+    files = {name: write_lora(folder / f"{name}.gguf", seed) for seed, name in enumerate("abc")}
+    nothing = {MATRICES[0]: (np.full((1, EMBEDDING), np.nan), np.ones((HEADS * HEAD, 1)))}
+    return {**files, "nan": write_factors(folder / "nan.gguf", nothing)}
+
+
+@pytest.fixture(scope="session")
+def engine(tiny: Path, loras: dict[str, Path]) -> Iterator[Engine]:
+    """An engine of the tiny model with adapters, four slots and a queue of four."""
+    with Engine(tiny, adapters=loras, slots=4, queue=4, context=CONTEXT, **FIXED) as engine:
+        yield engine
+        wait_until(lambda: engine.load == (0, 0))  # no request is left
+
+
 @pytest.fixture
-def open_fake_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """open_fake_engine(**options): open an engine over the fakes; see fakes.py."""
-    with fake_engines(monkeypatch) as open_engine:
-        yield open_engine
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """say(text, …, pause_s=0): what the next answers say, the last for all others; see ScriptedSampler."""
+    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
+
+    def say(*scripts: str | Exception, pause_s: float = 0.0) -> None:
+        monkeypatch.setattr(ScriptedSampler, "scripts", [*scripts])
+        monkeypatch.setattr(ScriptedSampler, "pause_s", pause_s)
+
+    return say

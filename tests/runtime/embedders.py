@@ -11,12 +11,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, Gemma3TextConfig, Gemma3TextModel, Qwen3Config, Qwen3Model
 
 from ..byte_level import byte_names
+from .conftest import finish, typed
 
 _WORDS = ("the", "cat", "dog", "sat", "mat", "on", "ran", "eggs", "how", "many", "she", "have", "is", "red")
 _LETTERS = [chr(97 + n) for n in range(26)]
 # As in BERT's own files: pad is 0, and unknown, cls, sep and mask are 100 to 103.
+_SPECIAL = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _BERT_TOKENS = [
-    *("[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *_SPECIAL,
     *(*"0123456789.,?!'-[]", *_LETTERS, *(f"##{letter}" for letter in _LETTERS), *_WORDS, "##ing"),
 ]
 _END = "<|endoftext|>"
@@ -27,11 +29,28 @@ _SHAPE: dict[str, Any] = {
     **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4},
     **{"max_position_embeddings": CONTEXT, "num_key_value_heads": 2, "head_dim": 16},
 }
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_GEMMA: dict[str, Any] = {
+    **{"use_bidirectional_attention": True, "query_pre_attn_scalar": 16, "num_hidden_layers": 6},
+    "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+    "sliding_window": 16,  # 8 on each side
+    "rope_parameters": {"sliding_attention": _ROPE, "full_attention": _ROPE},
+}
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
     """The tokenizer that transformers would use; all but bert's are byte-level."""
-    return _bert_tokenizer() if kind == "bert" else _byte_tokenizer()
+    bert = kind == "bert"
+    vocab = {token: number for number, token in enumerate(_BERT_TOKENS if bert else _BYTE_TOKENS)}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]") if bert else models.BPE(vocab, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if bert:
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    around, ends = ("[CLS] $0 [SEP]", ["[CLS]", "[SEP]"]) if bert else (f"$0 {_END}", [_END])
+    special = [(token, vocab[token]) for token in ends]
+    tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=special)
+    return tokenizer
 
 
 def oracle(kind: str, pooling: str, tokens: Sequence[Sequence[int]]) -> np.ndarray:
@@ -45,25 +64,6 @@ def oracle(kind: str, pooling: str, tokens: Sequence[Sequence[int]]) -> np.ndarr
     return np.stack(rows)
 
 
-def _bert_tokenizer() -> Tokenizer:
-    vocab = {token: number for number, token in enumerate(_BERT_TOKENS)}
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = [("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $0 [SEP]", special_tokens=ends)
-    return tokenizer
-
-
-def _byte_tokenizer() -> Tokenizer:
-    vocab = {token: number for number, token in enumerate(_BYTE_TOKENS)}
-    tokenizer = Tokenizer(models.BPE(vocab, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    ends = [(_END, vocab[_END])]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$0 {_END}", special_tokens=ends)
-    return tokenizer
-
-
 def random_model(kind: str) -> torch.nn.Module:
     """A model of random weights, in float32."""
     with torch.random.fork_rng():
@@ -74,12 +74,7 @@ def random_model(kind: str) -> torch.nn.Module:
         elif kind == "qwen3":
             model = Qwen3Model(Qwen3Config(vocab_size=len(_BYTE_TOKENS), **_SHAPE))
         else:
-            rope = {"rope_type": "default", "rope_theta": 1e4}
-            own: dict[str, Any] = {"use_bidirectional_attention": True, "query_pre_attn_scalar": 16}
-            own |= {"layer_types": ["sliding_attention"] * 5 + ["full_attention"], "num_hidden_layers": 6}
-            own["sliding_window"] = 16  # 8 on each side
-            own["rope_parameters"] = {"sliding_attention": rope, "full_attention": rope}
-            model = Gemma3TextModel(Gemma3TextConfig(vocab_size=len(_BYTE_TOKENS), **_SHAPE | own))
+            model = Gemma3TextModel(Gemma3TextConfig(vocab_size=len(_BYTE_TOKENS), **_SHAPE | _GEMMA))
         for name, parameter in model.named_parameters():
             norm = "norm" in name.lower() and name.endswith("weight") and kind != "gemma-embedding"
             torch.nn.init.normal_(parameter, mean=float(norm), std=0.3)
@@ -89,53 +84,34 @@ def random_model(kind: str) -> torch.nn.Module:
 
 def write_embedder(path: Path, kind: str, pooling: str | None) -> Path:
     """Write random_model(kind) as GGUF: bert, qwen3 or gemma-embedding."""
-    writer = gguf.GGUFWriter(path, kind)
-    config: Any = random_model(kind).config
-    for key, value in {
+    writer, model = gguf.GGUFWriter(path, kind), random_model(kind)
+    config: Any = model.config
+    bert, gemma = kind == "bert", kind == "gemma-embedding"
+    tokenizer: dict[str, Any]
+    keys: dict[str, Any] = {
         **{"context_length": CONTEXT, "embedding_length": 64, "feed_forward_length": 96},
-        "block_count": config.num_hidden_layers,
-        **{"attention.head_count": 4, "attention.head_count_kv": 4 if kind == "bert" else 2},
-        **({} if kind == "bert" else {"attention.key_length": 16, "attention.value_length": 16}),
-        **({} if pooling is None else {"pooling_type": POOLINGS[pooling]}),
-        **({"attention.sliding_window": 16} if kind == "gemma-embedding" else {}),
-    }.items():
-        writer.add_uint32(f"{kind}.{key}", value)
-    _write_rest(writer, kind, config)
-    names = gguf.get_tensor_name_map(
-        {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[kind], config.num_hidden_layers
-    )
-    for name, tensor in random_model(kind).state_dict().items():
+        **{"block_count": config.num_hidden_layers, "attention.head_count": 4},
+        **{"attention.head_count_kv": 4 if bert else 2, "pooling_type": POOLINGS.get(pooling or "")},
+        "attention.sliding_window": 16 if gemma else None,
+    }
+    if bert:
+        keys |= {"attention.layer_norm_epsilon": config.layer_norm_eps, "attention.causal": False}
+        words = [token[2:] if token.startswith("##") else f"▁{token}" for token in _BERT_TOKENS[104:]]
+        tokenizer = {"model": "bert", "tokens": _SPECIAL + words, "token_type": [3] * 104 + [1] * len(words)}
+        tokenizer["token_type_count"] = 2
+    else:
+        keys |= {"attention.key_length": 16, "attention.value_length": 16, "rope.freq_base": 1e4}
+        keys["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
+        tokenizer = {"model": "gpt2", "pre": "qwen2", "tokens": _BYTE_TOKENS, "token_type": [1] * 256 + [3]}
+        tokenizer |= {"merges": ["a b"], "eos_token_id": 256, "add_eos_token": True}
+    values = {f"{kind}.{name}": value for name, value in keys.items()}
+    for key, value in {**values, **{f"tokenizer.ggml.{k}": v for k, v in tokenizer.items()}}.items():
+        if value is not None:
+            writer.add_key_value(key, *typed(value))
+    architecture = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[kind]
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
         if found := names.get_name(name, (".weight", ".bias")):
-            plus = 1.0 if kind == "gemma-embedding" and "norm" in name else 0.0
+            plus = 1.0 if gemma and "norm" in name else 0.0
             writer.add_tensor(found, (tensor + plus).numpy().astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def _write_rest(writer: gguf.GGUFWriter, kind: str, config: Any) -> None:
-    if kind == "bert":
-        writer.add_layer_norm_eps(config.layer_norm_eps)
-        writer.add_causal_attention(False)
-        writer.add_token_type_count(2)
-        special = {*_BERT_TOKENS[:104]}
-        tokens = [
-            token if token in special else token[2:] if token.startswith("##") else f"▁{token}"
-            for token in _BERT_TOKENS
-        ]
-        writer.add_tokenizer_model("bert")
-        writer.add_token_list(tokens)
-        writer.add_token_types([3 if token in special else 1 for token in _BERT_TOKENS])
-        return
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    rope = config.rope_parameters
-    writer.add_rope_freq_base((rope.get("full_attention") or rope)["rope_theta"])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
-    writer.add_token_list(_BYTE_TOKENS)
-    writer.add_token_types([1] * 256 + [3])
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(256)
-    writer.add_add_eos_token(True)
+    return finish(writer, path)

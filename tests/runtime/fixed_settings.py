@@ -1,5 +1,5 @@
-"""Settings with which an engine measures nothing: its logits are then the same on all machines."""
+"""Keywords of an engine whose logits are the same on all machines."""
 
-from thirteen.runtime.plan.options import EngineOptions
+from typing import Any
 
-FIXED: EngineOptions = {"threads": 1, "flash_attention": True, "kv": "f16"}
+FIXED: dict[str, Any] = {"threads": 1, "flash_attention": True, "kv": "f16"}

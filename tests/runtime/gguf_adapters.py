@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from .conftest import tensors
+from .conftest import finish, tensors
 
 MATRICES = tuple(
     f"blk.{layer}.{name}.weight"
@@ -25,11 +25,7 @@ def write_factors(
     for name, (a, b) in factors.items():
         writer.add_tensor(name + ".lora_a", np.ascontiguousarray(a, np.float32))
         writer.add_tensor(name + ".lora_b", np.ascontiguousarray(b, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finish(writer, path)
 
 
 def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
@@ -45,16 +41,3 @@ def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
             for name in MATRICES
         },
     )
-
-
-def write_tinylora(path: Path, seed: int, numbers: int = 13, rank: int = 2) -> Path:
-    """Write an adapter of 13 parameters that mix each W's first singular vectors (arXiv 2602.04118)."""
-    random, arrays = np.random.default_rng(seed), tensors()
-    v = random.normal(size=numbers)
-    factors = {}
-    for name in MATRICES:
-        left, sizes, right = np.linalg.svd(arrays[name].astype(np.float64), full_matrices=False)
-        root = np.sqrt(sizes[:rank])
-        mixed = np.tensordot(v, random.normal(0, 0.3, (numbers, rank, rank)), 1)  # (r, r)
-        factors[name] = (root[:, None] * right[:rank], (left[:, :rank] * root) @ mixed)
-    return write_factors(path, factors)

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from thirteen.runtime.answer import Answer, VoteTally, with_confidence
-from thirteen.runtime.request import StopReason, Timings, Usage
+from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally, with_confidence
 
 ONE = Answer("4", "The answer is 4.", StopReason.END, Usage(1, 1), Timings(0, 0, 0), (), verified=False)
 

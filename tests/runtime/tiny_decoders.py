@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 
 from ..byte_level import byte_names
+from .conftest import finish, typed
 
 DECODERS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "decoders.json").read_bytes()
@@ -37,14 +38,14 @@ def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **key
     table = DECODERS[architecture]
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in (_KEYS | table["keys"]).items():
-        _add(writer, f"{architecture}.{key}", value)
+        writer.add_key_value(f"{architecture}.{key}", *typed(value))
     tokens = TOKENS[tokenizer]
     tokens = [*tokens, *(f"▁extra{n}" for n in range(VOCABULARY - len(tokens)))]
     names = {"model": tokenizer, "tokens": tokens, "scores": [-1.0 * n for n in range(VOCABULARY)]}
     types = [2, 3, 3, *(6 if token in _BYTES else 1 for token in tokens[3:])]
     ids = {f"{name}_token_id": id_ for name, id_ in (("unknown", 0), ("bos", 1), ("eos", 2))}
     for key, value in {**names, "token_type": types, "merges": ["a b"], **ids, **keys}.items():
-        _add(writer, f"tokenizer.ggml.{key}", value)
+        writer.add_key_value(f"tokenizer.ggml.{key}", *typed(value))
     random = np.random.default_rng(13)
     layers = {
         f"blk.{n}.{name}": shape
@@ -56,18 +57,4 @@ def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **key
         is_norm = len(shape) == 1 and "norm" in name and name.endswith("weight")
         array = random.normal(1.0 if is_norm else 0.0, 0.1, shape).astype(np.float32)
         writer.add_tensor(name, -np.abs(array) if name.endswith("ssm_a") else array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    kinds = gguf.GGUFValueType
-    kind = {bool: kinds.BOOL, int: kinds.UINT32, float: kinds.FLOAT32, str: kinds.STRING}.get(type(value))
-    if kind is None:
-        element = {str: kinds.STRING, float: kinds.FLOAT32, int: kinds.INT32}[type(value[0])]
-        writer.add_key_value(key, value, kinds.ARRAY, element)
-    else:
-        writer.add_key_value(key, value, kind)
+    return finish(writer, path)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from thirteen.runtime.engine import dispatcher
 
-from ..runtime.conftest import ending, open_fake_engine, smollm2, tiny, write_tiny
+from ..runtime.conftest import ending, say, smollm2, tiny, write_tiny
 from .serving import RunningServer, open_engine, serve_engine
-from .tool_model import CONTEXT, ScriptedSampler, write_tool_model
+from .tool_model import CONTEXT, write_tool_model
 
-__all__ = ["ending", "open_fake_engine", "smollm2", "tiny", "write_tiny"]
+__all__ = ["ending", "say", "smollm2", "tiny", "write_tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +34,3 @@ def tool_server(
     path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
     with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
         yield server
-
-
-@pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """say(text, …): let the model say these texts, one for each answer, the last for all others."""
-    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    return lambda *texts: monkeypatch.setattr(ScriptedSampler, "scripts", [*texts])

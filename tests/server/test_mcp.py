@@ -12,6 +12,7 @@ import psutil
 import pytest
 from anyio.from_thread import start_blocking_portal
 from mcp import Client, StdioServerParameters
+from thirteen.runtime.options import Options
 from thirteen.server.mcp import create_server
 
 pytestmark = pytest.mark.slow
@@ -20,19 +21,6 @@ TIMEOUT_S = 60
 PROTOCOL = "2025-06-18"
 QUESTION = "Repeat exactly: 12 * 13 ="
 STORY = {"question": "Tell a long story of 3 bears.", "effort": "high"}
-CLIENT = """
-import json, os, sys, anyio
-from mcp import Client, StdioServerParameters
-
-async def main():
-    command, story = json.loads(sys.argv[1])
-    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
-    async with Client(server) as client:
-        print("ready", flush=True)
-        await client.call_tool("solve", story)
-
-anyio.run(main)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +64,14 @@ def test_solve(call):
     assert "12 * 13 = 156" in found["text"] and found["complete"]
 
 
-def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
+def test_a_solution_that_is_cut_off_says_so(tool_server, say):
     """Its last value looked like the final one, and it was verified."""
-    engine = open_fake_engine()
+    engine = tool_server.service.engine
+    say("1 + 1 = 2. 2 + 2 = 4")
 
     async def solve(**options):
-        async with Client(create_server(engine, {"calculator": False} | options)) as client:
-            result = await client.call_tool("solve", {"question": "1 + 1 = 2. 2 + 2 = 4"})
+        async with Client(create_server(engine, Options(calculator=False, **options))) as client:
+            result = await client.call_tool("solve", {"question": "How many?"})
         return result.structured_content["verified"], result.structured_content["complete"]
 
     assert asyncio.run(solve(max_tokens=11)) == (True, False)
@@ -91,7 +80,7 @@ def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
 
 def test_an_effort_takes_the_majority(tool_server, say):
     async def solve(**effort):
-        async with Client(create_server(tool_server.service.engine, {})) as client:
+        async with Client(create_server(tool_server.service.engine, Options())) as client:
             found = await client.call_tool("solve", {"question": "How much is 2 + 3?"} | effort)
         return found.structured_content
 
@@ -206,20 +195,6 @@ def test_a_failed_engine_ends_it_though_its_input_is_open(command):
         assert answer["result"]["isError"]
         assert process.wait(TIMEOUT_S) == 1
         assert "error: the engine has failed: the server ends\n" in process.stderr.read()
-
-
-@pytest.mark.exhaustive
-def test_a_client_that_is_killed_leaves_no_process(command):
-    arguments = json.dumps([command, STORY])
-    with subprocess.Popen(
-        [sys.executable, "-c", CLIENT, arguments], stdout=subprocess.PIPE, text=True
-    ) as client:
-        assert client.stdout.readline() == "ready\n"
-        processes = psutil.Process(client.pid).children(recursive=True)
-        assert any("mcp" in process.cmdline() for process in processes)
-        wait_until_busy(next(process for process in processes if "mcp" in process.cmdline()))
-        client.kill()
-    assert psutil.wait_procs(processes, timeout=TIMEOUT_S)[1] == []
 
 
 def test_without_the_extra_a_line_says_what_to_install(tmp_path):

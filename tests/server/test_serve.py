@@ -34,6 +34,7 @@ LONG = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1, "n": 16, 
 @dataclass(frozen=True)
 class ServeProcess:
     process: subprocess.Popen[str]
+    notes: list[str]
     line: str
     url: str
 
@@ -49,8 +50,11 @@ def running(model: Path, *options: object, **process_options: object) -> Iterato
     words = list(map(str, command))
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **process_options) as process:
         try:
-            line = process.stderr.readline()
-            yield ServeProcess(process, line, line.split()[-1])
+            notes = []
+            while not (line := process.stderr.readline()).startswith("serving "):
+                assert line, notes
+                notes.append(line)
+            yield ServeProcess(process, notes, line, line.split()[-1])
         finally:
             process.kill()
 
@@ -140,8 +144,9 @@ def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write
         assert any(one.get("message", "").startswith("reloaded in") for one in logged)
 
 
-def test_under_nohup_sighup_is_ignored(tiny):
+def test_under_nohup_sighup_is_ignored_and_that_is_said(tiny):
     with running(tiny, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as server:
+        assert "SIGHUP is ignored, as under nohup" in server.notes[0]
         server.process.send_signal(signal.SIGHUP)
         assert httpx.get(f"{server.url}/ready").status_code == 200
         assert server.stop(signal.SIGTERM) == 0

@@ -2,20 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import gguf
 import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.llama.constraint import Constraint
-from thirteen.runtime.llama.context import Context
-from thirteen.runtime.llama.model import Model
-from thirteen.runtime.request import Request, Sampling
+from thirteen.runtime.request import Request
 
-from ..runtime.fakes import FreeSampler
-
-END = 258
 CONTEXT = 2048
 NOTATIONS = {"tagged": ("<tool_call>", "</tool_call>"), "bare": ("", "")}
 TEMPLATE = (
@@ -36,22 +29,6 @@ def write_tool_model(write_tiny: Callable[..., Path], path: Path, notation: str)
         "llama.context_length": (CONTEXT, gguf.GGUFValueType.UINT32, None),
     }
     return write_tiny(path, keys)
-
-
-class ScriptedSampler(FreeSampler):
-    """Says what a test wants, on a model in which each byte is a token; the last script is for all others."""
-
-    scripts: ClassVar[list[str]] = []
-    latest: "ClassVar[ScriptedSampler]"
-
-    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None) -> None:
-        super().__init__()
-        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-        self.remaining: list[int] = [*script.encode(), END]
-        ScriptedSampler.latest = self
-
-    def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
-        return self.remaining.pop(0)
 
 
 def record_prompts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:

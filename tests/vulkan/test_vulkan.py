@@ -17,7 +17,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax
-from thirteen.runtime.native.gpu import gpu_found
+from thirteen.runtime.native.llama_cpp_library import gpu_found
 from thirteen.runtime.native.settings import GpuLayers, Settings
 from thirteen.stats.arrays import Floats
 

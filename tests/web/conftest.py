@@ -1,46 +1,33 @@
-"""Fixtures: models, a file that is none, wllama, and Chromium with a phone's screen."""
+"""Fixtures: Chromium, whose pages send no request elsewhere, a scripted server, a site of a tiny model."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.errors import FileError
-from thirteen.web.site import PageModel, write_site
+from thirteen.errors import ThirteenError
+from thirteen.web.site import write_site
 from thirteen.web.wllama import wllama_files
 
+from ..background_server import background_server
 from ..chromium import CHROMIUM
 from ..runtime.conftest import smollm2, tensors, tiny, write_tiny
+from .page_server import PageServer
+from .questions import ANSWERS
 
 __all__ = ["smollm2", "tiny", "write_tiny"]
 
-PHONE = {
-    "viewport": {"width": 390, "height": 844},
-    "device_scale_factor": 2,
-    "has_touch": True,
-    "is_mobile": True,
-}
-TIMEOUT_MS = 90_000
-EXPECTED_MESSAGES = ("Failed to load resource", "TrustedHTML")  # of faults and attacks in the tests
+Visit = Callable[..., Any]  # opens a page
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+EXPECTED_MESSAGES = (
+    "Failed to load resource",
+    "TrustedHTML",
+    "integrity",
+)  # of faults and attacks in the tests
 
 
-@pytest.fixture
-def not_a_model(tmp_path: Path) -> Path:
-    path = tmp_path / "no.gguf"
-    path.write_text("hello")
-    return path
-
-
-@pytest.fixture(scope="module")
-def wllama() -> dict[str, bytes]:
-    try:
-        return wllama_files()
-    except FileError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with playwright.sync_playwright() as engine:
@@ -49,7 +36,79 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def running() -> Iterator[PageServer]:
+    """The one server that the tests of the page share."""
+    server = PageServer(ANSWERS)
+    with background_server(server.app) as server.address:
+        yield server
+
+
+@pytest.fixture
+def server(running: PageServer) -> PageServer:
+    running.requests.clear()
+    running.disconnected.clear()
+    running.release.clear()
+    return running
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visit]:
+    """visit(address, …): fails on script errors, messages of the browser and foreign requests.
+
+    `script` runs before the page's own scripts; the options are those of a browser context.
+    """
+    contexts: list[Any] = []
+    problems: list[str] = []
+
+    def note(problem: str, wrong: bool = True) -> None:
+        if wrong and not any(expected in problem for expected in EXPECTED_MESSAGES):
+            problems.append(problem)
+
+    def visit(address: str, script: str = "", **options: Any) -> Any:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.add_init_script(script)
+        page.on("pageerror", lambda error: note(str(error)))
+        page.on("console", lambda message: note(message.text, message.type == "error"))
+        own = (address, f"blob:{address}")
+        page.on("request", lambda request: note(request.url, not request.url.startswith(own)))
+        page.goto(address)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def open_page(visit: Visit, server: PageServer) -> Visit:
+    """open_page(…): visit the page of the scripted server."""
+
+    def open_page(script: str = "", **options: Any) -> Any:
+        page = visit(server.address, script, **options)
+        page.locator("#model option").first.wait_for(state="attached")
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def page(open_page: Visit) -> Any:
+    return open_page()
+
+
+@pytest.fixture(scope="session")
+def wllama() -> dict[str, bytes]:
+    try:
+        return wllama_files()
+    except ThirteenError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def small(
     tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path], wllama: dict[str, bytes]
 ) -> Path:
@@ -58,42 +117,5 @@ def small(
     embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
     embedding[[not " " <= chr(token) <= "~" for token in range(len(embedding))]] = 0
     tiny = write_tiny(folder / "tiny.gguf", {}, {"token_embd.weight": embedding})
-    write_site(PageModel(tiny, name="tiny", context=256), folder / "site", wllama)
+    write_site(tiny, folder / "site", wllama, name="tiny", context=256)
     return folder / "site"
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """open_page(address, …): fails on script errors, messages of the browser and foreign requests.
-
-    `script` runs before the page's own scripts; the options are those of a browser context.
-    """
-    contexts: list[Any] = []
-    problems: list[str] = []
-
-    def note_if(wrong: bool, problem: str) -> None:
-        if wrong and not any(expected in problem for expected in EXPECTED_MESSAGES):
-            problems.append(problem)
-
-    def open_page(address: str, script: str = "", **options: Any) -> Any:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.add_init_script(script)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: note_if(message.type == "error", message.text))
-        own = (address, f"blob:{address}")
-        page.on("request", lambda request: note_if(not request.url.startswith(own), request.url))
-        page.goto(address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-@pytest.fixture
-def visit(open_page: Callable[..., Any]) -> Callable[..., Any]:
-    return partial(open_page, **PHONE)

@@ -1,6 +1,5 @@
 """The fidelity that `convert` measures: it compares the right models and leaves no temporary files."""
 
-import functools
 import json
 import re
 import shutil
@@ -12,7 +11,6 @@ import pytest
 from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.cli.main import main
-from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Like, Uniform
 from thirteen.convert.recipe import Recipe
@@ -24,22 +22,15 @@ from ..leftovers import leftovers
 pytestmark = pytest.mark.slow
 
 
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {"lora": ("llama", {}), "biased": ("qwen2", {"bias": "all"})}
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
 
 @pytest.fixture(scope="module")
 def sources(base, tmp_path_factory):
-    """sources(kind): a base, and an adapter of that kind for it."""
-    folder = tmp_path_factory.mktemp("adapters")
-
-    @functools.cache
-    def sources(kind: str) -> tuple[Path, Path]:
-        name, options = KINDS[kind]
-        config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], **options)
-        return base(name), save_random_adapter(base(name), config, folder / kind, step=0.05)
-
-    return sources
+    """A base, and an adapter for it."""
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"])
+    folder = tmp_path_factory.mktemp("adapter")
+    return base("llama"), save_random_adapter(base("llama"), config, folder / "lora", step=0.05)
 
 
 @pytest.fixture
@@ -61,42 +52,37 @@ def converted(thirteen, cache, tmp_path):
 
 
 def test_fidelity_with_an_adapter_compares_the_right_models(converted, sources, tmp_path):
-    base, adapter = sources("lora")
+    base, adapter = sources
     other = tmp_path / "other.gguf"
     report = converted(base, "--adapter", adapter, "--type", "Q4_0")
-    fidelity, files = report["fidelity"], report["fidelity"]["files"]
+    files = fidelity = report["fidelity"]
     assert fidelity["positions"] == POSITIONS
-    divergence = fidelity["merged"]["divergence"]
-    assert 0 < divergence["kl_mean"]["estimate"] < divergence["kl_p99"]
-    for method in ("merged", "run_time"):
-        assert 0 < fidelity[method]["effect"]["cosine"]["estimate"] < 1
-        assert fidelity[method]["effect"]["slope"]["low"] > 0
-    assert fidelity["choice"]["recommended"] in ("merged", "run-time")
+    assert 0 < fidelity["divergence"]["kl_mean"]["estimate"] < fidelity["divergence"]["kl_p99"]
+    assert 0 < fidelity["effect"]["cosine"]["estimate"] < 1
+    assert fidelity["effect"]["slope"]["low"] > 0
     assert (files["shipped"]["path"], files["shipped"]["sha256"]) == (report["output"], report["sha256"])
     assert files["reference"]["sha256"] == convert(Recipe(base, other, Uniform("F16"), adapter)).sha256
     assert files["base"]["sha256"] == convert(Recipe(base, other, Uniform("F16"))).sha256
     assert files["shipped_base"]["sha256"] == convert(Recipe(base, other, Uniform("Q4_0"))).sha256
-    assert files["run_time"]["sha256"] == files["shipped_base"]["sha256"]
-    assert files["run_time"]["adapter"]["sha256"] == export_adapter(adapter, base, other)
-    assert files["run_time"]["adapter"]["path"] == "adapter.gguf"  # without its temporary folder
+    assert files["base"]["path"] == "base F16.gguf"  # without its temporary folder
 
 
 def test_base_is_quantized_to_the_same_types_with_the_same_importance(converted, thirteen, sources, tmp_path):
-    base, adapter = sources("lora")
+    base, adapter = sources
     texts, importance, other = (tmp_path / name for name in ("texts.jsonl", "importance.gguf", "other.gguf"))
     texts.write_text(TEXT, "utf-8")
-    options = ("--calibration", texts, "--threads", "1", "--output", importance)
-    assert thirteen("importance", base, *options).status == 0
+    options = ("--dry-run", "--texts", texts, "--threads", "1", "--importance", importance)
+    assert thirteen("convert", base, *options).status == 0
     size = ("--size", "6.5bpw", "--prefer", "quality", "--target", "x86")
     report = converted(base, "--adapter", adapter, "--importance", importance, *size)
     assert len(report["types"]) > 2
-    shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
+    shipped, measured = Path(report["output"]), report["fidelity"]["shipped_base"]["sha256"]
     assert measured == convert(Recipe(base, other, Like(shipped), importance=importance)).sha256
     assert measured != convert(Recipe(base, other, Like(shipped))).sha256
 
 
 def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(converted, sources):
-    base, adapter = sources("lora")
+    base, adapter = sources
     assert converted(base, "--type", "Q8_0")["fidelity"] is None
     assert converted(base, "--adapter", adapter, "--type", "Q8_0", "--no-fidelity")["fidelity"] is None
 
@@ -104,27 +90,15 @@ def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(converted, s
 def test_loss_without_an_adapter_is_measured_on_request(converted, sources, tmp_path):
     """The base is a quantized GGUF here; the reference is its dequantized weights."""
     source = tmp_path / "source.gguf"
-    convert(Recipe(sources("lora")[0], source, Uniform("Q8_0")))
+    convert(Recipe(sources[0], source, Uniform("Q8_0")))
     coarse, fine = (
         converted(source, "--type", type_, "--fidelity")["fidelity"] for type_ in ("Q4_0", "Q8_0")
     )
-    kl = [fidelity["merged"]["divergence"]["kl_mean"] for fidelity in (coarse, fine)]
+    kl = [fidelity["divergence"]["kl_mean"] for fidelity in (coarse, fine)]
     assert kl[0]["low"] > kl[1]["high"] > 0
-    assert coarse["merged"]["effect"] is coarse["run_time"] is None
-    assert set(coarse["files"]) == {"reference", "shipped"}
+    assert coarse["effect"] is coarse["base"] is None
     reference = convert(Recipe(source, tmp_path / "reference.gguf", Uniform("F16"))).sha256
-    assert coarse["files"]["reference"]["sha256"] == fine["files"]["reference"]["sha256"] == reference
-
-
-@pytest.mark.exhaustive  # PEFT merges, in 18 seconds
-def test_an_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(converted, sources):
-    """Of `adapter check` DoRA is tested."""
-    base, adapter = sources("biased")
-    report = converted(base, "--adapter", adapter, "--type", "Q8_0")
-    assert report["fidelity"]["merged"]["effect"]["cosine"]["estimate"] > 0.5
-    assert report["fidelity"]["run_time"] is report["fidelity"]["choice"] is None
-    (warning,) = (text for text in report["warnings"] if "at run time was not measured" in text)
-    assert "only PEFT can merge it" in warning
+    assert coarse["reference"]["sha256"] == fine["reference"]["sha256"] == reference
 
 
 def test_full_disk_is_a_warning(sources, cache, tmp_path, monkeypatch, capsys):
@@ -136,7 +110,7 @@ def test_full_disk_is_a_warning(sources, cache, tmp_path, monkeypatch, capsys):
         return actual._replace(free=1_000) if Path(path).is_relative_to(cache) else actual
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    (base, adapter), output = sources("lora"), tmp_path / "model.gguf"
+    (base, adapter), output = sources, tmp_path / "model.gguf"
     words = ("convert", base, "--adapter", adapter, "--type", "Q8_0", "-o", output, "--json")
     monkeypatch.setattr(sys, "argv", ["thirteen", *map(str, words)])
     with pytest.raises(SystemExit) as end:
@@ -152,7 +126,7 @@ def test_full_disk_is_a_warning(sources, cache, tmp_path, monkeypatch, capsys):
 
 def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(converted, sources, tmp_path):
     """70,000 exceeds F16, but not BF16."""
-    base, adapter = sources("lora")
+    base, adapter = sources
     large = shutil.copytree(base, tmp_path / "large")
     arrays = {name: array.copy() for name, array in load_file(base / "model.safetensors").items()}
     arrays["model.layers.0.self_attn.k_proj.weight"][0, 0] = 7e4

@@ -12,7 +12,7 @@ from thirteen import Engine
 from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
-from thirteen.files.trusted_files import FileState
+from thirteen.files.trusted_files import file_stamp
 from thirteen.models.catalogue import catalogue
 from thirteen.workflows import converted_models, model_files
 from thirteen.workflows.conversion import Conversion
@@ -163,13 +163,14 @@ def test_a_question_that_ends_in_a_files_name_is_no_model(tmp_path):
 
 
 def test_a_converted_model_is_used_again_as_it_is_and_the_newest_is_listed_first(cache):
-    """A use changed the model's own times, so that each start hashed the whole file to trust it."""
+    """A use changed the model's own times, so that each start tried the file anew."""
     for number, name in enumerate(("old", "tiny", "new")):
         os.utime(converted(cache, name), (50, 100 + number))
     assert [model.base for model in cached_models()] == ["owner/new", "owner/tiny", "owner/old"]
-    before = FileState.now(cache / "owner--tiny-4.5bpw.gguf")
-    assert resolve("owner/tiny").model == before.path and FileState.now(before.path) == before
-    assert remove_model(before.path.stem).converted_at == 101
+    model = cache / "owner--tiny-4.5bpw.gguf"
+    before = file_stamp(model)
+    assert resolve("owner/tiny").model == model and file_stamp(model) == before
+    assert remove_model(model.stem).converted_at == 101
     assert not list(cache.glob("owner--tiny*"))
 
 

@@ -1,6 +1,6 @@
-// Service worker: caches all files of the page, verified by their hashes, and serves them offline, with the
-// headers that WebAssembly threads require. site.py prepends SHELL, the hash of each file, and VERSION, which
-// changes with any file. A new version waits until no page of the old one is open: such a page may have files to fetch.
+// Service worker: stores all files of the page and serves them offline, with the headers that WebAssembly threads
+// require. site.py prepends FILES and VERSION, which changes with any of them. A new version waits until no page of the
+// old one is open, which may have files to fetch.
 
 const CACHE_PREFIX = `thirteen-page-${self.registration.scope}-`; // other folders of the site have their own
 const CACHE_NAME = CACHE_PREFIX + VERSION;
@@ -9,23 +9,16 @@ const ISOLATION_HEADERS = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-self.addEventListener("install", (event) => event.waitUntil(cacheFiles()));
+self.addEventListener("install", (event) => event.waitUntil(storeFiles()));
 self.addEventListener("activate", (event) => event.waitUntil(deleteOldCaches().then(() => self.clients.claim())));
 self.addEventListener("fetch", (event) => {
-  const url = new URL(event.request.url);
-  const file = url.href.replace(self.registration.scope, "").split(/[?#]/)[0] || "index.html";
-  if (event.request.method === "GET" && file in SHELL) event.respondWith(cachedResponse(file));
+  const file = event.request.url.replace(self.registration.scope, "").split(/[?#]/)[0] || "index.html";
+  if (event.request.method === "GET" && FILES.includes(file)) event.respondWith(stored(file));
 });
 
-async function cacheFiles() {
+async function storeFiles() {
   const cache = await caches.open(CACHE_NAME);
-  await Promise.all(
-    Object.entries(SHELL).map(async ([file, integrity]) => {
-      const response = await fetch(file, { integrity, cache: "no-cache" });
-      if (!response.ok) throw new TypeError(`${file}: status ${response.status}`);
-      await cache.put(file, response);
-    }),
-  );
+  await cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })));
 }
 
 async function deleteOldCaches() {
@@ -33,10 +26,10 @@ async function deleteOldCaches() {
   await Promise.all(old.map((name) => caches.delete(name)));
 }
 
-async function cachedResponse(file) {
-  const cached = await (await caches.open(CACHE_NAME)).match(file);
-  if (!cached) return fetch(file); // the browser has evicted it
-  const headers = new Headers(cached.headers);
+async function stored(file) {
+  const found = await (await caches.open(CACHE_NAME)).match(file);
+  if (!found) return fetch(file); // the browser has evicted it
+  const headers = new Headers(found.headers);
   for (const [name, value] of Object.entries(ISOLATION_HEADERS)) headers.set(name, value); // a second value voids both
-  return new Response(cached.body, { status: 200, headers });
+  return new Response(found.body, { headers });
 }

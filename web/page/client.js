@@ -1,22 +1,14 @@
-// Client of the server's API: API key, models, and answers as a stream of events.
+// Client of the server's API. A failed request is an Error whose message is one line for the user.
 
 import { load, save } from "./store.js";
 
+export const ABOUT =
+  "Questions are sent to this server only. Sums in an answer are checked: right ones are underlined, wrong ones show " +
+  "the right value. Whether they are the right sums for the question is not checked.";
+export const HAS_VOTES = true;
 const KEY_NAME = "thirteen.key";
 const CONNECTION_LOST = "The connection was lost before the answer was complete.";
 let apiKey = load("sessionStorage", KEY_NAME);
-
-/** A request that failed; the message is one line for the user. */
-export class ServerError extends Error {
-  /**
-   * @param {string} message
-   * @param {number} [status] HTTP status, if there was a response.
-   */
-  constructor(message, status) {
-    super(message);
-    this.status = status;
-  }
-}
 
 /** Send this API key with every request, until the tab is closed. */
 export function setApiKey(key) {
@@ -35,67 +27,40 @@ export async function listModels() {
 /**
  * Ask a question and stream the answer.
  *
- * @param {{question: string, model?: string, effort: string, system?: string, temperature?: number}} request
+ * @param {{question: string, turns: object[], effort: string, model?: string, temperature?: number}} request
  * @param {AbortSignal} signal aborts the request.
- * @yields {{event: string, data: object}} "thinking", "text", "step" and "tally" events, and "answer" as the last.
- * @throws {ServerError} the request was rejected, failed, or lost its connection.
+ * @param {(event: string, data: object) => void} onEvent called with "thinking", "text" and "tally".
+ * @returns {Promise<object>} the answer; rejected if the request fails, or the connection is lost.
  */
-export async function* streamAnswer(request, signal) {
-  const response = await send("v1/answer", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...request, stream: true }),
-    signal,
-  });
-  let complete = false;
-  for await (const { event, data } of readEvents(response.body)) {
-    if (event === "error") throw new ServerError(data.error.message);
-    yield { event, data };
-    complete ||= event === "answer";
+export async function streamAnswer(request, signal, onEvent) {
+  const headers = { "Content-Type": "application/json" };
+  const body = JSON.stringify({ ...request, stream: true });
+  const response = await send("v1/answer", { method: "POST", headers, body, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let buffer = ""; ; ) {
+    const { done, value } = await reader.read().catch(() => fail(CONNECTION_LOST));
+    if (done) fail(CONNECTION_LOST);
+    const blocks = (buffer + value).split("\n\n");
+    buffer = blocks.pop();
+    for (const [, event, json] of blocks.map((block) => /^event: (\w+)\ndata: (.*)$/.exec(block)).filter(Boolean)) {
+      const data = JSON.parse(json);
+      if (event === "error") fail(data.error.message);
+      if (event === "answer") return data;
+      onEvent(event, data);
+    }
   }
-  if (!complete) throw new ServerError(CONNECTION_LOST);
 }
 
 async function send(path, options = {}) {
   const headers = { ...options.headers, ...(apiKey && { Authorization: `Bearer ${apiKey}` }) };
-  const response = await withMessage(fetch(path, { ...options, headers }), "The server cannot be reached.");
-  if (!response.ok) throw await responseError(response);
-  return response;
-}
-
-/** The promise, with a network error replaced by a ServerError. */
-function withMessage(promise, message) {
-  return promise.catch(() => Promise.reject(new ServerError(message)));
-}
-
-async function responseError(response) {
+  const response = await fetch(path, { ...options, headers }).catch(() => fail("The server cannot be reached."));
+  if (response.ok) return response;
   const body = await response.json().catch(() => null);
-  const message = body?.error?.message ?? `The server responded with status ${response.status}.`;
   const seconds = Number(response.headers.get("Retry-After"));
   const retry = seconds > 0 ? ` (try again in ${seconds} s)` : "";
-  return new ServerError(message + retry, response.status);
+  fail((body?.error?.message ?? `The server responded with status ${response.status}.`) + retry, response.status);
 }
 
-/** Events of a text/event-stream; https://html.spec.whatwg.org/multipage/server-sent-events.html */
-async function* readEvents(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
-  try {
-    for (;;) {
-      const { done, value } = await withMessage(reader.read(), CONNECTION_LOST);
-      if (done) return;
-      const blocks = (buffer + value).split(/\r?\n\r?\n/);
-      buffer = blocks.pop();
-      yield* blocks.map(parseEvent).filter(Boolean);
-    }
-  } finally {
-    reader.cancel().catch(() => {}); // rejects if the stream has failed
-  }
-}
-
-function parseEvent(block) {
-  const fields = block.split(/\r?\n/).map((line) => /^([^:]*):? ?(.*)$/s.exec(line).slice(1));
-  const data = fields.filter(([name]) => name === "data").map(([, value]) => value);
-  const event = fields.findLast(([name]) => name === "event")?.[1] ?? "message";
-  return data.length ? { event, data: JSON.parse(data.join("\n")) } : null;
+function fail(message, status) {
+  throw Object.assign(new Error(message), { status });
 }

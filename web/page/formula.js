@@ -12,6 +12,7 @@ const OPTIONS = {
 };
 const NODES_MAX = 20_000;
 const DEPTH_MAX = 200; // nesting deeper than that makes browsers slow
+const trees = new Map(); // by source: a growing answer shows its formulas again and again
 
 /**
  * @param {string} latex
@@ -19,18 +20,29 @@ const DEPTH_MAX = 200; // nesting deeper than that makes browsers slow
  * @returns {Node} the formula; its source where it is too large, or KaTeX fails.
  */
 export function formulaNode(latex, display) {
+  const key = `${display} ${latex}`;
+  if (!trees.has(key)) trees.set(key, typeset(latex, display));
+  const node = trees.get(key)?.toNode() ?? document.createTextNode(latex);
+  for (const svg of node.querySelectorAll?.("[data-style]") ?? []) svg.style.cssText = svg.dataset.style;
+  return node;
+}
+
+function typeset(latex, display) {
   try {
     const tree = katex.__renderToDomTree(latex, { ...OPTIONS, displayMode: display });
     prepare(tree, { nodes: 0 }, 0);
-    return tree.toNode();
+    return tree;
   } catch {
-    return document.createTextNode(latex);
+    return null;
   }
 }
 
-/** Check the size of a tree, and remove its style attributes, which KaTeX does not need and the page's policy blocks. */
+/** Check the size of a tree, and put style attributes, which the page's policy blocks, where formulaNode() finds them. */
 function prepare(tree, count, depth) {
   if (++count.nodes > NODES_MAX || depth > DEPTH_MAX) throw new RangeError("the formula is too large");
-  delete tree.attributes?.style;
+  if (tree.attributes?.style) {
+    tree.attributes["data-style"] = tree.attributes.style;
+    delete tree.attributes.style;
+  }
   for (const child of tree.children ?? []) prepare(child, count, depth + 1);
 }

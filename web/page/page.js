@@ -1,212 +1,227 @@
-// The page: its form, buttons and keys, errors and the API key.
+// The page: the conversation that is shown, the form, buttons and keys.
 
-import { Chat } from "./chat.js";
-import { listModels, ServerError, setApiKey } from "./client.js";
-import { loadConversations, STORAGE_NAME } from "./conversations.js";
+import { resultSentence } from "./answer.js";
+import { ABOUT, HAS_VOTES, listModels, setApiKey, streamAnswer } from "./client.js";
+import { loadConversations, newConversation, saveConversations, storeConversation } from "./conversations.js";
 import { element } from "./element.js";
-import { follow } from "./follow.js";
-import { History } from "./history.js";
-import { Settings } from "./settings.js";
-import { load, save } from "./store.js";
+import { TurnView } from "./turn.js";
 
-const OPEN_NAME = "thirteen.conversation"; // the id of this tab's conversation
+const AGAIN_TEMPERATURE = 0.7; // at 0 an answer would be the same again
+const TURNS_MAX = 50; // sent with a question
+const END_PX = 60; // whoever is so close to the end follows it
+const SPOKEN_CHARS = 1000;
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
-const history = new History(ui.history, ui.conversations, open);
-const settings = new Settings(ui.options, ui.settings);
-const chat = new Chat(ui.turns, ui.announcement, { onEdit: edit, onAgain: askAgain, onChange: store });
-let edited = null; // index of the turn whose question is being edited
-let waitingForKey = false; // the last question failed for lack of an API key
+let conversation = newConversation();
+let views = []; // of its turns
+let edited = null; // index of the turn whose question is in the form
+let running = null; // AbortController of the answer that is being generated
 
-/** Run an action; show its error, or ask for the API key if the server requires one. */
-async function attempt(action) {
-  ui.error.textContent = "";
+function addView(turn) {
+  const index = views.length;
+  const view = new TurnView(turn, {
+    onEdit: () => edit(index),
+    onAgain: () => ask(turn.question, index, AGAIN_TEMPERATURE),
+    onCopied: announce,
+  });
+  views.push(view);
+  ui.turns.append(view.element);
+  return view;
+}
+
+/** Show a conversation; an answer that is being generated for another one ends. */
+function show(shown) {
+  running?.abort();
+  conversation = shown;
+  views = [];
+  ui.turns.replaceChildren();
+  shown.turns.forEach(addView);
+  endEdit();
+  listConversations();
+}
+
+function listConversations() {
+  const stored = loadConversations();
+  const items = stored.map((found) => {
+    const current = found.id === conversation.id ? { "aria-current": "true" } : {};
+    const title = found.turns[0].question;
+    const open = element("button", { type: "button", title, ...current }, title);
+    const remove = element("button", { type: "button", class: "secondary", "aria-label": `Delete: ${title}` }, "×");
+    open.addEventListener("click", () => {
+      if (found.id !== conversation.id) show(found);
+      ui.history.hidePopover();
+    });
+    remove.addEventListener("click", () => deleteConversations(({ id }) => id === found.id));
+    return element("li", {}, open, remove);
+  });
+  ui.conversations.replaceChildren(...items);
+  history.replaceState(null, "", conversation.turns.length ? `#${conversation.id}` : location.pathname); // for a reload
+  ui.past.disabled = !stored.length;
+}
+
+function deleteConversations(isOld) {
+  saveConversations(loadConversations().filter((found) => !isOld(found)));
+  if (isOld(conversation)) {
+    conversation.turns = []; // an answer that is being generated would be stored once more
+    show(newConversation());
+  } else listConversations();
+  if (ui.past.disabled) ui.history.hidePopover();
+}
+
+/**
+ * Ask a question and show its answer. Without any text of it, all is as before, with the question in the form.
+ *
+ * @param {string} question
+ * @param {number} from index of the turn that this one replaces, with all after it; the number of turns replaces none.
+ * @param {number} [temperature]
+ */
+async function ask(question, from, temperature) {
+  if (running) return;
+  const before = conversation;
+  const earlier = before.turns.slice(0, from);
+  const turn = { question, text: "", answer: null };
+  const current = { id: before.id, turns: [...earlier, turn] };
+  conversation = current;
+  endEdit();
+  views.splice(from).forEach((view) => view.element.remove());
+  following = true;
+  const view = addView(turn);
+  setRunning(new AbortController());
+  const { signal } = running;
+  const onEvent = (event, data) => view.receive(event, data);
   try {
-    await action();
+    turn.answer = await streamAnswer(request(question, earlier, temperature), signal, onEvent);
+    turn.text = turn.answer.text;
+    view.finish(turn.answer);
+    announce(resultSentence(turn.answer) + turn.text.slice(0, SPOKEN_CHARS));
   } catch (error) {
-    const keyNotEntered = error.status === 401 && !ui.key.value;
-    ui.error.textContent = keyNotEntered ? "" : error.message;
-    if (error.status === 401) showKeyForm();
-    if (ui.error.textContent) showEnd();
-    if (error.status !== 401 && !(error instanceof ServerError)) throw error; // a bug: report it on the console
+    turn.text = view.text;
+    announce(signal.aborted ? "Stopped" : "No answer");
+    view.stop(ui.announcement.textContent);
+    if (!signal.aborted) showError(error);
   }
+  setRunning(null);
+  const kept = turn.text || turn.answer;
+  if (kept) storeConversation(current);
+  if (!kept && conversation === current) goBack(before, question, from);
+  else listConversations();
 }
 
-/** Scroll to the end, where an error stands above the question form, which would hide it otherwise. */
-function showEnd() {
-  follow(null);
-  scrollTo(0, document.documentElement.scrollHeight);
+/** Show a conversation as it was before a question that has no answer, with the question in the form. */
+function goBack(before, question, from) {
+  const typed = ui.question.value;
+  show(before);
+  if (from < before.turns.length) edit(from);
+  ui.question.value = typed || question;
 }
 
-function showKeyForm() {
+function request(question, earlier, temperature) {
+  const turns = earlier.filter(({ answer }) => answer).slice(-TURNS_MAX);
+  return {
+    question,
+    turns: turns.map((turn) => ({ question: turn.question, answer: turn.answer.text })),
+    effort: ui.effort.value,
+    ...(ui.model.value && { model: ui.model.value }),
+    ...(temperature && { temperature }),
+  };
+}
+
+function setRunning(controller) {
+  running = controller;
+  document.body.classList.toggle("running", Boolean(running));
+  const [shown, hidden] = running ? [ui.stop, ui.send] : [ui.send, ui.stop];
+  const focused = document.activeElement === hidden || document.activeElement === document.body;
+  [shown.hidden, hidden.hidden] = [false, true];
+  if (focused) shown.focus();
+  if (!running) return;
+  ui.error.textContent = "";
+  announce("Working it out");
+}
+
+function announce(message) {
+  ui.announcement.textContent = message;
+}
+
+function showError(error) {
+  ui.error.textContent = error.message;
+  if (error.status !== 401) return;
+  if (ui.unlock.hidden) ui.error.textContent = ""; // the form says it
   ui.unlock.hidden = false;
   ui.key.focus();
 }
 
-async function showModels() {
-  const models = await listModels();
-  ui.model.replaceChildren(...models.map(({ id }) => element("option", {}, id)));
-  ui.model.disabled = models.length < 2;
-  ui.effort.value = models[0].default_effort ?? "low";
-}
-
-function store(conversation) {
-  save("sessionStorage", OPEN_NAME, conversation.id);
-  history.put(conversation);
-}
-
-/** Show a stored conversation, or a new one. */
-async function open(id) {
-  await chat.stop(); // stores what came so far
-  const conversation = id && loadConversations().find((found) => found.id === id);
-  await chat.open(conversation);
-  endEdit();
-  ui.error.textContent = "";
-  save("sessionStorage", OPEN_NAME, conversation?.id ?? null);
-  history.select(conversation ?? {});
-  showHistory(false);
-  ui.question.focus();
-}
-
-/** On small screens the list of conversations is shown on demand. */
-function showHistory(shown) {
-  ui.past.setAttribute("aria-expanded", shown);
-  ui.history.classList.toggle("shown", shown);
-}
-
-async function edit(index) {
-  const question = chat.questions[index]; // stopping may put back the one that it replaced
-  await chat.stop();
-  [edited, ui.question.value] = [index, question];
-  chat.mark(index);
-  ui.editing.textContent = "Asked anew, without the turns after it.";
-  ui.keep.hidden = false;
+/** Put a turn's question into the form, to be asked instead of it and the turns after it. */
+function edit(index) {
+  edited = index;
+  ui.question.value = conversation.turns[index].question;
+  views.forEach((view, number) => view.element.classList.toggle("edited", number >= index));
+  ui.editing.hidden = false;
   ui.question.focus();
 }
 
 function endEdit() {
   edited = null;
-  chat.mark(null);
-  ui.editing.textContent = "";
-  ui.keep.hidden = true;
-}
-
-function cancelEdit() {
-  endEdit();
   ui.question.value = "";
-  ui.question.focus();
+  views.forEach((view) => view.element.classList.remove("edited"));
+  ui.editing.hidden = true;
 }
 
-async function ask() {
-  const [question, from] = [ui.question.value.trim(), edited];
-  endEdit();
-  ui.question.value = "";
-  if (await request(question, from, settings.fields(false))) await editAnew(question, from);
-}
-
-/** Ask a turn's question again, for another answer. */
-async function askAgain(index) {
-  await chat.stop();
-  endEdit();
-  const answered = attempt(() => request(chat.questions[index], index, settings.fields(true)));
-  ui.stop.focus(); // the button that was pressed is gone
-  await answered;
-}
-
-/** Edit a question that was not answered, unless another is being written. */
-async function editAnew(question, from) {
-  if (ui.question.value) return;
-  await edit(from ?? chat.questions.length - 1);
-  ui.question.value = question;
-}
-
-/** Ask a question; resolves to whether it was stopped and the turns that it was to replace are back. */
-async function request(question, from, fields) {
-  waitingForKey = false;
-  swap(ui.send, ui.stop);
+async function showModels() {
+  ui.error.textContent = "";
   try {
-    return await chat.ask({ question, model: ui.model.value || undefined, effort: ui.effort.value, ...fields }, from);
+    const models = await listModels();
+    ui.unlock.hidden = true;
+    ui.model.replaceChildren(...models.map(({ id }) => element("option", {}, id)));
+    ui.model.disabled = models.length < 2;
+    ui.effort.value = models[0].default_effort ?? "low";
+    ui.question.focus({ preventScroll: true });
   } catch (error) {
-    waitingForKey = error.status === 401;
-    await editAnew(question, from);
-    throw error;
-  } finally {
-    swap(ui.stop, ui.send);
+    showError(error);
   }
-}
-
-/** Replace a button by another, which takes over the focus. */
-function swap(shown, hidden) {
-  const focused = document.activeElement === shown;
-  hidden.hidden = false;
-  if (focused) hidden.focus();
-  shown.hidden = true;
-}
-
-/** Continue with a new API key. */
-async function resume() {
-  await showModels();
-  if (waitingForKey && ui.question.value.trim()) await ask();
 }
 
 ui.ask.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!chat.running && ui.question.value.trim()) attempt(ask);
+  const question = ui.question.value.trim();
+  if (question) ask(question, edited ?? conversation.turns.length);
 });
-
-ui.examples.addEventListener("click", ({ target }) => {
-  if (target === ui.examples) return;
-  ui.question.value = target.textContent;
-  ui.ask.requestSubmit();
-  ui.stop.focus(); // the example is hidden now
-});
-
-ui.unlock.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  setApiKey(ui.key.value.trim());
-  ui.unlock.hidden = true;
-  ui.question.focus();
-  await attempt(resume);
-  ui.key.value = "";
-});
-
 ui.question.addEventListener("keydown", (event) => {
   const composing = event.isComposing || event.keyCode === 229; // Enter chooses a word of an input method
-  if (event.key === "Enter" && !event.shiftKey && !composing) {
-    event.preventDefault();
-    ui.ask.requestSubmit();
-  } else if (event.key === "ArrowUp" && !ui.question.value && chat.questions.length) {
-    event.preventDefault();
-    edit(chat.questions.length - 1);
-  }
+  if (event.key !== "Enter" || event.shiftKey || composing) return;
+  event.preventDefault();
+  ui.ask.requestSubmit();
 });
-
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.isComposing || ui.settings.matches(":popover-open")) return;
-  if (chat.running) chat.stop();
-  else if (edited !== null) cancelEdit();
+  if (event.key !== "Escape" || event.isComposing) return;
+  if (running) running.abort();
+  else if (edited !== null) endEdit();
 });
-
-ui.keep.addEventListener("click", cancelEdit);
-
 ui.stop.addEventListener("click", (event) => {
-  if (event.detail < 2) chat.stop(); // the second click of a double click on Ask must not stop
+  if (event.detail < 2) running?.abort(); // the second click of a double click on Ask must not stop
 });
-
-ui.new.addEventListener("click", () => open());
-
-ui.past.addEventListener("click", () => showHistory(ui.past.getAttribute("aria-expanded") !== "true"));
-
-ui.clear.addEventListener("click", async () => {
-  await open(); // ends a running answer, which would be stored once more
-  history.clear();
+ui.examples.addEventListener("click", ({ target }) => target !== ui.examples && ask(target.textContent, 0));
+ui.unlock.addEventListener("submit", (event) => {
+  event.preventDefault();
+  setApiKey(ui.key.value.trim());
+  showModels();
 });
-
-// Another tab has changed conversations, perhaps the one that is shown here: this tab would store it as it was.
-addEventListener("storage", ({ key }) => {
-  if (key === STORAGE_NAME && !chat.running && edited === null) open(load("sessionStorage", OPEN_NAME));
+ui.keep.addEventListener("click", endEdit);
+ui.new.addEventListener("click", () => {
+  show(newConversation());
+  ui.question.focus();
 });
+ui.clear.addEventListener("click", () => deleteConversations(() => true));
 
-const last = load("sessionStorage", OPEN_NAME);
-if (last) open(last);
-attempt(showModels);
+// The end of the conversation stays in view until the reader scrolls up.
+let [following, last] = [true, 0];
+const end = () => document.documentElement.scrollHeight - innerHeight;
+addEventListener("scroll", () => {
+  following = end() - scrollY < END_PX || (following && scrollY >= last);
+  last = scrollY;
+});
+new ResizeObserver(() => following && scrollTo(0, end())).observe(ui.turns);
+
+ui.about.textContent = ABOUT;
+ui.votes.hidden = !HAS_VOTES;
+show(loadConversations().find(({ id }) => `#${id}` === location.hash) ?? newConversation());
+showModels();

@@ -9,11 +9,10 @@ export function load(storage, name) {
   }
 }
 
-/** Store a value under a name; null removes it. */
+/** Store a value under a name. */
 export function save(storage, name, value) {
   try {
-    if (value === null) window[storage].removeItem(name);
-    else window[storage].setItem(name, JSON.stringify(value));
+    window[storage].setItem(name, JSON.stringify(value));
   } catch {
     // unavailable or full
   }

@@ -1,25 +1,22 @@
-// View of a turn: a question and its answer, with marked equations, final value, votes and statistics.
+// View of a turn: a question and its answer, as text while it streams, then with the server's value and marks.
 
-import { isCode, resultNodes, statsLine, tallyItems, tallyNote } from "./answer.js";
-import { describeAnswer } from "./answer_text.js";
-import { copyText } from "./copy.js";
+import { checksText, statsText, valueText, votesText } from "./answer.js";
+import { showText } from "./answer_text.js";
 import { element } from "./element.js";
-import { keepReachable, watchScrolling } from "./scrolling.js";
-import { update } from "./tree.js";
 
 const COPIED_MS = 1500;
+const VALUE_CHARS = 12; // longer ones are shown smaller
 let count = 0; // for unique ids
 
 export class TurnView {
-  #steps = [];
-  #text = "";
-  #thinking = element("p", {});
-  #thought = element("details", { class: "thought" }, element("summary", {}, "Thoughts"), this.#thinking);
+  text = ""; // received so far
   #frame = 0; // the animation frame that will draw the text
   #result = element("p", { class: "result" });
-  #content = element("div", { class: "answer" });
-  #tally = element("ul", { class: "tally", "aria-label": "Result of the vote" });
-  #counted = element("p", { class: "small" });
+  #thinking = element("p", {});
+  #thought = element("details", { class: "thought" }, element("summary", {}, "Thoughts"), this.#thinking);
+  #content = element("div", { class: "answer", tabindex: "0", role: "group", "aria-label": "Answer" });
+  #votes = element("p", { class: "small" });
+  #checks = element("p", { class: "checks small" });
   #stats = element("p", { class: "stats small" });
 
   /**
@@ -27,86 +24,83 @@ export class TurnView {
    * @param {Object<string, function>} handlers `onEdit()` and `onAgain()` are called when the question is to be
    *   edited or asked again, `onCopied(message)` when the answer has been copied.
    */
-  constructor(turn, { onEdit, onAgain, onCopied }) {
+  constructor({ question, text, answer }, { onEdit, onAgain, onCopied }) {
     const id = `question-${++count}`;
-    const described = { type: "button", class: "secondary", "aria-describedby": id };
-    const edit = element("button", described, "Edit");
-    const again = element("button", { ...described, title: "Another answer, without the turns after it" }, "Regenerate");
-    const copy = element("button", described, "Copy");
-    edit.addEventListener("click", onEdit);
-    again.addEventListener("click", onAgain);
-    copy.addEventListener("click", async () => {
-      const copied = await copyText(this.#text).then(() => "Copied", () => "Not copied");
-      copy.textContent = copied;
+    const button = (label, onClick) => {
+      const created = element("button", { type: "button", class: "secondary", "aria-describedby": id }, label);
+      created.addEventListener("click", onClick);
+      return created;
+    };
+    const copy = button("Copy", async () => {
+      copy.textContent = await copyText(this.text).then(() => "Copied", () => "Not copied");
+      onCopied(copy.textContent);
       setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
-      onCopied(copied);
     });
-    const head = element("div", { class: "head" }, element("h2", { id, class: "question" }, turn.question), edit);
-    const foot = element("div", { class: "foot" }, this.#stats, copy, again);
-    const parts = [head, this.#result, this.#thought, this.#content, this.#tally, this.#counted, foot];
-    watchScrolling(this.#content);
-    this.addThought({ text: "" });
+    const heading = element("h2", { id, class: "question" }, question);
+    const head = element("div", { class: "head" }, heading, button("Edit", onEdit));
+    const foot = element("div", { class: "foot row" }, this.#stats, copy, button("Regenerate", onAgain));
+    const parts = [head, this.#result, this.#thought, this.#content, this.#votes, this.#checks, foot];
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
-    if (turn.answer) this.finish(turn.answer);
-    else this.stop("No answer", turn.text);
+    this.#thought.hidden = true;
+    if (answer) this.finish(answer);
+    else this.stop(text ? "Stopped" : "Working it out", text);
   }
 
-  /** The text received so far. */
-  get text() {
-    return this.#text;
-  }
-
-  /** Show a progress indicator, with how far the answers agree. */
-  start(progress = "") {
-    const message = `Working it out${progress && `: ${progress}`}`;
-    const dots = element("span", { class: "dots", "aria-hidden": "true" }, ...[1, 2, 3].map(() => element("span", {})));
-    this.element.classList.add("running");
-    this.#result.replaceChildren(dots, element("span", { class: "small" }, message));
-  }
-
-  /** Append text of the thought before the answer, which is folded. */
-  addThought({ text }) {
-    this.#thinking.append(text);
-    this.#thought.hidden = !this.#thinking.textContent;
-  }
-
-  /** Append text. */
-  addText({ text }) {
-    this.#text += text;
-    this.#frame ||= requestAnimationFrame(() => this.#draw()); // words may come faster than frames
-  }
-
-  /** Mark a checked equation in the text. */
-  addStep(step) {
-    this.#steps.push(step);
-    this.#frame ||= requestAnimationFrame(() => this.#draw());
+  /** Show an event of the stream. */
+  receive(event, data) {
+    if (event === "tally") this.#say(`Working it out: ${votesText(data)}`);
+    if (event === "thinking") this.#addThought(data.text);
+    if (event !== "text") return;
+    this.text += data.text;
+    this.#frame ||= requestAnimationFrame(() => this.#draw([])); // words may come faster than frames
   }
 
   /** Show the complete answer. */
   finish(answer) {
-    [this.#text, this.#steps] = [answer.text, answer.steps];
+    this.text = answer.text;
     this.#thinking.replaceChildren();
-    this.addThought({ text: answer.thinking ?? "" });
-    this.#draw();
-    this.element.classList.remove("running");
-    this.#result.replaceChildren(...(isCode(answer) ? [] : resultNodes(answer)));
-    this.#counted.textContent = tallyNote(answer.tally);
-    this.#tally.replaceChildren(...tallyItems(answer.tally));
-    this.#stats.textContent = statsLine(answer);
-    keepReachable(this.#content);
+    this.#addThought(answer.thinking ?? "");
+    this.#draw(answer.steps);
+    const value = valueText(answer);
+    const size = answer.value && value.length <= VALUE_CHARS ? "value" : "value long";
+    this.#result.replaceChildren(...(value ? [element("strong", { class: size }, value)] : []));
+    this.#votes.textContent = votesText(answer.tally);
+    this.#checks.textContent = checksText(answer);
+    this.#stats.textContent = statsText(answer);
   }
 
   /** Show a message instead of the result; the text received so far stays. */
-  stop(message, text = this.#text) {
-    this.#text = text;
-    this.#draw();
-    this.element.classList.remove("running");
+  stop(message, text = this.text) {
+    this.text = text;
+    this.#draw([]);
+    this.#say(message);
+  }
+
+  #say(message) {
     this.#result.replaceChildren(element("span", { class: "small" }, message));
   }
 
-  #draw() {
+  #addThought(text) {
+    this.#thinking.append(text);
+    this.#thought.hidden = !this.#thinking.textContent;
+  }
+
+  #draw(steps) {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    update(this.#content, describeAnswer(this.#text, this.#steps));
+    showText(this.#content, this.text, steps);
   }
+}
+
+/** Copy a text. Over plain HTTP from another machine the browser has no clipboard interface, but the older command. */
+async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const box = element("textarea", { class: "unseen" }, text);
+  const focused = document.activeElement;
+  document.body.append(box);
+  box.select();
+  const copied = document.execCommand("copy");
+  box.remove();
+  focused?.focus();
+  if (!copied) throw new Error("not copied");
 }

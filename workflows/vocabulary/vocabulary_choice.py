@@ -22,10 +22,10 @@ from ...files.cache_folder import cache_dir, cache_key
 from ...files.hashing import file_sha256
 from ...files.progress import QUIET, Run
 from ...files.temporary_folder import temporary_folder
+from ...models.passages import Passage, read_passages, tokenize_passages
 from ...models.texts import vocabulary_passages
-from ...runtime.corpus.passages import Passage, read_passages, tokenize_passages
-from ...runtime.corpus.token_statistics import count_tokens, mean_probability, sample_passages
 from ...runtime.llama.model import Model
+from .token_statistics import count_tokens, mean_probability, sample_passages
 
 DEFAULT_SIZE = 49_152
 POSITIONS = 4_096  # at which the model's probabilities are measured

@@ -12,9 +12,9 @@ from ...convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ...errors import FileError
 from ...files.progress import QUIET, Run
 from ...files.worker_pool import worker_pool
+from ...models.passages import read_passages, tokenize_passages
 from ...models.texts import HELD_OUT
-from ...runtime.corpus.passages import read_passages, tokenize_passages
-from ...runtime.corpus.token_statistics import outside_probability, sample_passages
+from .token_statistics import outside_probability, sample_passages
 from .vocabulary_choice import full_model, rank_vocabulary, read_texts
 
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured

@@ -1,7 +1,6 @@
 """Runs with real engines: resumption gives the same log; grading, scores, pairs and the report."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,22 +8,19 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from thirteen.bench.accuracy import accuracy as accuracy_module
-from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
-from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
-from thirteen.bench.accuracy.answer_time import TimedAnswer
+from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 from thirteen.bench.accuracy.evaluate import RunConfig, grade
 from thirteen.bench.accuracy.prompts import PROMPTS, PromptSettings
+from thirteen.bench.accuracy.scores import pair_scores, score
+from thirteen.bench.environment import ModelSource
 from thirteen.errors import FileError, RequestError
-from thirteen.runtime.answer import Answer, VoteTally
+from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
-from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult
+from thirteen.runtime.batch.reproducible_batches import BatchResult
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.plan import measurement, plan
-from thirteen.runtime.plan.tuning import Tuning
-from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
+from thirteen.runtime.options import Options
 from thirteen.stats.proportions import paired_difference
 
 from ...interruption import Interrupted, stop_at
@@ -33,19 +29,13 @@ from ...runtime.conftest import write_gguf
 
 pytestmark = pytest.mark.slow
 
-FEW = PromptSettings(threads=1, max_tokens=12)
+FEW = PromptSettings(threads=1, options=Options(max_tokens=12))
 QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
 
 
-@pytest.fixture(autouse=True)
-def usual_settings(monkeypatch):
-    """The default speed settings, saved: a measurement beside other tests chooses now these, now others."""
-
-    def defaults(candidates, _):
-        usual = candidates.ways[0]
-        return Tuning(usual, (), quiet=True)
-
-    monkeypatch.setattr(measurement, "measure_settings", defaults)
+def few(prompt: str = FEW.prompt, threads: int = 1, **options):
+    """FEW with other settings."""
+    return PromptSettings(prompt=prompt, threads=threads, options=replace(FEW.options, **options))
 
 
 @pytest.fixture
@@ -54,9 +44,11 @@ def data(tmp_path):
     return load_question_set(str(write_rows(tmp_path / "sums.jsonl", rows)))
 
 
-def evaluate(model, questions, settings, executor=BatchJob.run, progress=lambda *_: None, timed=0, **others):
-    request = AccuracyRequest(model=model, questions=questions, settings=settings, timed=timed, **others)
-    return run_accuracy(request, executor, progress)
+def evaluate(model, questions, settings, *, base=None, adapter=None, timed=0, **others):
+    models = [*([ModelSource(base)] if base else []), ModelSource(model, adapter)]
+    runners = {name: others.pop(name) for name in ("executor", "progress") if name in others}
+    request = AccuracyRequest(models=models, questions=questions, settings=settings, timed=timed, **others)
+    return run_accuracy(request, **runners)
 
 
 def lines(report):
@@ -65,7 +57,7 @@ def lines(report):
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
 
 
-@pytest.mark.parametrize("settings", [FEW, replace(FEW, effort=Effort.MEDIUM)], ids=["greedy", "votes"])
+@pytest.mark.parametrize("settings", [FEW, few(effort=Effort.MEDIUM)], ids=["greedy", "votes"])
 def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
     whole = evaluate(tiny, data, settings, records=tmp_path / "whole")
     for count in (7, 45):
@@ -89,102 +81,49 @@ def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
 def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     name = ("another model", gguf.GGUFValueType.STRING, None)
     other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
-    configs = [
-        RunConfig(tiny, None, data, FEW, tmp_path),
-        RunConfig(other, None, data, FEW, tmp_path),
-        RunConfig(tiny, lora, data, FEW, tmp_path),
-        RunConfig(tiny, None, data.subsample(3), FEW, tmp_path),
-        *(
-            RunConfig(tiny, None, data, replace(FEW, **change), tmp_path)
-            for change in (
-                {"prompt": "refined"},
-                {"effort": Effort.HIGH},
-                {"calculator": False},
-                {"max_tokens": 13},
-                {"threads": 2},
-                {"sampling": Sampling(seed=1)},
-            )
-        ),
+    changes = (
+        *({"prompt": "refined"}, {"effort": Effort.HIGH}, {"calculator": False}),
+        *({"max_tokens": 13}, {"threads": 2}, {"seed": 1}),
+    )
+    runs = [
+        *((source, data, FEW) for source in map(ModelSource, (tiny, other))),
+        (ModelSource(tiny, lora), data, FEW),
+        (ModelSource(tiny), data.subsample(3), FEW),
+        *((ModelSource(tiny), data, few(**change)) for change in changes),
     ]
-    assert len({config.log for config in configs}) == len(configs)
+    assert len({RunConfig(*run, tmp_path).log for run in runs}) == len(runs)
 
 
 def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
-    """Long names of model and questions ended in `File name too long`; others stay, to be resumed."""
+    """Long names of model and questions ended in `File name too long`."""
     model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
-    assert RunConfig(model, None, data, FEW, tmp_path).log.name.startswith(f"{'é' * 100}-sums-zero-shot-")
-    long = replace(data.subsample(1), name="ü" * 120)
-    report = evaluate(model, long, FEW, records=tmp_path)
-    name = Path(report.adapted.records).name
-    assert (
-        len(os.fsencode(name)) in (254, 255)
-        and name.startswith(f"{'é' * 100}-ü")
-        and (tmp_path / name).exists()
-    )
-
-
-def test_one_side_is_named(tiny, lora, data, tmp_path):
-    """With an adapter and no base, the table had one column named "model", and nothing told which it was."""
-    labels = set()
-    settings = {
-        "records": tmp_path,
-        "progress": lambda label, done, total: labels.add(label.partition(":")[0]),
-    }
-    report = evaluate(tiny, data.subsample(3), FEW, adapter=lora, **settings)
-    assert labels == {"model with adapter"}
-    only = f"only the model with the adapter was measured; give {tiny} as the base to measure it without"
-    assert report.verdict[0] == only
-    assert accuracy_table(report).header == ("", "model with adapter")
-    plain = evaluate(tiny, data.subsample(3), FEW, **settings)
-    assert accuracy_table(plain).header == ("", "model")
-    assert not any("only" in line for line in plain.verdict)
+    report = evaluate(model, replace(data.subsample(1), name="ü" * 120), FEW, records=tmp_path)
+    assert Path(report.adapted.records).name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-")
 
 
 def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
-    report = evaluate(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, records=tmp_path)
-    assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
-    assert report.base.sha256 == report.adapted.sha256
+    report = evaluate(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, records=tmp_path, timed=3)
+    assert (report.base.file.adapter, report.adapted.file.adapter) == (None, str(lora))
+    assert report.base.file.sha256 == report.adapted.file.sha256
     assert report.paired.questions == 9
-    assert report.verdict[0].startswith("accuracy: ") and " lost of 9, p = " in report.verdict[0]
-    names = {row[0] for row in accuracy_table(report).rows}
-    assert {"accuracy, % (95 %)", "truncated", "errors", "McNemar's exact p", "tokens per answer"} <= names
+    right, seconds, counts, *_ = report.verdict
+    assert right.startswith("Right answers: 0 of 9 questions of sums, the base 0: no difference within ")
+    assert seconds.startswith("Seconds: an answer takes ") and "too few questions" in seconds
+    assert counts == "0 gained, 0 lost of 9; McNemar's exact p = 1"
+    assert report.seconds.timed == 3 and min(report.seconds.means) > 0 and report.seconds.ratio
+    assert {len(row) for row in accuracy_table(report).rows} <= {3, 4}
 
 
-@pytest.fixture
-def rightish(tiny, tmp_path):
-    """Questions of which the tiny model has some right: their answers are its own."""
-    asked = [f"Tom has {n} apples and {n} pears. How many?" for n in range(12)]
-    with BatchJob(tiny, None, FEW, 1).load_engine() as engine:
-        values = [engine.submit(FEW.request(engine, text)).answer().value or "7" for text in asked]
-    rows = ({"question": text, "answer": value} for text, value in zip(asked, values, strict=True))
-    return load_question_set(str(write_rows(tmp_path / "own.jsonl", rows)))
-
-
-def test_the_time_to_a_right_answer_is_measured(tiny, lora, rightish, tmp_path):
+def test_a_model_alone_has_its_right_answers_and_seconds(tiny, data, tmp_path):
     """The records hold no times, so they stay the same bytes."""
-    settings = {"base": tiny, "adapter": lora, "records": tmp_path / "records"}
-    plain = evaluate(tiny, rightish, FEW, **settings)
-    records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
-    assert plain.answer_time is None and len(records) == 2
-    timed = evaluate(tiny, rightish, FEW, timed=4, **settings)
-    assert all(path.read_bytes() == content for path, content in records.items())
-    times = timed.answer_time
-    assert (times.timed, times.questions) == (4, 12)
-    assert times.base.tokens == timed.base.scores.tokens
-    assert times.base.prefill_s > 0 and times.seconds_ratio.low <= times.seconds_ratio.high
-    assert timed.verdict[0].startswith("right answers a minute: ") and timed.verdict[2:] == plain.verdict
-    assert timed.verdict[1] == "warning: 4 timed questions are too few for the interval of their ratios"
-    assert {"seconds a question", "right answers a minute"} < {row[0] for row in accuracy_table(timed).rows}
-
-
-def test_a_vote_is_timed_by_the_tokens_of_its_records(tiny, rightish, tmp_path, monkeypatch):
-    """Alone it ends with fewer tokens than in a batch, so its seconds were too many."""
-    monkeypatch.setattr(
-        accuracy_module, "time_answers", lambda _, texts, *__: [[TimedAnswer(0.5, 2.0, 1)] * len(texts)]
-    )
-    voting = replace(FEW, effort=Effort.MEDIUM)
-    times = evaluate(tiny, rightish, voting, timed=12, records=tmp_path).answer_time
-    assert times.adapted.seconds == pytest.approx(2.5)
+    plain = evaluate(tiny, data.subsample(3), FEW, records=tmp_path)
+    (path,) = tmp_path.glob("tiny-*.jsonl")
+    content = path.read_bytes()
+    timed = evaluate(tiny, data.subsample(3), FEW, records=tmp_path, timed=2)
+    assert plain.seconds is None and path.read_bytes() == content
+    assert timed.paired is timed.seconds.ratio is None and len(timed.seconds.means) == 1
+    assert plain.verdict[0].startswith("Right answers: 0 of 3 questions of sums: 0 (0 to ")
+    assert accuracy_table(timed).header == ("", "model")
 
 
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
@@ -192,12 +131,12 @@ def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(t
     rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
     path = write_rows(tmp_path / "long.jsonl", rows)
     report = evaluate(tiny, load_question_set(str(path)), FEW, records=tmp_path, timed=3)
-    times, scores = report.answer_time, report.adapted.scores
-    assert (times.timed, times.questions) == (2, 2), "what failed is not timed"
+    scores = report.adapted.scores
+    assert report.seconds.timed == 2, "what failed is not timed"
     assert (scores.questions, scores.errors) == (3, 1)
     assert scores.wrong + scores.correct + scores.truncated + scores.unparsed == 2
     assert "but the context holds 256" in scores.first_error
-    assert any("1 questions failed on model" in line for line in report.verdict)
+    assert any("1 questions failed on tiny.gguf" in line for line in report.verdict)
     path.write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(
         RequestError, match=r"all questions of .*long\.jsonl failed; the first: the prompt has"
@@ -217,13 +156,6 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
     assert report.adapted.scores.errors == 0 and lines(report) == lines(whole)
 
 
-def test_a_finished_run_is_read_without_a_choice_of_speed_settings(tiny, data, tmp_path, monkeypatch):
-    """The model was loaded for it."""
-    first = evaluate(tiny, data, FEW, records=tmp_path)
-    monkeypatch.setattr(plan.EnginePlan, "make", None)
-    assert evaluate(tiny, data, FEW, records=tmp_path).adapted.scores == first.adapted.scores
-
-
 def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
     folder = tmp_path / "records"
     for model, change, error in (
@@ -236,27 +168,13 @@ def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_mode
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prompt": "9-shot"}, "prompt: '9-shot' is not one of zero-shot, refined, bare, 8-shot"),
-        ({"effort": "extreme"}, "effort must be low, medium, high, not 'extreme'"),
-        ({"system": "Think."}, "no system prompt"),
-    ],
-)
-def test_settings_out_of_range_are_refused(change, message):
-    with pytest.raises(RequestError, match=message):
-        replace(FEW, **change)
-
-
 def test_one_sampled_answer_is_no_majority():
     """It was described as a majority of 1."""
-    sampled = PromptSettings(threads=1, sampling=Sampling(temperature=0.7))
-    assert sampled.description == "temperature 0.7, calculator on"
-    assert replace(sampled, effort="medium").description == (
+    assert few(temperature=0.7).description == "temperature 0.7, calculator on"
+    assert few(temperature=0.7, effort="medium").description == (
         "effort medium: majority of up to 8, temperature 0.7, calculator on"
     )
-    assert replace(FEW, calculator=False).description == "greedy, calculator off"
+    assert few(calculator=False).description == "greedy, calculator off"
 
 
 def test_the_eight_shots_end_with_their_answers():
@@ -358,24 +276,20 @@ def test_so_many_more_questions_with_such_outcomes_narrow_the_interval(base, ada
 
 
 @pytest.mark.parametrize(
-    ("base", "adapted", "start", "end"),
+    ("base", "adapted", "sentence"),
     [
-        (
-            "w" * 15,
-            "c" * 10 + "w" * 5,
-            "accuracy: better by 66.7 points (",
-            "; 10 gained, 0 lost of 15, p = 0.002)",
-        ),
-        ("cccw", "ccww", "accuracy: no significant difference (", " points; 0 gained, 1 lost of 4, p = 1)"),
-        ("cw" * 5, "cw" * 5, "accuracy: no significant difference (-", "; 0 gained, 0 lost of 10, p = 1)"),
-        (
-            "c" * 40 + "w" * 60,
-            "c" * 45 + "w" * 55,
-            "accuracy: better by 5.0",
-            "5 gained, 0 lost of 100, p = 0.062)",
-        ),
+        ("w" * 15, "c" * 10 + "w" * 5, "10 of 15 questions, the base 0: 67 points more (34 to 85)."),
+        ("c" * 10 + "w" * 5, "w" * 15, "0 of 15 questions, the base 10: 67 points fewer (34 to 85)."),
+        ("cw" * 5, "cw" * 5, "5 of 10 questions, the base 5: no difference within 17 points; about 28 "),
+        ("c" * 900 + "w" * 100, "c" * 900 + "w" * 100, "the base 900: no difference within 0 points."),
     ],
 )
-def test_the_verdict_is_by_the_interval(base, adapted, start, end):
-    line = accuracy_module._describe_difference(pair_scores(records(base), records(adapted)))
-    assert line.startswith(start) and line.endswith(end)
+def test_the_right_answers_in_a_sentence(base, adapted, sentence):
+    found = paired_sentence(pair_scores(records(base), records(adapted)), "questions")
+    assert found.startswith("Right answers: ") and sentence in found
+
+
+def test_the_tokens_of_an_answer_are_compared_by_question():
+    shorter = [replace(one, samples=(replace(one.samples[0], tokens=5),)) for one in records("cw" * 20)]
+    ratio = pair_scores(records("cw" * 20), shorter).tokens_ratio
+    assert (ratio.low, ratio.estimate, ratio.high) == (0.5, 0.5, 0.5)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from thirteen.bench.accuracy.datasets import PARSERS, Question, _rows, load_question_set
-from thirteen.errors import FileError, RequestError
+from thirteen.errors import FileError
 from thirteen.models.catalogue import catalogue
 
 from ...json_lines import write_rows
@@ -30,35 +30,21 @@ def test_answers_are_parsed_from_many_forms(file):
 
 
 BAD = {
-    "an empty file": ([], "holds no question"),
-    "not JSON": ([{"question": "a", "answer": "1"}, "{"], "line 2: not JSON"),
-    "no question": ([{"answer": "1"}], "line 1: 'question' must be a non-empty string, not None"),
-    "a blank question": (
-        [{"question": " ", "answer": "1"}],
-        "line 1: 'question' must be a non-empty string, not ' '",
-    ),
-    "an endless question": (
-        [{"question": "a" * 20_001, "answer": "1"}],
-        "'question' has 20001 characters; at most 20000 are read",
-    ),
-    "no answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
-    "an answer in words": (
-        [{"question": "a", "answer": "yes"}],
-        "line 1: 'answer' must be a number, not 'yes'",
-    ),
-    "an answer that is true": ([{"question": "a", "answer": True}], "must be a string or a number, not True"),
-    "an answer that is not finite": (
-        ['{"question": "a", "answer": Infinity}'],
-        "must be a string or a number, not inf",
-    ),
-    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "must be a number, not 'bbbb"),
+    "holds no question": [],
+    "line 2: not JSON": [{"question": "a", "answer": "1"}, "{"],
+    "line 1: 'question' must be a non-empty string, not None": [{"answer": "1"}],
+    "line 1: 'question' must be a non-empty string, not ' '": [{"question": " ", "answer": "1"}],
+    "line 1: 'answer' is missing": [{"question": "a"}],
+    "line 1: 'answer' must be a number, not 'yes'": [{"question": "a", "answer": "yes"}],
+    "must be a string or a number, not True": [{"question": "a", "answer": True}],
+    "must be a string or a number, not inf": ['{"question": "a", "answer": Infinity}'],
+    "must be a number, not 'bbbb": [{"question": "a", "answer": "b" * 900}],
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_row_is_an_error_with_file_and_line(file, what):
-    rows, message = BAD[what]
-    path = file(*rows)
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_row_is_an_error_with_file_and_line(file, message):
+    path = file(*BAD[message])
     with refused(path, message, FileError):
         load_question_set(str(path))
 
@@ -83,8 +69,6 @@ def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):
     assert [question.answer for question in whole.subsample(4).questions] == ["0", "2", "5", "7"]
     assert whole.subsample(None) == whole and whole.subsample(99).questions == whole.questions
     assert whole.subsample(4).sha256 != whole.sha256
-    with pytest.raises(RequestError, match="limit"):
-        whole.subsample(0)
 
 
 def test_the_hash_depends_on_questions_and_answers_only(file):
@@ -156,22 +140,9 @@ def test_rows_of_parquet_are_read(tmp_path):
     ((where, row),) = _rows(path, "origin")
     assert PARSERS["gsm8k"](row, where) == Question("a?", "3")
     assert where == "origin: row 1"
-    path.write_bytes(b"PAR1 and nothing else PAR1")
-    with refused("origin: not Parquet: ", "", FileError):
-        list(_rows(path, "origin"))
 
 
 def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # makes the import fail
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # makes the import fail
     with pytest.raises(FileError, match=r"origin: reading Parquet needs pyarrow: .*`data`: .*\.\[data\]"):
         list(_rows(tmp_path / "test.parquet", "origin"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object")]
-)
-def test_a_json_file_without_a_list_of_rows_is_refused(tmp_path, text, message):
-    path = tmp_path / "test.json"
-    path.write_text(text)
-    with pytest.raises(FileError, match=f"origin: {message}"):
-        list(_rows(path, "origin"))

@@ -58,10 +58,6 @@ BAD = {
         [GOOD, json.dumps(LINE | {"outcome": "lucky"})],
         "line 2: outcome: 'lucky' should be",
     ),
-    "no samples of a right answer": (
-        [GOOD, json.dumps(LINE | {"outcome": "correct"})],
-        "line 2: no samples, but the outcome is correct",
-    ),
     "no tokens": (
         [GOOD, json.dumps(LINE | {"samples": [SAMPLE | {"tokens": 0}]})],
         "line 2: samples[0]: tokens: 0 should be greater than or equal to 1",

@@ -90,27 +90,20 @@ Q = "model.layers.0.self_attn.q_proj"
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda parts: {"a": parts.a[0]}, r"q_proj' do not fit: B is \(96, 2\), A is \(64,\)"),
-        (
-            lambda parts: {"p": parts.p[1:]},
-            r"projections of .*q_proj' are \(12, 2, 2\) .* 13 numbers and rank 2",
-        ),
-        (
-            lambda parts: {"a": np.repeat(parts.a, 2, 0), "b": np.repeat(parts.b, 2, 1)},
-            "its rank is 4; .* rank 2",
-        ),
-        (lambda parts: {"a": parts.a * np.float32("nan")}, "q_proj' are not finite"),
+        lambda parts: {"a": parts.a[0]},
+        lambda parts: {"p": parts.p[1:]},
+        lambda parts: {"a": np.repeat(parts.a, 2, 0), "b": np.repeat(parts.b, 2, 1)},
+        lambda parts: {"a": parts.a * np.float32("nan")},
     ],
 )
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_factors_with_a_matching_hash_are_checked(basis, tmp_path, change, message):
+def test_factors_with_a_matching_hash_are_checked(basis, tmp_path, change):
     """Anyone can compute the hash; such factors ended in numpy's errors, or in a model that is not finite."""
     path = tmp_path / "basis.safetensors"
     parts = basis.factors[Q]
     write_basis(replace(basis, factors=basis.factors | {Q: replace(parts, **change(parts))}), path)
-    with pytest.raises(FileError, match=rf"basis\.safetensors: .*{message}"):
+    with pytest.raises(FileError, match=r"basis\.safetensors: the factors of .*q_proj' do not fit the basis"):
         read_basis(path)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import FileError, RequestError
-from thirteen.runtime.corpus.passages import Passage, chunk_passages
+from thirteen.models.passages import Passage, chunk_passages
 from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names

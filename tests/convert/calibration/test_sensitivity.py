@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.runtime.corpus.passages import Passage, chunk_passages
+from thirteen.models.passages import Passage, chunk_passages
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.logits import log_softmax

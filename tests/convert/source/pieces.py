@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies for tests, as tokenizer.model and tokenizer.json, and llama.cpp's tokenizer."""
+"""SentencePiece vocabularies for tests, as tokenizer.json, and llama.cpp's tokenizer."""
 
 import ctypes
 import json
@@ -48,15 +48,6 @@ def published_model(name: str) -> Path:
     package = pytest.importorskip("mistral_common")
     (path,) = (Path(package.__file__).parent / "data").glob(f"*.model.{name}")
     return path
-
-
-def save_model(folder: Path, model: Path) -> int:
-    """Save a checkpoint's tokenizer files with a SentencePiece model; returns the number of pieces."""
-    import sentencepiece as spm
-
-    (folder / "tokenizer.model").write_bytes(model.read_bytes())
-    save_configs(folder)
-    return int(spm.SentencePieceProcessor(str(model)).vocab_size())
 
 
 def save_json(folder: Path, model: Path, spaces: str) -> Tokenizer:

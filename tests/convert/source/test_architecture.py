@@ -152,7 +152,7 @@ def rope(**changes: Any) -> dict[str, Any]:
     [
         ({"architectures": ["MambaForCausalLM"]}, "LlamaForCausalLM, MistralForCausalLM"),
         ({"architectures": "LlamaForCausalLM"}, "None"),
-        ({"architectures": ["Qwen3MoeForCausalLM"]}, "experts are missing here"),
+        ({"architectures": ["Qwen3MoeForCausalLM"]}, "Qwen3MoeForCausalLM' cannot be converted"),
         ({"architectures": ["Qwen2ForCausalLM"], "attention_bias": True}, "attention_bias"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"new_norm_scale": 2.0}, "new_norm_scale"),

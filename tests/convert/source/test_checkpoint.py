@@ -90,7 +90,7 @@ def test_rope_factors_that_the_graph_does_not_read_are_named(base, tmp_path):
     plans = [TensorPlan(one.name, one.name, one.shape, one.type, one.nbytes) for one in tensors]
     blocks = (content[one.offset : one.offset + one.nbytes] for one in tensors)
     write.write_gguf(tmp_path / "smollm3.gguf", fields, plans, blocks)
-    with pytest.raises(FileError, match=r"1 tensors that smollm3 does not have, such as 'rope_freqs.weight'"):
+    with pytest.raises(FileError, match=r"1 tensors that smollm3 has not, such as 'rope_freqs.weight'"):
         open_checkpoint(tmp_path / "smollm3.gguf")
 
 

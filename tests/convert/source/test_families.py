@@ -1,5 +1,7 @@
 """Each family's names, order and computation equal those of transformers and of llama.cpp."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ from thirteen.convert.source.architecture import tensor_specs
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import CLASSES, module_order
 from thirteen.convert.source.model_config import from_config
-from thirteen.files.gguf.header import read_header
+from thirteen.convert.source.model_metadata import from_header
+from thirteen.files.gguf.decoder_shape import read_decoder_shape
+from thirteen.files.gguf.header import Field, read_header
 from thirteen.files.json_file import read_json
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.models.mistral import MistralConfig
 
-from ...checkpoints import FAMILIES, VOCAB, llama, qwen2, save_model
+from ...checkpoints import FAMILIES, UNTIED, VOCAB, llama, phi3, qwen2, save_model, smollm3
 from ...llama_cpp_logits import logits
 
 pytestmark = pytest.mark.torch
@@ -79,6 +84,36 @@ def test_llama_cpp_computes_what_transformers_does(name, checkpoint, tmp_path):
     found = logits(file, tokens)
     assert found.shape == (len(tokens), VOCAB)
     assert divergence(expected[: len(tokens)], found) < 1e-6
+
+
+WINDOWED: dict[str, Callable[[], PretrainedConfig]] = {
+    "mistral": lambda: MistralConfig(**UNTIED, head_dim=24, sliding_window=20),
+    "qwen2": lambda: qwen2(use_sliding_window=True, sliding_window=20, max_window_layers=1),
+    "smollm3": lambda: smollm3(use_sliding_window=True, sliding_window=20),
+    "phi3": lambda: phi3(sliding_window=20, rope_parameters=None, original_max_position_embeddings=1024),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_context_ends_with_the_window_that_llama_cpp_does_not_compute(name, tmp_path):
+    """Beyond it, the logits were others: KL 2.9 to 3.5."""
+    folder, file = save_model(tmp_path / "base", WINDOWED[name]()), tmp_path / "base.gguf"
+    convert(Recipe(folder, file, Uniform("F32")))
+    header = read_header(file)
+    assert header.metadata[f"{header.metadata['general.architecture']}.context_length"] == 20
+    with torch.no_grad():
+        expected = in_transformers(folder)(torch.tensor([TOKENS[:20]])).logits[0].numpy()
+    assert divergence(expected, logits(file, TOKENS[:20])) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "context"), [("qwen2", 20), ("phi3", 20), ("gemma3", 256)])
+def test_so_does_that_of_a_gguf_with_a_window(name, context, checkpoint, tmp_path):
+    """Files that others convert have the window and the longer context."""
+    convert(Recipe(checkpoint(name), tmp_path / "base.gguf", Uniform("F32")))
+    header = read_header(tmp_path / "base.gguf")
+    window = {f"{name}.attention.sliding_window": Field(20, gguf.GGUFValueType.UINT32)}
+    header = replace(header, fields=header.fields | window)
+    assert from_header(header).context == read_decoder_shape(header).context == context
 
 
 @pytest.mark.parametrize("name", FAMILIES)

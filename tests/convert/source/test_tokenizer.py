@@ -238,7 +238,7 @@ def chat(pair):
 
 @pytest.mark.parametrize("messages", [CONVERSATION, [SYSTEM, *CONVERSATION]])
 def test_conversations_are_rendered_as_by_transformers(chat, messages):
-    text = "".join(chat.template.parts(messages))
+    text = chat.template.render(messages)
     assert text == chat.expected(messages, tokenize=False)
     assert chat.pair.ids(text, special=True) == chat.expected(messages, tokenize=True)
     bos = [128000] if chat.pair.name == "llama3" else []

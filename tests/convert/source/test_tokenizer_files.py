@@ -106,7 +106,7 @@ CONFIGURATIONS: dict[str, tuple[str, Change, str]] = {
     "a chat template that is too long": (
         "tokenizer_config",
         put("chat_template", value="a" * (1 << 16) + "a"),
-        "'default' has 65,537 characters; the limit is 65,536",
+        "'default' is no text of at most 65,536 characters",
     ),
 }
 UNSUPPORTED = {name: ("tokenizer", *case) for name, case in TOKENIZER.items()} | CONFIGURATIONS
@@ -190,7 +190,7 @@ def test_post_processor_determines_the_tokens_around_a_text(folder):
 )
 def test_tokens_around_a_text_that_a_gguf_cannot_have_are_refused(folder, processor, named):
     """They were dropped."""
-    with pytest.raises(FileError, match=f"has a post_processor of '{named}"):
+    with pytest.raises(FileError, match=f"a post_processor of '{named}"):
         fields_of(folder, tokenizer=processor)
 
 

@@ -8,17 +8,24 @@ from gguf import TokenType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.ranking import REPACKED_ROWS, check_size, rank_tokens, required_tokens
-from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, must_stay
+from thirteen.convert.vocabulary.ranking import (
+    REPACKED_ROWS,
+    check_size,
+    form_factor,
+    is_latin,
+    must_stay,
+    rank_tokens,
+    required_tokens,
+)
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables, token_text
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
+from thirteen.models.passages import read_passages, tokenize_passages
 from thirteen.models.texts import HELD_OUT
-from thirteen.runtime.corpus.passages import read_passages, tokenize_passages
-from thirteen.runtime.corpus.token_statistics import count_tokens
 from thirteen.runtime.llama.model import Model
+from thirteen.workflows.vocabulary.token_statistics import count_tokens
 from thirteen.workflows.vocabulary.vocabulary_choice import read_texts
 
 from ...byte_level import byte_names

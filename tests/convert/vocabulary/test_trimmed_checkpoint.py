@@ -10,13 +10,13 @@ from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Same, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint, trimmed_fields
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.plan.options import EngineOptions
 
 from ..peft_adapters import read_gguf, save_random_adapter
 from .kept_lists import closed_list, tables_of
@@ -48,7 +48,7 @@ def trimmed(kept, tmp_path_factory):
 def test_logits_of_kept_tokens_are_identical(trimmed, kept):
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     # Kernels of repacked matrices, such as AMX's, take only some numbers of rows, and round differently.
-    options = EngineOptions(context=128, slots=1, repack=False)
+    options = {"context": 128, "slots": 1, "repack": False}
     with Engine(embedded(), **options) as full, Engine(trimmed, **options) as small:
         for text in TEXTS:
             original = full.model.tokenize(text, special=True, bos=True)
@@ -154,16 +154,15 @@ def test_a_list_that_leaves_no_merge_is_refused(base, tmp_path):
 )
 def test_scores_that_are_not_one_number_per_token_are_refused(base, scores, message):
     """A single number ended in a TypeError."""
-    tables = tables_of(base("llama"))
     fields = open_checkpoint(base("llama")).tokenizer | {"tokenizer.ggml.scores": scores}
     with pytest.raises(FileError, match=rf"tokenizer\.ggml\.scores'? {message}"):
-        trimmed_fields(fields, tables, closed_list(tables, [261]))
+        TokenizerTables.from_fields(fields, "here")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"of": 3}, r"tokens'\[3\]: 3 is not one of 3"),
+        ({"of": 3}, "are not ascending ids below 3"),
         ({"tokens": [1, 2]}, "has 2 ids, but the file has 263 tokens"),
     ],
 )

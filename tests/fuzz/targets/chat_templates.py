@@ -1,7 +1,7 @@
 """Chat templates, compiled and rendered in this process.
 
-template_process.py ends one that takes too much time or memory. Here a timer does, and the limit of
-fuzz_target.py, so that the next one can be tried.
+A timer ends one that takes too much time, and the limit of fuzz_target.py one that takes too much memory, so
+that the next one can be tried.
 """
 
 import signal
@@ -11,7 +11,7 @@ from copy import deepcopy
 
 from thirteen.errors import ThirteenError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX
+from thirteen.runtime.prompt.prompt_encoder import PROMPT_LENGTH_MAX
 
 from ..target import ADDRESS_SPACE_BYTES, Target, refused
 
@@ -32,14 +32,14 @@ def check(data: bytes) -> bool:
     try:
         with _timer():
             template = ChatTemplate(data.decode("utf-8", "replace"), "<s>", "</s>")
-            text = "".join(template.parts(messages))
+            text = template.render(messages)
     except ThirteenError as error:
         return refused(error)
     except _TimeUpError:
         return False
     finally:
         assert messages == _MESSAGES, "a template changes nothing"
-    assert len(text) <= PROMPT_CHARACTERS_MAX
+    assert len(text) <= PROMPT_LENGTH_MAX
     return True
 
 

@@ -54,7 +54,7 @@ def _encoder(chosen: str) -> PromptEncoder:
     for letter in chosen:
         expression = f"({expression}{_TRANSFORMATIONS[letter]})"
     source = f"{{% for m in messages %}}<|im_start|>{{{{ {expression} }}}}<|im_end|>{{% endfor %}}"
-    return PromptEncoder(_Bytes(), ChatTemplate(source))
+    return PromptEncoder(_Bytes(), ChatTemplate(source))  # type: ignore[arg-type]
 
 
 def _encode(encoder: PromptEncoder, text: str) -> None:

@@ -8,10 +8,10 @@ from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.gguf.string_array import StringArray
-from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
+from thirteen.runtime.llama.model import read_adapter_header, read_model_header
 from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
 
-from ...runtime.llama.gguf_mutations import RawFile
+from ..gguf_mutations import RawFile
 from ..mutators import mutate_gguf
 from ..target import BASE, Target, accepts, refused, scratch_file
 
@@ -27,10 +27,10 @@ def check(data: bytes) -> bool:
     _check_values(header, data)
     inspect_gguf(path, memory_profiles())
     if "adapter.type" in header.fields:
-        return accepts(check_adapter, header, _BASE_HEADER)
+        return accepts(read_adapter_header, path, _BASE_HEADER)
     accepts(read_vocabulary, header)
     accepts(_open_base, path)
-    return accepts(check_model, header)
+    return accepts(read_model_header, path)
 
 
 def _check_values(header: Header, data: bytes) -> None:

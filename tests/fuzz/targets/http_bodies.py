@@ -1,43 +1,40 @@
 """Bodies of HTTP requests, each read as all kinds of requests and made into requests of the engine."""
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from json import loads
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
+from thirteen.runtime.effort import Effort
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.options import Options
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder, question_messages
-from thirteen.runtime.request import Request as EngineRequest
-from thirteen.server.access.request_limits import RequestLimits
-from thirteen.server.api import ollama_api, openai_api, responses_api
-from thirteen.server.api.answer_api import check_claim
-from thirteen.server.api.ollama_models import OllamaChatRequest, OllamaGenerateRequest
-from thirteen.server.api.openai_api import Source
-from thirteen.server.api.request_body import read_body
-from thirteen.server.api.request_models import (
-    AnswerRequest,
-    ChatRequest,
-    CheckRequest,
-    CompletionRequest,
-    RequestBody,
-    limited,
-)
-from thirteen.server.api.responses_models import ResponseRequest
-from thirteen.server.api.tool_calls import ToolRequest, ToolUse
+from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
+from thirteen.runtime.prompt.question_prompt import PLAIN
+from thirteen.server.api import ollama
+from thirteen.server.api.answers import AnswerRequest, CheckRequest, check_claim
+from thirteen.server.api.bodies import RequestBody, read_body
+from thirteen.server.api.endpoints import InternalRequest
+from thirteen.server.api.ollama import OllamaChatRequest, OllamaGenerateRequest, ollama_request
+from thirteen.server.api.openai import ChatRequest, CompletionRequest, chat_request
+from thirteen.server.api.responses import ResponseRequest, response_request
+from thirteen.server.api.tool_calls import ToolUse
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 
 from ...runtime.conftest import CONTROL, TEMPLATE
 from ..mutators import mutate_json
 from ..target import Target, tiny_model
 
-_CONTEXT = 256
-_LIMITS = RequestLimits(max_tokens=_CONTEXT)
+_BODY_BYTES = 1 << 20
+_COMMON: dict[str, Any] = {"adapter": "base", "namespace": "", "effort": Effort.LOW, "max_tokens": 256}
 _MODELS: tuple[type[RequestBody], ...] = (
     *(ChatRequest, CompletionRequest, ResponseRequest),
     *(OllamaChatRequest, OllamaGenerateRequest, AnswerRequest, CheckRequest),
 )
 _TOOL_TEMPLATE = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
+_ENGINE = cast(Engine, SimpleNamespace(takes_tools=True, chat_template=_TOOL_TEMPLATE))
 _encoder = PromptEncoder(tiny_model(), ChatTemplate(_TOOL_TEMPLATE, *CONTROL[::2]))
 
 
@@ -62,58 +59,45 @@ def check(data: bytes) -> bool:
 
 def _accepts(data: bytes, model: type[RequestBody]) -> bool:
     try:
-        body = limited(model, _LIMITS)
-        _use(_finish(read_body(_request(data), body, _LIMITS.body_bytes, [])))
+        _use(_finish(read_body(_request(data), model, _BODY_BYTES, [])))
     except ThirteenError as error:
         return _refused(error)
     return True
 
 
-def _use(body: RequestBody) -> list[EngineRequest]:
-    """The requests of the engine, as the endpoints make them."""
+def _use(body: RequestBody) -> None:
+    """Make what a body asks, as the endpoints do."""
     match body:
         case ChatRequest():
-            tools = _tools(body)
-            asked = _ask(openai_api.chat_messages(body), tools)
-            return openai_api.chat_requests(body, asked, _CONTEXT, tools)
+            functions, choice = [tool.function for tool in body.tools], body.tool_choice
+            named = None if isinstance(choice, str) else choice.function.name
+            _encode(chat_request(body, ToolUse.of(functions, _ENGINE, choice, named), _COMMON))
         case CompletionRequest():
-            openai_api.check_completion(body)
-            prompts = [_encoder.encode_text(one) if isinstance(one, str) else one for one in body.prompts]
-            return openai_api.completion_requests(body, list(map(tuple, prompts)), Source("base", ""))
+            Options(max_tokens=body.max_tokens or 1, logprobs=body.logprobs, **body.sampling)
         case ResponseRequest():
-            messages, tools = responses_api.input_messages(body), _tools(body)
-            asked = _ask(responses_api.with_instructions(body, messages), tools)
-            return [responses_api.response_request(body, asked, _CONTEXT, tools)]
-        case OllamaChatRequest() | OllamaGenerateRequest():
-            messages = _ollama_messages(body)
-            tools = _tools(body) if isinstance(body, OllamaChatRequest) else ToolUse()
-            tokens = ollama_api.max_tokens(body.options, 512, _CONTEXT, _CONTEXT, [])
-            return [ollama_api.ollama_request(body, _ask(messages, tools), tokens, tools)]
+            response_choice = body.tool_choice
+            named = None if isinstance(response_choice, str) else response_choice.name
+            tools = ToolUse.of(body.tools, _ENGINE, response_choice, named)
+            _encode(response_request(body, tools, _COMMON))
+        case OllamaChatRequest():
+            tools = ToolUse.of([tool.function for tool in body.tools], _ENGINE)
+            _encode(ollama_request(body, ollama.chat_messages(body), tools, _COMMON))
+        case OllamaGenerateRequest():
+            messages = PLAIN.messages(body.prompt, body.system)
+            _encode(ollama_request(body, messages, ToolUse(), _COMMON))
         case AnswerRequest():
-            return [
-                EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens or 512)
-            ]
+            Options(max_tokens=body.max_tokens, **body.sampling)
+            _encoder.encode_conversation(PLAIN.messages(body.question, body.system))
         case CheckRequest():
             check_claim(body.claim)
-    return []
 
 
-def _tools(body: ToolRequest) -> ToolUse:
-    return ToolUse.of(body, _TOOL_TEMPLATE, [], takes_tools=True)
-
-
-def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:
-    if isinstance(body, OllamaChatRequest):
-        return ollama_api.chat_messages(body)
-    return question_messages(body.prompt, body.system)
-
-
-def _ask(messages: Sequence[Message], tools: ToolUse) -> EngineRequest:
-    """The request, whose only control tokens are those of the template."""
-    prompt = _encoder.encode_conversation(messages, tools.template_fields())
+def _encode(asked: InternalRequest) -> None:
+    """Encode a prompt, whose only control tokens are those of the template."""
+    prompt = _encoder.encode_conversation(asked.messages, asked.tools.template_fields())
     control = {*tiny_model().control_tokens.values()}
-    assert sum(token in control for token in prompt) == 2 * len(messages) + 2, "begin, and one turn more"
-    return EngineRequest(prompt)
+    turns = len(asked.messages) + 1
+    assert sum(token in control for token in prompt) == 2 * turns, "begin, and one turn more"
 
 
 def _refused(error: ThirteenError) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,7 @@ from thirteen.runtime.batch.reproducible_batches import (
     ENGINE,
     BatchJob,
     BatchResult,
-    GenerationSettings,
+    BatchSettings,
     QuestionBatch,
 )
 
@@ -21,7 +22,7 @@ from ...runtime.fixed_settings import FIXED
 from ..mutators import mutate_json
 from ..target import BASE, Target, accepts, scratch_file
 
-_JOB = BatchJob(BASE, None, GenerationSettings(), 1, ENGINE | FIXED)
+_JOB = BatchJob(BASE, None, BatchSettings(), 1, replace(ENGINE, **FIXED))
 
 
 def check(data: bytes) -> bool:

@@ -78,6 +78,7 @@ def _names(draw: random.Random) -> dict[str, object]:
         **{"h": h, "k": k, "hk": h + k, "octal": f"{h + k:o}", "five": (h + k) % 5, "nine": (h + 9) % 12},
         **{"hex": f"{h + 8:x}", "rest": a * c + 1, "ac": a * c, "bc": b * c, "a1": a + 1, "a2p": a + 2},
         **{"minus": 20 - a - b, "sum": 11 + a + b, "dozen": 12 * a + b, "aab": a * a + b, "a6": a + 6},
+        **{"scale": _part(draw, "scales_as_nouns"), "xy": x - y, "b2": b + 2},
         **{"a6x": a * 6, "ten": 10 - a + b, "s1": a + b + 1, "who": _part(draw, "subjects")},
         **{f"a{n}": a * n for n in (2, 4, 12, 50, 60, 100, 10000)},
         **{f"b{n}": b * n for n in (12, 60, 100, 1000)},

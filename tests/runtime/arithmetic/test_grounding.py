@@ -7,7 +7,7 @@ from thirteen.models.texts import HELD_OUT_SUMS
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.grounding import is_grounded, stands_alone
 
-from .cases import STANDING_ALONE
+from .cases import CASES
 
 PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does she have left?"
 
@@ -31,7 +31,7 @@ def test_numbers_stem_from_the_question_or_a_result(question, text, grounded):
     assert is_grounded(read_equations(text).steps, question) is grounded
 
 
-@pytest.mark.parametrize(("question", "alone"), STANDING_ALONE)
+@pytest.mark.parametrize(("question", "alone"), CASES["standing_alone"])
 def test_a_question_stands_alone_only_if_nothing_in_it_refers_back(question, alone):
     assert stands_alone(question) == alone
 

@@ -7,7 +7,7 @@ and nothing if there are none.
 import asyncio
 import faulthandler
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from threading import Thread
 from threading import enumerate as enumerate_threads
@@ -15,19 +15,11 @@ from time import sleep
 
 from thirteen.errors import BusyError, ClosedError
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.request import Request, Sampling
+from thirteen.runtime.options import Options
 
 THREADS, SECONDS, TIMEOUT_S = 50, 0.5, 20
-
-
-def request(random: Random) -> Request:
-    tokens = tuple(random.choices(range(256), k=random.randint(1, 40)))
-    return Request(
-        tokens, random.randint(1, 60), Sampling(random.uniform(0.01, 1), seed=random.randint(0, 9))
-    )
 
 
 def read_all(handle: Handle, random: Random) -> None:
@@ -41,28 +33,33 @@ def read_some(handle: Handle, random: Random) -> None:
 
 
 def wait_briefly(handle: Handle, random: Random) -> None:
-    try:
+    with suppress(TimeoutError):
         handle.answer(random.random() / 100)
-    except TimeoutError:
-        handle.abort()
+    handle.abort()
     handle.wait()
 
 
-def use_event_loop(handle: Handle, random: Random) -> None:
+def iterate_in_a_loop(handle: Handle, random: Random) -> None:
     async def iterate() -> None:
         *some, last = [piece async for piece in handle]
         assert last.answer and "".join(piece.text for piece in (*some, last)) == last.answer.text
 
-    async def cancel() -> None:
-        try:
-            await asyncio.wait_for(wait(), random.random() / 100)
-        except TimeoutError:
-            handle.wait()
+    asyncio.run(iterate())
 
+
+def cancel(handle: Handle, random: Random) -> None:
     async def wait() -> None:
         await handle
 
-    asyncio.run(random.choice((iterate, cancel, wait))())
+    async def cancel() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(wait(), random.random() / 100)
+
+    asyncio.run(cancel())
+    handle.wait()
+
+
+USES = (read_all, read_some, wait_briefly, iterate_in_a_loop, cancel)
 
 
 def act(engine: Engine, random: Random) -> None:
@@ -74,44 +71,41 @@ def act(engine: Engine, random: Random) -> None:
     elif kind < 0.25:
         engine.answers(["1", "2"], max_tokens=5)
     else:
-        handle = engine.submit(request(random), wait=random.random() < 0.5)
-        random.choice((read_all, read_some, wait_briefly, use_event_loop))(handle, random)
+        options = Options(temperature=random.uniform(0.01, 1), max_tokens=random.randint(1, 30))
+        request = engine.request("a" * random.randint(1, 9), options, seed=random.randint(0, 9))
+        random.choice(USES)(engine.submit(request, wait=random.random() < 0.5), random)
 
 
-def client(engine: Engine, seed: int, errors: list[str]) -> Callable[[], None]:
-    def run() -> None:
-        random = Random(seed)
-        while True:
-            try:
+def run_client(engine: Engine, seed: int, errors: list[str]) -> None:
+    random = Random(seed)
+    while True:
+        try:
+            with suppress(BusyError):
                 act(engine, random)
-            except BusyError:
-                continue
-            except ClosedError:
-                return
-            except BaseException as error:
-                errors.append(repr(error))
-                return
-
-    return run
+        except ClosedError:
+            return
+        except BaseException as error:
+            errors.append(repr(error))
+            return
 
 
 def stress(path: str, seed: int) -> list[str]:
     """Return the errors of one engine, which two threads close while it is in use."""
     errors: list[str] = []
-    engine = Engine(path, context=64, slots=3, threads=1, batch=64, queue=8, prefix_bytes=1 << 16)
-    clients = [Thread(target=client(engine, 100 * seed + index, errors)) for index in range(THREADS)]
+    engine = Engine(path, context=96, slots=3, threads=1, batch=64, queue=8, prefix_bytes=1 << 16)
+    clients = [Thread(target=run_client, args=(engine, 100 * seed + n, errors)) for n in range(THREADS)]
+    closers = [Thread(target=engine.close) for _ in range(2)]
     for thread in clients:
         thread.start()
     sleep(SECONDS)
-    closers = [Thread(target=engine.close) for _ in range(2)]
-    for thread in (*closers, *clients):
-        thread.start() if thread in closers else thread.join()
     for thread in closers:
+        thread.start()
+    for thread in clients + closers:
         thread.join()
     # Python keeps an object, "Dummy-1", of a thread that it did not start, also after its end.
-    threads = [thread for thread in enumerate_threads() if not thread.name.startswith("Dummy-")]
-    if engine.load != EngineLoad(0, 0) or len(threads) != 1:
-        errors.append(f"leaked: {engine.load}, {threads}")
+    names = [thread.name for thread in enumerate_threads() if not thread.name.startswith("Dummy-")]
+    if engine.load != (0, 0) or names != ["MainThread"]:
+        errors.append(f"leaked: {engine.load}, {names}")
     return errors
 
 

@@ -8,29 +8,19 @@ import numpy as np
 import pytest
 from thirteen.errors import FileError, PromptLengthError, RequestError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.plan.plan import EnginePlan
 from thirteen.runtime.request import Request
 
 from ..embedders import CONTEXT, oracle, random_model, tokenizer_of, write_embedder
 from ..fixed_settings import FIXED
 
-# A word that the vocabulary lacks, names of control tokens, and a text of the whole context.
-TEXTS = [
-    "The cat sat on the mat.",
-    "x",
-    "How many 日本 does she have?",
-    "[SEP] is red [CLS]",
-    "a " * 30,
-    "y" * 60,
+# A word that the vocabulary lacks, names of control tokens, and texts of almost the whole context.
+TEXTS = ["The cat sat on a mat.", "How many 日本 does she have?", "[SEP] is red [CLS]", "a " * 30, "y" * 60]
+KINDS_AND_POOLINGS = [
+    *(("bert", "mean"), ("bert", "cls"), ("bert", None)),
+    *(("qwen3", "lasttoken"), ("qwen3", "mean"), ("gemma-embedding", "mean")),
 ]
-MODELS = {
-    "bert": ("bert", "mean"),
-    "bert, cls": ("bert", "cls"),
-    "bert, no pooling_type": ("bert", None),
-    "qwen3": ("qwen3", "lasttoken"),
-    "qwen3, mean": ("qwen3", "mean"),
-    "gemma": ("gemma-embedding", "mean"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +35,9 @@ def bert(write):
         yield engine
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("kind", "pooling"), KINDS_AND_POOLINGS)
 @pytest.mark.parametrize("options", [{}, {"flash_attention": False, "batch": 8}], ids=["flash", "standard"])
-def test_embeddings_are_those_of_sentence_transformers(write, name, options):
-    kind, pooling = MODELS[name]
+def test_embeddings_are_those_of_sentence_transformers(write, kind, pooling, options):
     with Engine(write(kind, pooling), **FIXED | options) as engine:
         tokens = engine.embedding_tokens(TEXTS)
         assert tokens == [tuple(one.ids) for one in tokenizer_of(kind).encode_batch(TEXTS)]
@@ -60,13 +49,12 @@ def test_embeddings_are_those_of_sentence_transformers(write, name, options):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", ["bert", "bert, cls", "qwen3"])
-def test_sentence_transformers_itself_agrees(write, tmp_path, name):
+@pytest.mark.parametrize(("kind", "pooling"), [("bert", "mean"), ("bert", "cls"), ("qwen3", "lasttoken")])
+def test_sentence_transformers_itself_agrees(write, tmp_path, kind, pooling):
     st = pytest.importorskip("sentence_transformers", minversion="6")
     from sentence_transformers.sentence_transformer import modules
     from transformers import PreTrainedTokenizerFast
 
-    kind, pooling = MODELS[name]
     pad = "[PAD]" if kind == "bert" else "<|endoftext|>"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer_of(kind), pad_token=pad).save_pretrained(tmp_path)
     random_model(kind).save_pretrained(tmp_path)
@@ -77,16 +65,13 @@ def test_sentence_transformers_itself_agrees(write, tmp_path, name):
 
 
 def test_dimensions_are_the_first_ones_with_a_length_of_one_again(bert):
-    whole, short = bert.embed(TEXTS), bert.embed(TEXTS, 16)
-    cut = whole[:, :16]
+    cut, short = bert.embed(TEXTS)[:, :16], bert.embed(TEXTS, 16)
     np.testing.assert_allclose(short, cut / np.linalg.norm(cut, axis=1, keepdims=True), rtol=1e-5)
     assert bert.embed([]).shape == (0, 64)
 
 
 def test_a_long_text_is_refused_or_cut_before_its_last_token(bert):
-    with pytest.raises(
-        PromptLengthError, match=r"^text 1 has 102 tokens, and the context holds 64; .*truncate"
-    ):
+    with pytest.raises(PromptLengthError, match=r"^text 1 has 102 tokens, .* holds 64; .*truncate"):
         bert.embed(["x", "x " * 100])
     (tokens,) = bert.embedding_tokens(["x " * 100], truncate=True)
     assert (len(tokens), tokens[0], tokens[-1]) == (CONTEXT, 101, 102)
@@ -113,43 +98,32 @@ def test_what_cannot_be_is_one_line(bert, use, problem):
     assert bert.embed(["x"]).shape == (1, 64)
 
 
-def test_a_model_that_continues_texts_says_what_to_take(tiny):
-    with (
-        Engine(tiny, **FIXED) as engine,
-        pytest.raises(RequestError, match=r"not made for .*Qwen3-Embedding"),
-    ):
+def test_a_model_that_continues_texts_says_what_to_take_and_one_that_ranks_is_refused(engine, write):
+    with pytest.raises(RequestError, match=r"not made for .*Qwen3-Embedding"):
         engine.embed(["x"])
-
-
-@pytest.mark.parametrize("command", ["ask", "chat", "mcp"])
-def test_commands_that_answer_end_with_one_line(thirteen, write, command):
-    question = ["What is 1 + 1?"] if command == "ask" else []
-    done = thirteen(command, write("bert", "mean"), *question)
-    assert done.status == 2
-    assert done.stderr.count("\n") == 1 and "made for embeddings" in done.stderr
-
-
-def test_a_file_from_elsewhere_is_tried_and_a_ranking_model_refused(write, tmp_path, records):
-    with Engine(write("qwen3", "lasttoken"), untrusted=True, **FIXED) as engine:
-        assert engine.embed(["x"]).shape == (1, 64)
-    path = write("bert", "rank")
     with pytest.raises(FileError, match=r"'bert\.pooling_type' is 4: a model that ranks texts"):
-        EnginePlan.make(path)
+        EnginePlan.make(write("bert", "rank"), EngineOptions())
 
 
-def test_the_plan_is_for_embeddings(write):
-    plan = EnginePlan.make(write("bert", "mean"), context=32)
+def test_the_plan_is_for_embeddings_and_a_file_from_elsewhere_is_tried(write, records):
+    plan = EnginePlan.make(write("bert", "mean"), EngineOptions(context=32))
     assert (plan.settings.context, plan.settings.batch, plan.settings.prefix_bytes) == (32, 32, 0)
     assert plan.memory.kv_bytes == 0
     assert "embeddings of up to 32 texts at once, of 32 tokens together" in str(plan)
     assert json.dumps(plan.json)
-    with pytest.raises(RequestError, match="library ik: it makes no embeddings"):
-        EnginePlan.make(write("bert", "mean"), library="ik", flash_attention=False)
+    with pytest.raises(RequestError, match="library ik is not used for such a file; leave it out"):
+        EnginePlan.make(write("bert", "mean"), EngineOptions(library="ik"))
+    with Engine(write("qwen3", "lasttoken"), untrusted=True, **FIXED) as engine:
+        assert engine.embed(["x"]).shape == (1, 64)
 
 
-def test_the_example_compares_texts(write, tmp_path, monkeypatch, capsys):
+def test_the_example_compares_texts_and_commands_that_answer_say_why_not(
+    write, thirteen, tmp_path, monkeypatch, capsys
+):
     """A random model stands for the one that it names."""
     (tmp_path / "nomic-embed-text-v1.5.Q8_0.gguf").symlink_to(write("bert", "mean"))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(Path(__file__).parents[3] / "examples" / "embed.py"), run_name="__main__")
     assert -1 <= float(capsys.readouterr().out) < 0.999
+    done = thirteen("ask", write("bert", "mean"), "What is 1 + 1?")
+    assert done.status == 2 and done.stderr.count("\n") == 1 and "made for embeddings" in done.stderr

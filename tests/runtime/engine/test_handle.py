@@ -1,27 +1,24 @@
-"""Handles, fed as the engine feeds them: no update is lost, whenever it comes."""
+"""Handles, fed as the engine feeds them: no piece is lost, whenever it comes."""
 
-import asyncio
 from functools import partial
 from threading import Thread
 
 import pytest
-from thirteen.runtime.answer import Piece, grade
+from thirteen.runtime.answer import Piece, SequenceEnd, StopReason, Timings, Usage, grade
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.request import Request, SequenceEnd, StopReason, Timings, Usage
+from thirteen.runtime.request import Request
+
+from .test_engine import TAKES
 
 END = SequenceEnd(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
 
 
-def piece_of(text, end=None):
-    return Piece(text, tuple(text.encode()), end=end)
-
-
 def handle_of(kind=Handle):
-    return kind(lambda: None, partial(grade, Request((1,))))
+    return kind(lambda _: None, partial(grade, Request((1,)), None), lambda _: 1)
 
 
 class LateHandle(Handle):
-    """Its last update comes from another thread while an iterator reads `done`."""
+    """Its last piece comes from another thread while an iterator reads `done`."""
 
     reads = 0
 
@@ -29,42 +26,39 @@ class LateHandle(Handle):
     def done(self):
         self.reads += 1
         if self.reads == 1:
-            last = Thread(target=self.put, args=(piece_of("the last", END),), daemon=True)
+            last = Thread(target=self.put, args=(Piece("the last", (1, 2), end=END),), daemon=True)
             last.start()
             last.join(0.2)  # put() blocks if the reader holds the lock
         return super().done
 
 
-async def pieces_of(handle):
-    return [piece async for piece in handle]
-
-
-@pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
-def test_the_last_update_is_not_lost_between_two_reads(take):
+@pytest.mark.parametrize("take", TAKES)
+def test_the_last_piece_is_not_lost_between_two_reads(take):
     pieces = take(handle_of(LateHandle))
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "the last"
-    assert bytes(token for piece in pieces for token in piece.tokens) == b"the last"
+    assert [token for piece in pieces for token in piece.tokens] == [1, 2]
 
 
-@pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
-def test_updates_before_a_failure_come_first_and_then_the_failure(take):
-    handle, failure, seen = handle_of(), ValueError("broken"), []
-    handle.put(piece_of("some"))
-    handle.fail(failure)
+@pytest.mark.parametrize("take", TAKES)
+def test_pieces_before_a_failure_come_first_and_then_the_failure(take):
+    handle, seen = handle_of(), []
+    handle.put(Piece("some"))
+    handle.fail(ValueError("broken"))
     with pytest.raises(ValueError, match="broken"):
-        for piece in handle:
-            seen.append(piece.text)
-    assert seen == ["some"]
+        seen.extend(piece.text for piece in handle)
     with pytest.raises(ValueError, match="broken"):
         take(handle)
+    assert handle.failed
 
 
 def test_each_piece_goes_to_one_iterator_and_the_answer_to_all():
-    handle = handle_of()
-    handle.put(piece_of("one "))
+    handle, ended = handle_of(), []
+    handle.add_done_callback(ended.append)
+    handle.put(Piece("one "))
     first = iter(handle)
-    assert next(first).text == "one "
-    handle.put(piece_of("two", END))
-    others = list(handle)
-    assert [piece.text for piece in others] == ["two"]
+    assert next(first).text == "one " and handle.place == 1 and not ended
+    handle.put(Piece("two", end=END))
+    handle.add_done_callback(ended.append)
+    assert [piece.text for piece in handle] == ["two"]
     assert [(piece.text, piece.answer.text) for piece in first] == [("", "one two")]
+    assert ended == [handle, handle] and handle.place == 0

@@ -1,17 +1,46 @@
-"""Which tokens of a text the model samples, and which the calculator inserts."""
+"""Texts as they grow: whole characters, stop strings, and which tokens the calculator inserts."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.runtime.engine.detokenizer import Detokenizer
 from thirteen.runtime.engine.output_stream import OutputStream, sampled_mask
+from thirteen.runtime.options import Options
 
 
-class Bytes:
-    """One token per byte."""
+def detokenize(pieces, stop=()):
+    detokenizer = Detokenizer(stop)
+    return [*map(detokenizer.feed, pieces), detokenizer.finish()], detokenizer.stopped
 
-    def token_to_piece(self, token):
-        return bytes((token,))
 
-    def tokenize(self, text, *, special, bos, continues=False):
-        return list(text.encode())
+@pytest.mark.parametrize(
+    ("pieces", "stop", "texts", "stopped"),
+    [
+        ([b"a\xc3", b"\xa9", b"\xf0\x9f", b"\x98", b"\x80"], (), ["a", "é", "", "", "😀", ""], False),
+        ([b"a\xc3"], (), ["a", "\ufffd"], False),
+        ([b"a\n", b"\nb", b"\n"], ["\n\n"], ["a", "", "", ""], True),
+        ([b"a\n", b"b\n"], ["\n\n"], ["a", "\nb", "\n"], False),
+    ],
+)
+def test_whole_characters_are_shown_and_what_may_begin_a_stop_string_is_held_back(
+    pieces, stop, texts, stopped
+):
+    assert detokenize(pieces, stop) == (texts, stopped)
+
+
+@given(
+    st.text("ab\né", max_size=30), st.lists(st.text("ab\né", min_size=1, max_size=4), max_size=3), st.data()
+)
+def test_however_the_bytes_are_split_the_text_ends_before_the_first_stop_string(text, stop, data):
+    raw = text.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)))))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    texts, stopped = detokenize(pieces, stop)
+    whole, _ = detokenize([raw], stop)
+    assert "".join(texts) == "".join(whole)
+    assert not any(s in "".join(texts) for s in stop)
+    assert stopped == any(s in text for s in stop)
+    assert stopped or "".join(texts) == text
 
 
 @pytest.mark.parametrize(
@@ -24,23 +53,23 @@ class Bytes:
         ("no sum at all", ""),
     ],
 )
-def test_results_are_inserted_and_all_else_is_sampled(text, inserted):
-    mask = sampled_mask(Bytes(), list(text.encode()))
+def test_results_are_inserted_and_all_else_is_sampled(engine, text, inserted):
+    mask = sampled_mask(engine.model, list(text.encode()))
     assert "".join(one for one, sampled in zip(text, mask, strict=True) if not sampled) == inserted
 
 
 @pytest.mark.parametrize("held", [b"\n", b"\xc3"], ids=["of a stop string", "of a character"])
-def test_no_result_follows_what_is_held_back(held):
+def test_no_result_follows_what_is_held_back(engine, held):
     """It was inserted behind a newline that the text did not have yet."""
-    output = OutputStream(Bytes(), ("\n\n",), calculator=True)
+    output = OutputStream(engine.model, Options(stop=["\n\n"]))
     for byte in b"3 + 4 =" + held:
         output.feed(byte)
     assert output.text == "3 + 4 =" and not output.inserted_tokens() and not output.no_digit
 
 
-def test_a_digit_may_follow_text_that_a_stop_string_holds_back():
+def test_a_digit_may_follow_text_that_a_stop_string_holds_back(engine):
     """After a result and a line break, which a stop string may begin with, no list could go on with "2."."""
-    output = OutputStream(Bytes(), ("\n\n", "6x"), calculator=True)
+    output = OutputStream(engine.model, Options(stop=["\n\n", "6x"]))
     for byte in b"12 * 13 =":
         output.feed(byte)
     for byte in output.inserted_tokens():
@@ -48,3 +77,21 @@ def test_a_digit_may_follow_text_that_a_stop_string_holds_back():
     assert output.text == "12 * 13 = 15" and output.no_digit
     output.feed(ord("\n"))
     assert output.text == "12 * 13 = 156" and not output.no_digit
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        ('{"name": "f", "arguments": {}}\n' * 2, True),
+        ('```\n{"name": "f", "parameters": {}}\n```\n' * 2, True),
+        ('{"name": "f", "arguments": {}} {"name": "g", "arguments": {}}\n', False),
+        ('{"name": "f"} {"name": "f"}\n', False),
+    ],
+)
+def test_a_tool_call_that_is_repeated_ends_the_answer(engine, said, ends):
+    output = OutputStream(engine.model, Options(stop_repeated_calls=True))
+    stopped = []
+    for byte in said.encode():
+        output.feed(byte)
+        stopped.append(output.stopped)
+    assert True not in stopped[:-2] and stopped[-2] == ends

@@ -1,4 +1,4 @@
-"""Prefix cache: it finds the longest prefix, keeps to its capacity, and verifies every file."""
+"""Prefix cache: it finds the longest prefix, keeps to its capacity, and changes no tokens."""
 
 from hashlib import sha256
 from itertools import takewhile
@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
-from thirteen.runtime.request import PrefixKey, Request
+from thirteen.runtime.engine.sequence import PrefixKey
+from thirteen.runtime.options import Options
+from thirteen.runtime.request import Request
 
 from ..fixed_settings import FIXED
 
@@ -19,7 +21,7 @@ TOKENS = st.builds(
     st.integers(PREFIX_TOKENS_MIN - 2, PREFIX_TOKENS_MIN + 4),
     st.lists(st.integers(0, 1), max_size=4),
 )
-PROMPT = tuple(range(100, 150))
+PROMPT, BEGINNING, BASE = tuple(range(100, 150)), tuple(range(PREFIX_TOKENS_MIN)), PrefixKey("base")
 
 
 def state(tokens, nbytes=64):
@@ -27,24 +29,21 @@ def state(tokens, nbytes=64):
     return np.frombuffer(sha256(repr(tokens).encode()).digest() * (nbytes // 32), np.uint8)
 
 
-def add(cache, *prompts, adapter="base", nbytes=64):
+def add(cache, *prompts, key=BASE, nbytes=64):
     for prompt in prompts:
-        cache.add(PrefixKey(adapter), prompt, state(prompt, nbytes))
-
-
-def shared_length(one, other):
-    return sum(takewhile(bool, map(eq, one, other)))
+        cache.add(key, prompt, state(prompt, nbytes))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), TOKENS), max_size=12), st.lists(TOKENS, max_size=4))
 def test_the_longest_prefix_is_found_under_its_adapter_and_never_the_whole_prompt(entries, prompts):
     cache = PrefixCache(1 << 20)
     for adapter, tokens in entries:
-        add(cache, tokens, adapter=adapter)
+        add(cache, tokens, key=PrefixKey(adapter))
     for prompt in (*prompts, *(tokens for _, tokens in entries)):
         for adapter in "ab":
             candidates = [tokens for name, tokens in entries if name == adapter]
-            longest = max((shared_length(tokens, prompt[:-1]) for tokens in candidates), default=0)
+            shared = [sum(takewhile(bool, map(eq, tokens, prompt[:-1]))) for tokens in candidates]
+            longest = max(shared, default=0)
             found = cache.find(PrefixKey(adapter), prompt)
             if longest < PREFIX_TOKENS_MIN:
                 assert found is None
@@ -54,97 +53,80 @@ def test_the_longest_prefix_is_found_under_its_adapter_and_never_the_whole_promp
             assert any(np.array_equal(found[1], state(tokens)) for tokens in sources)
 
 
-@given(st.lists(st.tuples(TOKENS, st.integers(1, 6), st.booleans()), max_size=20))
-def test_memory_keeps_to_its_capacity_and_the_most_recently_used_stay(steps):
-    capacity = 256
-    cache, latest = PrefixCache(capacity), []
-    for tokens, size, seek in steps:
-        if seek and (found := cache.find(PrefixKey("base"), tokens)):
-            used = next(entry for entry in latest if np.array_equal(found[1], state(*entry)))
-            latest.remove(used)
-            latest.append(used)
-        else:
-            add(cache, tokens, nbytes=size * 32)
-            latest = [entry for entry in latest if entry[0] != tokens[: len(entry[0])]]
-            latest.append((tokens, size * 32))
-        while sum(size for _, size in latest) > capacity:
-            latest.pop(0)
-        assert cache.nbytes == sum(size for _, size in latest) <= capacity
-
-
 def test_a_beginning_that_all_share_keeps_the_newest_entries():
     """As of a chat template: the oldest entry was refreshed each time, and newer ones were removed."""
-    cache, beginning = PrefixCache(10 * 32), tuple(range(PREFIX_TOKENS_MIN))
+    cache = PrefixCache(10 * 32)
     for number in range(100, 130):
-        cache.find(PrefixKey("base"), (*beginning, number, 0))
-        add(cache, (*beginning, number), nbytes=32)
-    kept = [cache.find(PrefixKey("base"), (*beginning, number, 0))[0] for number in range(100, 130)]
+        cache.find(BASE, (*BEGINNING, number, 0))
+        add(cache, (*BEGINNING, number), nbytes=32)
+        assert cache.nbytes == min(number - 99, 10) * 32 <= cache.capacity
+    kept = [cache.find(BASE, (*BEGINNING, number, 0))[0] for number in range(100, 130)]
     assert kept == [PREFIX_TOKENS_MIN] * 20 + [PREFIX_TOKENS_MIN + 1] * 10
+    add(cache, (*BEGINNING, 120, 7), nbytes=32)  # replaces its own beginning
+    assert cache.nbytes == cache.capacity
 
 
 def test_of_equal_prefixes_the_smallest_is_found():
     """Each short question copied the whole state of a long one for the template that both have."""
-    cache, beginning = PrefixCache(1 << 20), tuple(range(PREFIX_TOKENS_MIN))
-    add(cache, (*beginning, 1), nbytes=32)
-    add(cache, (*beginning, 2), nbytes=320)
-    length, found = cache.find(PrefixKey("base"), (*beginning, 3, 0))
+    cache = PrefixCache(1 << 20)
+    add(cache, (*BEGINNING, 1), nbytes=32)
+    add(cache, (*BEGINNING, 2), nbytes=320)
+    length, found = cache.find(BASE, (*BEGINNING, 3, 0))
     assert (length, found.nbytes) == (PREFIX_TOKENS_MIN, 32)
-
-
-def test_clear_keeps_one_prefix():
-    """Of a longer prompt only the prefix is kept, so that the rest is computed again."""
-    cache, shared = PrefixCache(1 << 20), PROMPT[:20]
-    add(cache, (*shared, 1, 2, 3), (*shared, 4, 5), tuple(range(30)))
-    add(cache, (*shared, 6), adapter="other")
-    cache.clear(PrefixKey("base"), keep=shared)
-    found = cache.find(PrefixKey("base"), (*shared, 4, 5, 6))
-    assert found[0] == len(shared)
-    assert np.array_equal(found[1], state((*shared, 1, 2, 3)))
-    assert (
-        cache.find(PrefixKey("base"), tuple(range(30)))
-        is cache.find(PrefixKey("other"), (*shared, 6, 7))
-        is None
-    )
-    assert cache.nbytes == 64
-    cache.clear(PrefixKey("base"), keep=())
-    assert cache.find(PrefixKey("base"), (*shared, 4, 5, 6)) is None and cache.nbytes == 0
-
-
-# With the real library.
-
-QUESTION = tuple(b"Tom has 3 apples and buys 4 more. How many apples does he have? ")
-OPTIONS = FIXED | {"context": 128, "slots": 1, "batch": 32}
-
-
-def greedy(engine, *prompts, adapter=None):
-    """The tokens of each request, one after the other, and how many tokens of its prompt were cached."""
-    found = []
-    for prompt in prompts:
-        handle = engine.submit(Request(prompt, 24, adapter=adapter, ignore_end=True))
-        tokens = [token for piece in handle for token in piece.tokens]
-        found.append((tokens, handle.answer().usage.cached_tokens))
-    return found
-
-
-@pytest.mark.parametrize("kv", ["f16", "q8_0"])
-def test_a_restored_prefix_gives_the_same_tokens_as_a_computed_one(wide_heads, kv):
-    """One slot; prefill in batches of 32, which differ from those after a restored prefix."""
-    first, second = QUESTION, QUESTION[:50] + tuple(b"Or does he want some pears? ")
-    with Engine(wide_heads, **OPTIONS | {"kv": kv, "prefix_bytes": 0}) as engine:
-        (one, _), (other, _) = greedy(engine, first, second)
-    assert one != other
-    with Engine(wide_heads, **OPTIONS | {"kv": kv}) as engine:
-        assert greedy(engine, first, second, first) == [(one, 0), (other, 50), (one, len(first) - 1)]
 
 
 def test_a_namespace_learns_nothing_of_another_but_the_templates_beginning():
     cache = PrefixCache(1 << 20)
     ours, theirs = PrefixKey("base", "ours"), PrefixKey("base", "theirs")
-    cache.add(ours, PROMPT, state(PROMPT))
+    add(cache, PROMPT, key=ours)
     assert cache.find(theirs, (*PROMPT, 1)) is None
     cache.shared = PROMPT[:20]
     assert [cache.find(key, (*PROMPT, 1))[0] for key in (ours, theirs)] == [len(PROMPT), 20]
     cache.shared = PROMPT[: PREFIX_TOKENS_MIN - 1]
     assert cache.find(theirs, (*PROMPT, 1)) is None
-    cache.add(theirs, (*PROMPT, 1), state((*PROMPT, 1)))
+    add(cache, (*PROMPT, 1), key=theirs)
     assert cache.find(ours, (*PROMPT, 1, 2))[0] == len(PROMPT), "not replaced by another namespace's entry"
+
+
+# With the real library.
+
+
+def cached_tokens(*answers):
+    return [answer.usage.cached_tokens for answer in answers]
+
+
+def test_prompts_that_are_submitted_together_share_what_is_computed_of_their_beginning(engine):
+    shared = b"Tom has 3 apples and buys 4 more. "
+
+    def ask(namespace, *ends):
+        options = Options(max_tokens=1, namespace=namespace)
+        handles = engine.submit_all([Request((*shared, *end), options) for end in ends])
+        return sorted(cached_tokens(*(handle.answer() for handle in handles)))
+
+    assert ask("ours", b"x", b"y", b"z") == [0, len(shared), len(shared)]
+    assert ask("theirs", b"x") == [0]
+    assert ask("ours", b"x") == [len(shared)], "the last token of a prompt is always computed"
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+def test_a_restored_prefix_gives_the_same_tokens_as_a_computed_one(wide_heads, kv):
+    """One slot; prefill in batches of 32, which differ from those after a restored prefix."""
+    first = tuple(b"Tom has 3 apples and buys 4 more. How many apples does he have? ")
+    second = first[:50] + tuple(b"Or does he want some pears? ")
+    options = FIXED | {"context": 128, "slots": 1, "batch": 32, "kv": kv}
+
+    def greedy(engine, *prompts):
+        """The tokens of each request, one after the other, and how many tokens of its prompt were cached."""
+        handles = [engine.submit(Request(one, Options(max_tokens=24, ignore_end=True))) for one in prompts]
+        tokens = [[token for piece in handle for token in piece.tokens] for handle in handles]
+        return list(zip(tokens, cached_tokens(*(handle.answer() for handle in handles)), strict=True))
+
+    with Engine(wide_heads, **options, prefix_bytes=0) as engine:
+        (one, _), (other, _) = greedy(engine, first, second)
+    assert one != other
+    with Engine(wide_heads, **options) as engine:
+        assert greedy(engine, first, second, first) == [(one, 0), (other, 50), (one, len(first) - 1)]
+        engine.clear_prefix_cache(keep=first[:20])
+        assert greedy(engine, second) == [(other, 20)]
+        engine.clear_prefix_cache()
+        assert greedy(engine, first) == [(one, 0)]

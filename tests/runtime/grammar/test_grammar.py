@@ -1,4 +1,4 @@
-"""Schemas and grammars are enforced completely or refused by name, within limits on time and memory."""
+"""Grammars are compiled or refused within limits; what a grammar of a schema allows is valid, or reported."""
 
 import json
 import random
@@ -6,289 +6,165 @@ import re
 import subprocess
 import sys
 import time
-from itertools import product
 from pathlib import Path
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.grammar.grammar import from_lark, from_regex, from_schema
+from thirteen.runtime.grammar import from_lark, from_regex, from_schema
+from thirteen.runtime.grammar.violation import SECONDS_MAX, violation
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
-from .json_schemas import any_keywords, described_values
-from .texts import GrammarTexts
-
-EXAMPLES = 5 * settings.default.max_examples
-
-
-@pytest.fixture(scope="module")
-def texts(tiny):
-    with Model(tiny) as model:
-        yield GrammarTexts(model)
-
-
-def dumps(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+MAKERS = {"schema": from_schema, "grammar": from_lark, "regex": from_regex}
+# texts: kind and source of a grammar, accepted and rejected texts. violations: schema, text, start of a line.
+CASES = json.loads((Path(__file__).parents[2] / "data/schema_cases.json").read_text("utf-8"))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.just(0.5) | st.text('ab"\\\n\x7f😀', max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=4,
+)
+TYPES = st.sampled_from(["null", "boolean", "string", "integer", "number", "object", "array"])
 
 
-def error_message(make, *arguments):
-    with pytest.raises(RequestError) as caught:
-        make(*arguments)
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 400
-    return message
+def schemas_of(inner):
+    """Schemas whose keywords may contradict each other, or be unknown to llguidance."""
+    names, numbers = st.sampled_from("abc"), st.integers(-9, 9).map(lambda number: number / 2)
+    counts = "minLength maxLength minItems maxItems minProperties maxProperties"
+    values = {
+        "type": TYPES | st.lists(TYPES, min_size=1, unique=True),
+        "minimum maximum exclusiveMinimum exclusiveMaximum": numbers,
+        "multipleOf": st.sampled_from([0.1, 0.5, 1, 3, 7.5]),
+        counts: st.integers(0, 4),
+        "uniqueItems": st.booleans(),
+        "pattern": st.sampled_from(["a", "^[b-d]+$", "^(x|yz)?$", "e{2,3}$", r"^[^\x00-\x1f]$", "^(?=a)"]),
+        "format": st.sampled_from(["date", "time", "ipv4", "email", "uri", "uuid", "other"]),
+        "propertyNames": st.sampled_from([{"enum": ["a", "b"]}, {"pattern": "^b"}, {"maxLength": 1}]),
+        "properties patternProperties": st.dictionaries(names, inner, max_size=3),
+        "required": st.lists(names, unique=True),
+        "items additionalProperties not contains if then unevaluatedItems": inner,
+        "anyOf oneOf allOf prefixItems": st.lists(inner, min_size=1, max_size=3),
+        "enum": st.lists(VALUES, min_size=1, max_size=4),
+        "const": VALUES,
+    }
+    keywords = {key: value for keys, value in values.items() for key in keys.split()}
+    chosen = st.sets(st.sampled_from([*keywords]), min_size=1, max_size=4)
+    return chosen.flatmap(lambda keys: st.fixed_dictionaries({key: keywords[key] for key in sorted(keys)}))
 
 
-def enforceable(schema):
-    """The grammar of a schema; a schema that is refused is no example."""
+SCHEMAS = st.recursive(TYPES.map(lambda name: {"type": name}) | st.just({}), schemas_of, max_leaves=6)
+
+
+@settings(max_examples=10 * settings.default.max_examples, suppress_health_check=list(HealthCheck))
+@given(schema=SCHEMAS, seed=st.integers(0, 2**32))
+def test_what_a_grammar_allows_is_json_and_valid_or_reported(texts, schema, seed):
     try:
-        return from_schema(schema)
+        grammar = from_schema(schema)
+        text = texts.sample(grammar, random.Random(seed))
     except RequestError:
         assume(False)
+    if text is not None and not re.search("[0-9]{16}", text):  # which doubles round
+        value, draft = json.loads(text), jsonschema_rs.Draft202012Validator
+        valid = [draft(schema, validate_formats=checked).is_valid(value) for checked in (True, False)]
+        assert violation(grammar, text) or any(valid), text
 
 
-def check_sample(texts, schema, seed):
-    """The oracle is the package jsonschema."""
-    text = texts.sample(enforceable(schema), random.Random(seed))
-    if text is not None:
-        checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-        value = json.loads(text, parse_int=below_2_53(int), parse_float=below_2_53(float))
-        jsonschema.Draft202012Validator(schema, format_checker=checker).validate(value)
+@pytest.mark.parametrize(("kind", "source", "accepted", "rejected"), CASES["texts"])
+def test_accepted_and_rejected_texts(texts, kind, source, accepted, rejected):
+    grammar = MAKERS[kind](source)
+    assert [text for text in accepted if not texts.accepts(grammar, text)] == []
+    assert [text for text in rejected if texts.accepts(grammar, text)] == []
 
 
-@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-@given(described=described_values(), seed=st.integers(0, 2**32))
-def test_valid_values_are_accepted_and_sampled_texts_are_valid(texts, described, seed):
-    value, schema = described
-    assert texts.accepts(enforceable(schema), dumps(value))
-    check_sample(texts, schema, seed)
+@pytest.mark.parametrize(("schema", "text", "reported"), CASES["violations"])
+def test_violations_are_reported_in_time(schema, text, reported):
+    start_s = time.thread_time()
+    line = violation(from_schema(schema), text)
+    assert line is None if reported is None else line.startswith(reported)
+    assert time.thread_time() - start_s < 2 * SECONDS_MAX
 
 
-@settings(max_examples=2 * EXAMPLES, suppress_health_check=list(HealthCheck))
-@given(schema=any_keywords(), seed=st.integers(0, 2**32))
-def test_schemas_with_any_keywords_are_enforced_or_refused(texts, schema, seed):
-    """Most are refused: keywords that contradict each other, or cannot be enforced together."""
-    check_sample(texts, schema, seed)
+TOO_MUCH = {
+    "schema": [{"a": {1}}, {"const": "a" * 70000}, "[" * 30000, '{"enum":' + "[" * 900 + "]" * 900 + "}"],
+    "grammar": ['start: "a"' * 5000, "start: " + "(" * 8000 + '"a"' + ")" * 8000],
+    "regex": ["a" * 5000, "(" * 300 + ")" * 300],
+}
+REFUSED = [(kind, one) for kind in MAKERS for one in CASES["refused"][kind] + TOO_MUCH[kind]]
 
 
-def below_2_53(parse):
-    """Larger numbers, such as 9942330319005945.0, are multiples of 7.5 that jsonschema's doubles round."""
-
-    def parse_number(text):
-        assume(abs(float(text)) < 2**53)
-        return parse(text)
-
-    return parse_number
+@pytest.mark.parametrize(("kind", "source"), REFUSED)
+def test_what_cannot_be_compiled_is_refused_on_one_line(kind, source):
+    with pytest.raises(RequestError) as caught:
+        MAKERS[kind](source)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 300 and message.startswith(kind)
 
 
-# texts: schema, accepted texts, rejected texts. A length is in code points; a number has 16 digits at most.
-# refused: schema, reason; of several numbers, llguidance would allow a neighbour, such as 9007199254740992.
-CASES = json.loads((Path(__file__).parents[2] / "data" / "schema_cases.json").read_text("utf-8"))
-
-
-@pytest.mark.parametrize(("schema", "accepted", "rejected"), CASES["texts"])
-def test_accepted_and_rejected_texts_of_schemas(texts, schema, accepted, rejected):
-    for grammar in (from_schema(schema), from_schema(json.dumps(schema))):
-        assert [text for text in accepted if not texts.accepts(grammar, text)] == []
-        assert [text for text in rejected if texts.accepts(grammar, text)] == []
-
-
-UNKNOWN_KEYWORDS = """
-not if then else contains dependentSchemas dependentRequired minContains unevaluatedProperties
-unevaluatedItems contentMediaType $anchor $dynamicRef nullable dependencies $vocabulary x-anything x-guidance
-Type
-"""
-BAD_PATTERNS = (
-    *("^[]$", "^[^]$", "^[b-a]$", r"^\b$", "^a(?=b)", "^(?!a)", "^(?=a)b|c", r"^\1$", "^a{2,1}$", "^a{,2}$"),
-    *("^a{$", "^[a$", 5, r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300),
-    *("^[a[b]]$", "^[[:digit:]]$", "^[a&&z]$", "^[^a~~b]$", r"^\a$", r"^\Aa$", r"^a\z"),  # Rust's own
-)
-REFUSED = [
-    *CASES["refused"],
-    *(
-        ({"items": {keyword: {}}}, f'schema at #/items: "{keyword}" cannot be enforced')
-        for keyword in UNKNOWN_KEYWORDS.split()
-    ),
-    *(({"pattern": pattern}, 'schema at #: "pattern" cannot be enforced') for pattern in BAD_PATTERNS),
-    (  # the patterns were left out without a word
-        {"patternProperties": {"a": {"type": "null"}}, "propertyNames": {"enum": ["a", "b"]}},
-        '"propertyNames" cannot be enforced beside patternProperties',
-    ),
-    ({"const": float("nan")}, "not JSON"),
-    ('{"type": "null"', "not JSON at line 1 column 16"),
-    ('{"const": NaN}', "NaN is not a finite number"),
-    ('{"const": 1e400}', "1e400 is not a finite number"),
-    (f'{{"const": {"1" * 5000}}}', "not JSON"),
-    ('{"type": "null", "type": "string"}', "duplicate key"),
-    ('{"const": "\\ud800"}', "hex escape"),
-    ('{"\\ud800": 1}', r'"\ud800" cannot be enforced'),
-    ("[" * 30000 + "]" * 30000, "not JSON"),
-    (f'{{"const": "{"a" * 70000}"}}', "bytes are more than 65536"),
-]
-
-
-@pytest.mark.parametrize(("schema", "reason"), REFUSED)
-def test_unenforceable_schemas_are_refused(schema, reason):
-    assert reason in error_message(from_schema, schema)
-
-
-def test_counts_of_properties_that_cannot_be_enforced_are_left_out_by_name(texts):
-    """They failed with llguidance's own words, although the caller takes what is left."""
-    ignored = []
-    schema = {"properties": {"a": {}, "b": {}}, "minProperties": 2, "maxProperties": 2}
-    assert texts.accepts(from_schema(schema, ignored), "{}")
-    assert ignored == ["#/minProperties", "#/maxProperties"]
-
-
-@pytest.mark.parametrize("key", ["enum", "minimum"])
-def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
-    """They were parsed, and exceeded the limit where an error quoted them."""
-    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 2):
-        assert error_message(from_schema, f'{{"{key}": {"[" * depth}{"]" * depth}}}')
-
-
-def nested(levels, inner, wrap):
-    for _ in range(levels):
-        inner = wrap(inner)
-    return inner
-
-
-def overlapping(levels):
-    """Nested objects that differ only in their last property."""
-
-    def branch(level, last):
-        properties = {"x": {"$ref": f"#/$defs/{level}"}, last: {}}
-        return {"type": "object", "properties": properties, "required": ["x", last]}
-
-    defs = {
-        str(level): {"anyOf": [branch(level - 1, last) for last in "yz"]} for level in range(1, levels + 1)
-    }
-    return {"$ref": f"#/$defs/{levels}", "$defs": defs | {"0": {"type": "null"}}}
-
-
-def reference_chain(length, wrap):
-    defs = {str(n): wrap({"$ref": f"#/$defs/{n + 1}"}) for n in range(length)}
-    return {"$ref": "#/$defs/0", "$defs": defs | {str(length): {"type": "null"}}}
+def schema_chain(length, rule):
+    """Definitions that refer to each other."""
+    definitions = {str(number): rule({"$ref": f"#/d/{number + 1}"}) for number in range(length)}
+    return json.dumps({"$ref": "#/d/0", "d": {**definitions, str(length): {}}}, separators=(",", ":"))
 
 
 def rule_chain(length, rule, last):
-    rules = (rule.format(this=f"a{n}", next=f"a{n + 1}") for n in range(length))
-    return "\n".join(["start: a0", *rules, f"a{length}: {last}"])
+    """Lark rules that refer to each other."""
+    lines = (rule.format(this=f"a{number}", next=f"a{number + 1}") for number in range(length))
+    return "\n".join(["start: a0", *lines, f"a{length}: {last}"])
 
 
-def pattern_by_many_names():
-    """A $ref for each spelling of the name of one definition."""
-    spelled = product(*((letter, f"%{ord(letter):x}") for letter in "abcdefgh"))
-    references = {f"q{n}": {"$ref": f"#/$defs/{''.join(name)}"} for n, name in enumerate(spelled)}
-    patterns = {f"p{n}": {"pattern": f"(.*{n}){{9}}"} for n in range(100)}
-    return {"properties": references, "$defs": {"abcdefgh": {"properties": patterns}}}
-
-
-LARGE = {
-    "a definition by many names": (pattern_by_many_names(), None),
-    "deep": (nested(200, {}, lambda inner: {"items": inner}), "more than 64 keywords and names deep"),
-    "doubling parses": (overlapping(30), None),
-    "references in unions": (reference_chain(490, lambda one: {"anyOf": [one, {"type": "null"}]}), None),
-    "multiples": ({"properties": {f"p{n}": {"multipleOf": 997 - n} for n in range(200)}}, "multipleOf"),
-    "ambiguous patterns": (
-        {"properties": {f"p{n}": {"pattern": f"(a|b)*a(a|b){{{n}}}$"} for n in range(100)}},
-        None,
-    ),
-    "patterns in a oneOf": (
-        {"oneOf": [{"type": "string", "pattern": f"(a|b)*{n:07b}(a|b){{9}}$"} for n in range(64)]},
-        "oneOf",
-    ),
+HOSTILE = {
+    "from_schema": [
+        schema_chain(1700, lambda next_: {"items": next_}),
+        schema_chain(1500, lambda next_: {"anyOf": [next_]}),
+        '{"$ref": "#"}',
+        '{"type": "array", "items": {"$ref": "#"}, "minItems": 1}',
+        json.dumps({"properties": {f"p{number}": {"multipleOf": 997 - number} for number in range(200)}}),
+        json.dumps({"anyOf": [{"pattern": f"(a|b)*{number:07b}(a|b){{9}}$"} for number in range(64)]}),
+    ],
+    "from_lark": [
+        rule_chain(900, "{this}: {next}", '"x"'),
+        rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
+        rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
+        'start: a\na: "x" a "y" | "x" a "z" | "w"',
+        'start: (start | "a" | "")*',
+        'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
+        "start: start",
+        "start: /" + "a?" * 5000 + "/",
+    ],
 }
-
-
-@pytest.mark.parametrize("name", LARGE)
-def test_large_schemas_are_compiled_or_refused_within_seconds(texts, name):
-    schema, reason = LARGE[name]
-    start_s = time.perf_counter()
-    try:
-        texts.sample(from_schema(schema), random.Random(13), max_bytes=60)
-        assert reason is None
-    except RequestError as error:
-        limits = ("Too many items", "too many expressions", "fuel", "max is", "too big", "items", "limit")
-        assert (reason or "") in str(error) and (reason or any(limit in str(error) for limit in limits)), (
-            error
-        )
-    assert time.perf_counter() - start_s < 5
-
-
-LARK_REFUSED = {
-    "empty": "",
-    "no start": 'other: "a"',
-    "undefined rule": "start: nothing",
-    "token by name": 'start: "a" <|im_end|>',
-    "a schema": "start: %json {}",
-    "limited tokens": "start: a\na[max_tokens=3]: /[a-z]+/",
-    "deep groups": "start: " + "(" * 8000 + '"a"' + ")" * 8000,
-    "a circular token": 'start: A\nA: A "x" | "b"',
-    "too long": 'start: "a"' + ' "a"' * 5000,
-}
-
-
-@pytest.mark.parametrize("name", LARK_REFUSED)
-def test_lark_that_is_malformed_or_not_enforced_is_refused(name):
-    assert error_message(from_lark, LARK_REFUSED[name]).startswith("grammar")
-
-
-@pytest.mark.parametrize(
-    "text", ["(", "a{2,1}", r"\bx", "(?=a)", "a" * 5000, "(" * 300 + ")" * 300, "\ud800"]
-)
-def test_expressions_that_cannot_be_enforced_are_refused(text):
-    assert error_message(from_regex, text).startswith("regex")
-
-
-def test_a_grammar_without_texts_is_refused_for_the_model(texts):
-    assert "no text" in error_message(texts.sample, from_lark("start: start"), random.Random(1))
-
-
-def test_lark_grammars_are_enforced(texts):
-    grammar = from_lark('start: "<b>" WORD ("," WORD)* // <|a comment|>\nWORD: /[a-z]+@x|%json/')
-    assert texts.accepts(grammar, "<b>a@x,%json")
-    assert not texts.accepts(grammar, "<b>a")
-
-
-@given(st.from_regex(re.compile(r"[ab]{1,3}(c|d+)?\Z"), fullmatch=True), st.text("abcd", max_size=6))
-def test_expressions_match_the_whole_text(texts, matching, other):
-    grammar = from_regex("[ab]{1,3}(c|d+)?")
-    assert texts.accepts(grammar, matching)
-    assert texts.accepts(grammar, other) == bool(re.fullmatch("[ab]{1,3}(c|d+)?", other))
-
-
-HOSTILE = [
-    rule_chain(900, "{this}: {next}", '"x"'),
-    rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
-    'start: a\na: "x" a "y" | "x" a "z" | "w"',
-    'start: (start | "a" | "")*',
-    'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
-    rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
-    "start: /" + "a?" * 5000 + "/",
-]
+SCRIPT = """
+import json, random, sys
+from pathlib import Path
+from thirteen.errors import RequestError
+from thirteen.runtime import grammar
+from thirteen.runtime.llama.model import Model
+from thirteen.tests.runtime.grammar.texts import GrammarTexts
+with Model(Path(sys.argv[1])) as model:
+    for kind, sources in json.load(sys.stdin).items():
+        for source in sources:
+            try:
+                made = getattr(grammar, kind)(source)
+                print(repr(GrammarTexts(model).sample(made, random.Random(13), max_bytes=100)), flush=True)
+            except (RequestError, AssertionError) as error:  # llguidance's masks are inexact with negation
+                print("refused", str(error)[:200], flush=True)
+"""
 
 
 @pytest.mark.slow
 def test_hostile_grammars_end_no_process(tiny):
     """Without a deep stack and limits the library ends the process, or computes for minutes."""
-    script = Path(__file__).with_name("sample_grammar.py")
-    command = [sys.executable, script, tiny, *HOSTILE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command, hostile = [sys.executable, "-c", SCRIPT, tiny], json.dumps(HOSTILE)
+    done = subprocess.run(command, input=hostile, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (done.stdout, done.stderr[-2000:])
-    assert len(done.stdout.splitlines()) == len(HOSTILE)
+    assert len(done.stdout.splitlines()) == sum(map(len, HOSTILE.values()))
 
 
-def test_a_grammar_is_compiled_once_for_all_sequences(tiny, monkeypatch):
+def test_each_sequence_has_its_own_position(tiny):
     with Model(tiny) as model:
         compiler = GrammarCompiler(model)
-        first = compiler.constraint(from_regex("aab"))
-        monkeypatch.setattr("thirteen.runtime.llama.constraint.compile_matcher", None)
-        second = compiler.constraint(from_regex("aab"))
+        first, second = compiler.constraint(from_regex("aab")), compiler.constraint(from_regex("aab"))
         a, b = (token for token in range(256) if model.token_to_piece(token) in (b"a", b"b"))
         assert [first.accept(token) for token in (b, a, a, b)] == [False, True, True, True]
-        assert second.accept(a), "each sequence has its own position"
-        assert (first.finished, second.finished) == (True, False)
+        assert second.accept(a) and (first.finished, second.finished) == (True, False)

@@ -1,14 +1,15 @@
 """Vocabularies of all tokenizers: texts to tokens and back, long texts, and names of control tokens."""
 
+from contextlib import ExitStack
+from functools import cache
+
 import pytest
-from gguf import GGUFValueType as Kind
-from thirteen.errors import FileError
-from thirteen.files.gguf.header import Field, read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.grammar.grammar import from_regex
 from thirteen.runtime.llama.constraint import GrammarCompiler
-from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.runtime.llama.model import Model
 
+from ..conftest import typed
 from ..tiny_decoders import TOKENS, write_decoder
 
 # Ordinary runs, and one that matches letters with spaces between them.
@@ -18,20 +19,14 @@ PRE_TOKENIZERS = ("deepseek-llm", "exaone-moe")
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     """opened(tokenizer, **keys): a model with that tokenizer."""
-    models = {}
+    with ExitStack() as models:
 
-    def get(tokenizer, **keys):
-        name = str((tokenizer, sorted(keys.items())))
-        if name not in models:
+        @cache
+        def get(tokenizer, **keys):
             path = write_decoder(tmp_path_factory.mktemp("decoder") / "a.gguf", "gemma", tokenizer, **keys)
-            header = read_header(path)
-            check_model(header)
-            models[name] = Model(header, repack=False)
-        return models[name]
+            return models.enter_context(Model(read_header(path), repack=False))
 
-    yield get
-    for model in models.values():
-        model.close()
+        yield get
 
 
 @pytest.mark.parametrize("tokenizer", TOKENS)
@@ -90,27 +85,19 @@ def test_grammars_work_with_its_pieces(opened, tokenizer):
     assert b"".join(map(model.token_to_piece, said)) == b"12 ab\n"
 
 
-def charsmap(nodes, texts):
-    data = b"".join(node.to_bytes(4, "little") for node in nodes)
-    return [*len(data).to_bytes(4, "little"), *data, *texts]
+def test_any_text_comes_back_from_its_tokens(smollm2):
+    with Model(smollm2, vocabulary_only=True) as model:
+        for text in ("", "a\0b", "naïve 😀 中文\r\n\t  x", "a" * 3000, "1" * 3000, "\ud800"):
+            pieces = b"".join(map(model.token_to_piece, model.tokenize(text, special=False, bos=False)))
+            assert pieces == text.encode("utf-8", "replace")
 
 
-@pytest.mark.parametrize(
-    ("values", "problem"),
-    [
-        (charsmap([0] * 256, b"a"), "damaged"),  # "Unterminated string in precompiled charsmap!"
-        (charsmap([1 << 18] + [0] * 255, b"\0"), "a step leaves its 256 nodes"),  # "... XCDA array!"
-        (charsmap([0, 256] + [(1 << 31) + 9] * 254, b"a\0"), "a text is outside"),
-        (charsmap([0, *(n << 10 for n in range(1, 256))], b"a\0"), None),
-    ],
-)
-def test_a_step_out_of_unigrams_table_is_found_before_a_text_makes_it(tmp_path, values, problem):
-    """The library throws then, which ends the process."""
-    path = write_decoder(tmp_path / "a.gguf", "gemma", "t5", precompiled_charsmap=values)
-    header = read_header(path)
-    header.fields["tokenizer.ggml.precompiled_charsmap"] = Field(values, Kind.ARRAY, Kind.UINT8)
-    if problem is None:
-        check_model(header)
-    else:
-        with pytest.raises(FileError, match=problem):
-            check_model(header)
+def test_metadata_tells_what_a_tokenizer_does_and_llama_cpp_does_not(tmp_path, write_tiny):
+    cases = (("qwen2", "e\u0301", "é"), ("llama-bpe", "e\u0301", "e\u0301"), ("llama-bpe", " a b", "a b"))
+    values = {"thirteen.tokenizer.space_once": True, "thirteen.tokenizer.rstrip": ["<|im_start|>", "absent"]}
+    for pre, text, expected in cases:
+        keys = {key: typed(value) for key, value in {"tokenizer.ggml.pre": pre, **values}.items()}
+        with Model(write_tiny(tmp_path / "a.gguf", keys)) as model:
+            tokens = model.tokenize(text, special=False, bos=False)
+            assert b"".join(map(model.token_to_piece, tokens)).decode() == expected
+            assert model.stripping_tokens == {"<|im_start|>"}

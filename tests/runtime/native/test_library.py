@@ -1,11 +1,15 @@
 """The native library in a process that aborts."""
 
+import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
+from thirteen.runtime.native.settings import GpuLayers, Settings
 
 ABORT = """
 import ctypes, importlib, sys
@@ -16,7 +20,7 @@ llama_cpp.llama_cpp._lib.ggml_abort(b"file.c", 13, b"the model is broken")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the library runs a debugger on Linux only")
-@pytest.mark.parametrize("module", ["thirteen.runtime.engine.engine", "thirteen.cluster.replica"])
+@pytest.mark.parametrize("module", ["thirteen.runtime.engine.engine", "thirteen.cluster.ray_batch"])
 def test_an_abort_runs_no_debugger(module: str, tmp_path: Path) -> None:
     """A server that aborted waited for gdb, which read the whole process, before it could be restarted."""
     debugger = tmp_path / "gdb"
@@ -49,3 +53,20 @@ def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tin
     code = f"import pathlib, sys{LOAD}"
     done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
+def test_gpu_layers_reach_the_library(
+    layers: GpuLayers, native_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without layers the model gets no device: llama.cpp would use one for large batches."""
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda _, native: native)
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", lambda _, native: native)
+    model = LLAMA_CPP.load_model(Path("x"), repack=True, gpu_layers=layers)
+    assert (model.n_gpu_layers, model.use_extra_bufts) == (native_layers, True)
+    devices = ctypes.c_void_p.from_address(model.devices).value if model.devices else "all"
+    assert devices == ("all" if layers else None)
+    settings = Settings(128, 1, 64, threads=1, flash_attention=None if layers else True)
+    context = LLAMA_CPP.new_context(model, settings, layers)
+    assert context.op_offload == context.offload_kqv == bool(layers)
+    assert context.flash_attn_type == (-1 if layers else 1)  # automatic

@@ -8,12 +8,9 @@ import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.errors import InsufficientMemoryError
 from thirteen.files.gguf.header import read_header
-from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.plan import memory
 from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import EngineOptions, default_settings
+from thirteen.runtime.plan.options import EngineOptions
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +28,7 @@ Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, **
 
 
 def settings(name, **options):
-    return default_settings(EngineOptions(profile=name, threads=1, **options))
+    return EngineOptions(profile=name, threads=1, **options).settings()
 
 
 def logged_buffers(model, name, one):
@@ -85,17 +82,3 @@ def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
     trained, beyond = (estimate_memory(header, settings("phone", context=n)) for n in (8192, 1 << 20))
     assert trained == beyond
     assert estimate_memory(header, settings("phone")).total_bytes < trained.total_bytes
-
-
-def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monkeypatch):
-    """The message has the numbers; with a little more memory the model answers."""
-    estimate = estimate_memory(read_header(smollm2), settings("phone", context=256))
-    enough = estimate.total_bytes - estimate.program_bytes
-    monkeypatch.setattr(memory, "available_bytes", lambda: enough - 1_000_000)
-    with pytest.raises(
-        InsufficientMemoryError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are available"
-    ):
-        Engine(smollm2, profile="phone", context=256, threads=1)
-    monkeypatch.setattr(memory, "available_bytes", lambda: enough)
-    with Engine(smollm2, profile="phone", context=256, threads=1) as engine:
-        assert engine.answer("1 + 1 =", max_tokens=1).usage.completion_tokens == 1

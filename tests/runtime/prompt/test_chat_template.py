@@ -1,14 +1,19 @@
-"""Chat templates: rendered as transformers does, with one clear error for bad ones."""
+"""Chat templates: Jinja in a sandbox, with one clear error for bad ones."""
 
 import pytest
+from gguf.constants import GGUFValueType
 from thirteen.errors import FileError, RequestError
-from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.files.gguf.header import Field, Header
+from thirteen.runtime.prompt.chat_template import REPRODUCIBLE_DATE, ChatTemplate, read_chat_template
+
+MESSAGES = [{"role": "user", "content": "a \ud800 <b> é"}]
 
 
-@pytest.mark.parametrize("source", ["{% if %}", "{{", "{% for x in %}", "{% unknown %}"])
-def test_a_template_that_does_not_compile_is_an_error_of_the_file(source):
-    with pytest.raises(FileError, match="chat template"):
-        ChatTemplate(source)
+@pytest.mark.parametrize("source", ["{% if %}", "{{", "{% for x in %}", "{% unknown %}", "x" * 65537])
+def test_a_template_that_is_too_long_or_does_not_compile_is_an_error_of_the_file(source):
+    reason = r"(cannot be compiled: [^\n]+|has 65537 bytes, more than 65536)$"
+    with pytest.raises(FileError, match=r"^a\.gguf: the chat template " + reason):
+        ChatTemplate(source, where="a.gguf: ")
 
 
 @pytest.mark.parametrize(
@@ -16,55 +21,25 @@ def test_a_template_that_does_not_compile_is_an_error_of_the_file(source):
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",  # CVE-2024-34359
         "{{ messages.append(1) }}",
+        "{{ dict.update(messages[0], x=1) }}",
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
         "{{ ('%s' | attr('format'))('x') }}{{ ''['__class__'] }}{{ raise_exception('no') }}",
         "{% include 'other' %}",
         "{{ 1 / 0 }}",
         "{{ 'a' * 100000000 }}",
+        "{{ 100000000 * [0] }}",
         "{{ 9 ** 9 ** 9 }}",
         "{% for a in range(100000000) %}{% endfor %}",  # the sandbox's own limit of a range
         "{% for a in range(90000) %}{{ 'a' * 1000 }}{% endfor %}",  # too many characters
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ messages[0].content.nothing.more }}",
-        "{{ raise_exception('system role not supported') }}",
+        "{{ raise_exception('no \x1b[31m\u2028é\x00') }}",
     ],
 )
 def test_a_hostile_or_failing_template_is_one_clear_error(source):
-    template = ChatTemplate(source)
-    with pytest.raises(RequestError, match=r"^the chat template failed: [^\n]+$"):
-        template.parts([{"role": "user", "content": "x"}])
-
-
-def test_an_error_has_no_control_characters():
-    with pytest.raises(RequestError, match=r"^the chat template failed: TemplateError: no \[31m é$"):
-        ChatTemplate("{{ raise_exception('no \x1b[31m\u2028é\x00') }}").parts([])
-
-
-def test_templates_render_as_transformers_does():
-    chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    source = (
-        "{{- bos_token }}\n{%- if strftime_now is defined %}\n  {%- set year = strftime_now('%Y') %}\n"
-        "{% endif %}\n"
-        "{% for m in messages %}\n    {% if m['role'] == 'skip' %}{% continue %}{% endif %}\n"
-        "  {{- {'é': [m.role]} | tojson }}{% generation %}{{ m['content'] | trim }}{% endgeneration %}\n"
-        "{% endfor %}\n{{ tools is none }}{{ eos_token }}{% if add_generation_prompt %}>{% endif %}"
-    )
-    messages = [{"role": role, "content": f" {role} <b> "} for role in ("system", "skip", "user")]
-    (expected,), _ = chat_template_utils.render_jinja_template(
-        [messages], chat_template=source, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
-    )
-    assert "".join(ChatTemplate(source, "<s>", "</s>").parts(messages)) == expected
-
-
-LLAMA_31 = (
-    "{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}"
-    "{%- if not tools is defined %}{%- set tools = none %}{%- endif %}"
-    "{%- if tools is not none %}{%- for t in tools %}{{- t | tojson(indent=4) }}{%- endfor %}{%- endif %}"
-)
-TOOL = {
-    "type": "function",
-    "function": {"name": "f", "description": "é <b>", "parameters": {"type": "object"}},
-}
+    with pytest.raises(RequestError, match=r"^the chat template failed: ") as failed:
+        ChatTemplate(source).render(MESSAGES)
+    assert str(failed.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +48,7 @@ TOOL = {
         ("{% for tool in tools or [] %}{{ tool }}{% endfor %}", True),
         ("{% if tools %}{% endif %}", True),
         ("{%- set t = tools or [] %}", True),
-        (LLAMA_31, True),
+        ("{%- if not tools is defined %}{%- set tools = none %}{%- endif %}{{ tools }}", True),  # Llama 3.1
         ("{% macro m(x) %}{{ x }}{{ tools }}{% endmacro %}{{ m(1) }}", True),
         ("{% for m in messages %}{{ m.tools }}{{ m['tools'] }}{% endfor %} tools {# tools #}", False),
         ("{% set tools = messages %}{{ tools }}", False),
@@ -81,25 +56,17 @@ TOOL = {
     ],
 )
 def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):
-    template = ChatTemplate(source)
-    assert template.takes_tools == takes
-    messages = [{"role": "user", "content": "x"}]
-    assert (template.parts(messages) != template.parts(messages, [TOOL])) <= takes
+    assert ChatTemplate(source).takes_tools == takes
 
 
-@pytest.mark.parametrize("tools", [None, [TOOL]])
-def test_tools_and_their_calls_render_as_in_transformers(tools):
-    chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    source = (
-        LLAMA_31
-        + "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default([]) | tojson }}{% endfor %}"
-    )
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1.5, "é"]}}}
-    messages = [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "x", "tool_call_id": "1"},
-    ]
-    (expected,), _ = chat_template_utils.render_jinja_template(
-        [messages], tools=tools, chat_template=source, add_generation_prompt=True
-    )
-    assert "".join(ChatTemplate(source).parts(messages, tools or ())) == expected
+@pytest.mark.parametrize("source", ["", " \n"])
+def test_a_blank_template_is_none(tmp_path, source):
+    """The prompt was blank, whatever the question."""
+    header = Header(tmp_path, 3, {"tokenizer.chat_template": Field(source, GGUFValueType.STRING)}, {}, 0)
+    assert read_chat_template(header, None, None) is None
+
+
+def test_a_date_can_be_fixed():
+    """A batch that was resumed the next day had other prompts."""
+    template = ChatTemplate("{{ strftime_now('%d %b %Y') }}", date=REPRODUCIBLE_DATE)
+    assert template.render(MESSAGES) == "26 Jul 2024"

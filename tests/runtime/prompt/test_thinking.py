@@ -1,45 +1,21 @@
 """Prompts of models that think, with the parts of published templates that say how."""
 
-from typing import ClassVar
-
 import pytest
-from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
-from thirteen.runtime.prompt.thinking import Thinking, resolve_thinking
+from thirteen.runtime.prompt.prompt_encoder import Message
+from thirteen.runtime.prompt.thinking import Thinking
 
 from ..thinking_templates import TEMPLATES
+from .test_prompt_encoder import Bytes, decode, encoder
 
-TURN = "<|im_start|>{}\n{}<|im_end|>\n"
-BEGIN = "<|im_start|>assistant\n"
+TURN = "[<|im_start|>]{}\n{}[<|im_end|>]\n"
+BEGIN = "[<|im_start|>]assistant\n"
 EMPTY = "<think>\n\n</think>\n\n"
 
 
-class Vocabulary:
-    """Bytes, and markers that are control tokens."""
-
-    stripping_tokens = frozenset()
-    control_tokens: ClassVar = {"<|im_start|>": 256, "<|im_end|>": 257, "[THINK]": 258, "[/THINK]": 259}
-
-    def tokenize(self, text, *, special, bos):
-        names = {name: token for name, token in self.control_tokens.items() if special and name in text}
-        if not names:
-            return list(text.encode())
-        before, _, after = text.partition(name := next(iter(names)))
-        return [*before.encode(), names[name], *after.encode()]
-
-    def token_to_piece(self, token):
-        return bytes((token,)) if token < 256 else b""
-
-
 def prompt(template, *messages, think=None):
-    encoder = PromptEncoder(Vocabulary(), ChatTemplate(template))
-    names = {token: name.encode() for name, token in Vocabulary.control_tokens.items()}
-    tokens = encoder.encode_conversation([Message(*one) for one in messages], think=think)
-    return (
-        b"".join(names.get(token) or bytes((token,)) for token in tokens).decode(),
-        encoder.thinking,
-        tokens,
-    )
+    asked = encoder(template)
+    tokens = asked.encode_conversation([Message(*one) for one in messages], think=think)
+    return decode(tokens), asked.thinking, tokens
 
 
 @pytest.mark.parametrize(
@@ -49,13 +25,13 @@ def prompt(template, *messages, think=None):
         ("smollm3", BEGIN, BEGIN + EMPTY.removesuffix("\n")),
         ("deepseek-r1", f"{BEGIN}<think>\n", f"{BEGIN}<think>\n</think>\n\n"),
         ("no switch", BEGIN, BEGIN + EMPTY),
-        ("magistral", BEGIN, f"{BEGIN}[THINK]\n\n[/THINK]\n\n"),
+        ("magistral", BEGIN, f"{BEGIN}[[THINK]]\n\n[[/THINK]]\n\n"),
     ],
 )
 def test_a_model_thinks_as_its_template_has_it_or_behind_an_empty_thought_does_not(name, begins, without):
     for think, end in ((None, begins), (True, begins), (False, without)):
         text, thinking, tokens = prompt(TEMPLATES[name], ("user", "Hi"), think=think)
-        assert text.endswith(f"<|im_end|>\n{end}") and thinking
+        assert text.endswith(f"[<|im_end|>]\n{end}") and thinking
         assert thinking.begun(tokens) is (False if think is False else "<think>" in begins or None)
 
 
@@ -77,18 +53,4 @@ def test_other_templates_are_as_before():
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ enabled }}"
     text, thinking, _ = prompt(plain, ("assistant", "a</think>b"), think=False)
     assert (text, thinking) == ("assistant: a</think>b\n", None)
-    assert Thinking.of("{% if enable_thinking %}<|channel>{% endif %}", Vocabulary()) is None
-
-
-@pytest.mark.parametrize(
-    ("asked", "resolved"),
-    [
-        ((None, None), (None, None)),
-        ((True, 0), (False, 0)),
-        ((False, 9), (False, 0)),
-        ((None, 9), (True, 9)),
-        ((True, None), (True, None)),
-    ],
-)
-def test_no_budget_is_no_thought(asked, resolved):
-    assert resolve_thinking(*asked) == resolved
+    assert Thinking.of("{% if enable_thinking %}<|channel>{% endif %}", Bytes()) is None

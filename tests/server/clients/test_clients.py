@@ -234,7 +234,7 @@ def test_effort_of_langchain(tool_server, say):
         streamed = "".join(chunk.text for chunk in model.stream("How much is 2 + 3?"))
         assert streamed == "The answer is 5.", name
     shown = models["ollama"].invoke("How much is 2 + 3?").additional_kwargs["reasoning_content"]
-    assert shown == "2 of 2 agree on 5\n"
+    assert shown.endswith("2 of 2 agree on 5\n")  # a stream may tell of more
 
 
 def test_effort_of_pydantic_ai(tool_server, say):

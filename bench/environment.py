@@ -1,0 +1,160 @@
+"""Machine, build and files of a benchmark run: figures are only comparable where all agree."""
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from ..files.gguf.header import read_header
+from ..files.hashing import file_sha256
+from ..files.processors import processor_name, read_cpuinfo
+from ..runtime.machine import physical_cores
+from ..runtime.native.bindings import llama_cpp
+
+# Instruction sets for which ggml has kernels, by their names in Linux.
+_FEATURES = (
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
+    *("amx_int8", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine of a benchmark run.
+
+    Attributes:
+        cpu: model name of the processor.
+        architecture: instruction set architecture, such as x86_64.
+        features: the processor's instruction sets for which ggml has kernels; read on Linux, empty elsewhere.
+        cores: physical cores that this process may use.
+        memory_bytes: memory of the machine; None if unknown.
+        load_average: mean number of running or runnable processes over the last minute; None if unknown.
+        system: operating system.
+        python: version of Python.
+    """
+
+    cpu: str
+    architecture: str
+    features: tuple[str, ...]
+    cores: int
+    memory_bytes: int | None
+    load_average: float | None
+    system: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Versions of the software, and the features for which llama.cpp was compiled."""
+
+    thirteen: str
+    llama_cpp_python: str
+    llama_cpp_system: str
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """The head of a benchmark's report.
+
+    Attributes:
+        date: start of the run in UTC, ISO 8601.
+        machine: the machine of the run.
+        build: the versions of the run.
+    """
+
+    date: str
+    machine: Machine
+    build: Build
+
+    def environment(self, threads: int) -> str:
+        """Describe threads, load, processor and build in two lines, for the caption of a table."""
+        machine = self.machine
+        return (
+            f"threads: {threads}, cores: {machine.cores}, load: {machine.load_average}\n"
+            f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {self.build.llama_cpp_python}"
+        )
+
+
+ReportHead = tuple[str, Machine, Build]
+
+
+def report_head() -> ReportHead:
+    """The fields of BenchReport. Call it before measuring: the measurement itself raises the load average."""
+    return datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), this_build()
+
+
+def this_machine() -> Machine:
+    """Describe the machine of this process."""
+    _, flags = read_cpuinfo()
+    return Machine(
+        cpu=processor_name(),
+        architecture=platform.machine(),
+        features=tuple(name for name in _FEATURES if name in flags),
+        cores=physical_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        system=platform.platform(),
+        python=platform.python_version(),
+    )
+
+
+def this_build() -> Build:
+    """Describe this installation."""
+    system = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    return Build(version("thirteen"), version("llama-cpp-python"), system.strip(" |\n"))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file, and the adapter that was applied to it at run time.
+
+    Attributes:
+        path: model file.
+        sha256: hash of the file, in hexadecimal.
+        bits_per_weight: mean over all tensors.
+        total_bytes: size of the model file and the adapter together.
+        adapter: LoRA in a GGUF file; None without one.
+        adapter_sha256: its hash.
+    """
+
+    path: str
+    sha256: str
+    bits_per_weight: float
+    total_bytes: int
+    adapter: str | None = None
+    adapter_sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The names of the files."""
+        return " + ".join(Path(path).name for path in (self.path, self.adapter) if path)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model file, and the adapter that is applied to it at run time."""
+
+    model: Path
+    adapter: Path | None = None
+
+
+def describe_model(source: ModelSource) -> ModelFile:
+    """Read the headers of the files and hash them.
+
+    Raises:
+        FileError: a file is not a GGUF, or is damaged.
+    """
+    model, adapter = source.model, source.adapter
+    header = read_header(model)
+    return ModelFile(
+        path=str(model),
+        sha256=file_sha256(model),
+        bits_per_weight=header.bits_per_weight,
+        total_bytes=header.file_bytes + (read_header(adapter).file_bytes if adapter else 0),
+        adapter=str(adapter) if adapter else None,
+        adapter_sha256=file_sha256(adapter) if adapter else None,
+    )

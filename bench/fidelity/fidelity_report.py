@@ -1,0 +1,151 @@
+"""What a fidelity measurement found: in sentences, and as a table."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...stats.bootstrap import PASSAGES_MIN
+from ...stats.interval import Interval
+from ..environment import BenchReport, ModelFile
+from ..table import Table
+from .adapter_effect import EFFECT_MIN, AdapterEffect
+from .kl_divergence import Divergence
+from .token_map import VocabularyCoverage
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityReport(BenchReport):
+    """Fidelity of a shipped file.
+
+    Attributes:
+        verdict: what was found, in sentences.
+        reference: the adapted model in full precision.
+        shipped: the file that is compared with it.
+        base: the unadapted model in full precision; None if the adapter's effect is not measured.
+        shipped_base: the unadapted model, quantized like `shipped`; None as `base` is.
+        data: file of the texts.
+        data_sha256: its hash in hexadecimal.
+        passages: number of texts read.
+        positions: number of predictions compared, of each model.
+        divergence: predictions of the shipped file against those of the reference.
+        effect: what is left of the adapter's effect; None if not measured, or if there is none.
+        rounding: KL divergence from the reference over that of the reference's base: how many times as much
+            rounding changes the predictions as the adapter does; None as `effect` is.
+        vocabulary: what the shipped file's vocabulary covers; None if it has all tokens of the reference.
+    """
+
+    verdict: tuple[str, ...]
+    reference: ModelFile
+    shipped: ModelFile
+    base: ModelFile | None
+    shipped_base: ModelFile | None
+    data: str
+    data_sha256: str
+    passages: int
+    positions: int
+    divergence: Divergence
+    effect: AdapterEffect | None
+    rounding: Interval | None
+    vocabulary: VocabularyCoverage | None
+
+
+def describe_fidelity(report: FidelityReport) -> Iterator[str]:
+    """The finding in plain words, then what explains it, and warnings."""
+    same = report.divergence.same_top
+    yield (
+        f"Fidelity: the file's next token is that of full precision in {100 * same.estimate:.1f} % of "
+        f"{report.positions:,} places ({100 * same.low:.1f} to {100 * same.high:.1f} %)."
+    )
+    yield _describe_perplexity(report.divergence.perplexity_ratio)
+    if report.rounding:
+        yield describe_rounding(report.rounding.estimate)
+    if report.effect:
+        yield from _describe_effect(report.effect)
+    elif report.base:
+        yield "warning: no adapter to measure: reference and base have the same logits over these texts"
+    if report.passages < PASSAGES_MIN:
+        yield (
+            f"warning: with {report.passages} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
+        )
+
+
+def _describe_perplexity(ratio: Interval) -> str:
+    low, high = (100 * (bound - 1) for bound in (ratio.low, ratio.high))
+    if not ratio.excludes_one:
+        return f"perplexity: no significant difference ({low:+.1f} to {high:+.1f} %)"
+    return f"perplexity: {100 * (ratio.estimate - 1):+.1f} % ({low:+.1f} to {high:+.1f} %)"
+
+
+def describe_rounding(ratio: float) -> str:
+    """Say which changes the predictions more, rounding or the adapter, from the ratio of the two."""
+    times = max(ratio, 1 / max(ratio, 1e-9))
+    text = f"{times:.1f}" if times < 10 else f"{times:,.0f}"
+    if times < 1.5:
+        return "rounding changes the predictions about as much as this adapter does"
+    if ratio > 1:
+        return f"rounding changes the predictions {text} times as much as this adapter does"
+    if times > 1000:
+        return "rounding changes next to nothing of what this adapter does"
+    return f"this adapter changes the predictions {text} times as much as rounding does"
+
+
+def _describe_effect(effect: AdapterEffect) -> Iterator[str]:
+    slope, cosine = effect.slope.estimate, effect.cosine.estimate
+    kept = min(slope, cosine) >= EFFECT_MIN
+    if kept:
+        words = "the file does what the adapter was trained for"
+    elif slope < 0.5:
+        words = "the file lost most of what the adapter does"
+    else:
+        words = "the adapter still acts, but rounding blurs what it does to single predictions"
+    error = f"{100 * effect.relative_error.estimate:.0f} %"
+    yield f"{words} (slope {slope:.2f}, cosine {cosine:.2f}, relative error {error})"
+    if not kept:
+        yield (
+            f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
+            "a type with more bits preserves more"
+        )
+
+
+def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, str]]:
+    """Name and text of each figure."""
+    divergence, effect, coverage = report.divergence, report.effect, report.vocabulary
+    yield "same top token, %", divergence.same_top.text(1, 100)
+    yield "KL divergence, nats", divergence.kl_mean.text(4)
+    yield "KL, 99th percentile", f"{divergence.kl_p99:.4f}"
+    yield "KL, maximum", f"{divergence.kl_max:.4f}"
+    yield "perplexity", divergence.perplexity.text(2)
+    yield "perplexity / reference's", divergence.perplexity_ratio.text(4)
+    if report.rounding:
+        yield "KL / the adapter's own", report.rounding.text(2)
+    if effect:
+        yield "adapter's effect: slope", effect.slope.text(3)
+        yield "adapter's effect: cosine", effect.cosine.text(3)
+        yield "adapter's effect: error", effect.relative_error.text(3)
+    if coverage:
+        yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
+        yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
+        yield "probability outside, mean, %", coverage.outside.text(3, 100)
+
+
+def fidelity_summary(report: FidelityReport) -> dict[str, str]:
+    """The figures by name, and the sentences."""
+    return dict(fidelity_rows(report)) | {"verdict": "\n".join(report.verdict)}
+
+
+def fidelity_table(report: FidelityReport) -> Table:
+    """Tabulate the figures, with the texts and the machine below."""
+    shipped, reference = report.shipped, report.reference
+    rows = [
+        *fidelity_rows(report),
+        ("file, MB", f"{shipped.total_bytes / 1e6:.1f}"),
+        ("bits per weight", f"{shipped.bits_per_weight:.2f}"),
+    ]
+    notes = (
+        f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}",
+        f"reference: {reference.bits_per_weight:.2f} bits per weight, "
+        f"perplexity {report.divergence.reference_perplexity.text(2)}",
+        f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
+    )
+    title = f"{Path(shipped.path).name} vs {Path(reference.path).name}"
+    return Table(title, ("", "shipped (95 %)"), tuple(rows), notes)

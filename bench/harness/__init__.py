@@ -1,1 +1,0 @@
-"""Common parts of the benchmarks: interleaved iterations, worker processes, tables."""

@@ -1,1 +1,0 @@
-"""Report of all measurements, as HTML, Markdown and JSON."""

@@ -1,1 +1,0 @@
-"""Latency, throughput and scaling of one model or of two."""

@@ -1,1 +1,0 @@
-"""The commands `convert`, `merge`, `plan`, `importance` and `vocabulary`."""

@@ -1,0 +1,233 @@
+"""Command `thirteen convert`: a base and an adapter to a GGUF or to safetensors, or only the plan of one."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import OptionError
+from . import options
+from .console import note, run_bars, show_fields, warn
+from .help_sections import advanced_option
+
+if TYPE_CHECKING:
+    from ..convert.layout import FileLayout
+    from ..workflows.conversion import ConversionResult
+    from ..workflows.vocabulary.vocabulary_size import SizeLoss
+
+_GGUF_ONLY = (
+    *("prompt", "type_", "size", "vocabulary", "texts", "importance", "thoroughness", "target", "prefer"),
+    *("fidelity", "dry_run", "replace"),
+)
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=options.example(
+        "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
+        "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
+        "convert llama-3.2-1b --vocabulary 49152 --size 600MB --dry-run",
+        "convert llama-3.2-1b --adapter ./my-lora --to-safetensors --output merged",
+    )
+)
+def convert(
+    ctx: typer.Context,
+    base: options.BaseArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="GGUF to write, or folder of --to-safetensors.")
+    ] = None,
+    adapter: Annotated[str | None, typer.Option(help=options.ADAPTER)] = None,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(help="Write a prompt of learn into the chat template: its adapter folder or JSON file."),
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
+    ] = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE|auto",
+            help="Keep only N tokens, or those of a list; auto: as many as lose the least at --size.",
+        ),
+    ] = None,
+    thoroughness: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            metavar="quick|normal|thorough",
+            help="How much text the importance is measured on. thorough also searches the scales of all "
+            "blocks: a better file, slower. Default: normal.",
+        ),
+    ] = None,
+    importance: Annotated[
+        Path | None,
+        advanced_option(help="Importance file; measured and written if missing. Default: in the cache."),
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        advanced_option(
+            help="Your own texts, to measure importance on and choose tokens by: JSON lines with text, or "
+            "question and answer."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        advanced_option(
+            help="Processors to plan for: x86, x86-avx512, x86-amx, arm, any or wasm (a browser); or a file "
+            "of costs by lab/type_costs.py. Default: this one."
+        ),
+    ] = None,
+    prefer: Annotated[str | None, advanced_option(help="quality or speed. Default: between the two.")] = None,
+    fidelity: Annotated[
+        bool | None,
+        typer.Option(
+            "--fidelity/--no-fidelity",
+            help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write no GGUF.")] = False,
+    to_safetensors: Annotated[
+        bool,
+        typer.Option(
+            "--to-safetensors", help="Write a merged checkpoint for vLLM, transformers and others instead."
+        ),
+    ] = False,
+    replace: options.Force = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Merge an adapter into a base and write a quantized GGUF.
+
+    The GGUF has one type, or for a given size a planned type for each tensor.
+    """
+    from ..workflows.conversion import run_conversion, run_plan
+    from ..workflows.conversion_request import ConversionRequest
+
+    if (output is None) != dry_run:
+        raise OptionError("output", "{dry_run} writes no file" if output else "missing")
+    if to_safetensors:
+        options.refuse_given(ctx, _GGUF_ONLY, "is for a GGUF, not with --to-safetensors")
+        assert output is not None, "it is not a dry run"
+        _merge(base, adapter, output, threads, as_json)
+        return
+    request = ConversionRequest(type=type_, **options.matching_options(ctx, ConversionRequest))
+    with run_bars(threads) as run:
+        conversion = request.resolve(run)
+        if dry_run:
+            layout, losses, warnings = run_plan(conversion, run)
+        else:
+            result = run_conversion(conversion, run)
+            losses, warnings = result.losses, result.warnings
+    _note_losses(losses)
+    warn(warnings)
+    if dry_run:
+        _show_plan(layout, warnings, as_json)
+    else:
+        _show_result(result, as_json)
+
+
+def _show_plan(layout: "FileLayout", warnings: list[str], as_json: bool) -> None:
+    tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]
+    matrices = (tensor for tensor in layout.tensors if len(tensor.shape) > 1)
+    rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
+    facts = _layout_facts(layout) | {"tensors": tensors, "warnings": warnings}
+    show_fields(as_json, facts, rows | layout_rows(layout))
+
+
+def _show_result(result: "ConversionResult", as_json: bool) -> None:
+    from ..bench.fidelity.fidelity_report import fidelity_summary
+
+    conversion, measured = result.conversion, result.fidelity
+    layout, kept, facts = conversion.layout, conversion.vocabulary, dict(vars(conversion))
+    facts |= _layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
+    rows = {
+        "file": str(conversion.output),
+        **layout_rows(layout),
+        "base": conversion.base.id,
+        "adapter": _adapter_text(conversion.adapter),
+        **({"vocabulary": f"{kept['kept']:,} of {kept['of']:,} tokens"} if kept else {}),
+        "sha256": conversion.sha256,
+        "time": f"{conversion.seconds:.1f} s",
+        **(fidelity_summary(measured) if measured else {}),
+    }
+    show_fields(as_json, facts, rows)
+
+
+def _merge(base: str, adapter: str | None, output: Path, threads: int | None, as_json: bool) -> None:
+    """Write a checkpoint; a GGUF is dequantized."""
+    from ..convert.merged_checkpoint import merge_checkpoint
+    from ..files.output import check_empty
+    from ..models.adapter import resolve_sources
+
+    if adapter is None:
+        raise OptionError("adapter", "missing")
+    check_empty(output)
+    with run_bars(threads) as run:
+        path, folder, ids = resolve_sources(base, adapter, run)
+        assert folder is not None, "it is named"
+        merged = merge_checkpoint(path, folder, output, ids=ids, progress=run.stage("merge"))
+    warn(merged.warnings)
+    types = ", ".join(f"{count} {name}" for name, count in merged.types.items())
+    rows = {
+        "output": merged.output,
+        "weights": f"{merged.total_bytes:,} bytes; tensors: {types}",
+        "adapter": _adapter_text(merged.adapter),
+    }
+    show_fields(as_json, asdict(merged), rows)
+
+
+def _note_losses(losses: "tuple[SizeLoss, ...]") -> None:
+    """Note what a file would lose with each number of tokens that was compared."""
+    for loss in losses:
+        note(
+            f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
+            f"{loss.outside:.4f} of them from tokens that are not kept"
+        )
+
+
+def _adapter_text(adapter: Any) -> str:
+    """An `AdapterSource`, or none."""
+    if adapter is None:
+        return "none"
+    trained = f", {adapter.trained:,} trained numbers" if adapter.trained is not None else ""
+    return f"{adapter.id} ({adapter.kind}{trained}), merged by {adapter.merged_by}"
+
+
+def layout_rows(layout: "FileLayout") -> dict[str, str]:
+    """Size, types and prediction by name."""
+    rows = {"size": f"{layout.file_bytes:,} bytes, {layout.bits_per_weight:.2f} bits per weight"}
+    rows |= {
+        f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
+        for name, share in layout.types.items()
+    }
+    if (predicted := layout.prediction) is None:
+        return rows
+    divergence = predicted.divergence
+    known = (
+        "unknown: the importance file has no sensitivities"
+        if divergence is None
+        else f"{divergence:.4f} nats"
+    )
+    return rows | {
+        "predicted KL": known,
+        "predicted speed": f"{predicted.decode_speed:.2f} of uniform Q4_K's "
+        f"({predicted.target}, {predicted.library})",
+        "planned size": f"{predicted.file_bytes:,} of {predicted.budget_bytes:,} bytes",
+    }
+
+
+def _layout_facts(layout: "FileLayout") -> dict[str, Any]:
+    return {
+        "file_bytes": layout.file_bytes,
+        "bits_per_weight": layout.bits_per_weight,
+        "types": {name: share.tensors for name, share in layout.types.items()},
+        "prediction": layout.prediction,
+    }

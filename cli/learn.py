@@ -1,0 +1,121 @@
+"""`thirteen learn`: an adapter from questions with known answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..files.progress import Run
+from . import options
+from .console import command_line, interval_json, note, run_bars, show_facts
+from .help_sections import advanced_option
+
+if TYPE_CHECKING:
+    from ..learn.learning import LearnBase
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=options.example(
+        "learn my-model.gguf questions.jsonl --output my-adapter",
+        "learn embedded sums.jsonl --minutes 20 --held-out sums-held-out.jsonl --output my-adapter",
+    )
+)
+def learn(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer.")
+    ],
+    output: options.AdapterOutput,
+    numbers: Annotated[int, typer.Option(help="Trained numbers.")] = 13,
+    minutes: Annotated[
+        float, typer.Option(help="Maximum expected time; it limits how many of the questions are used.")
+    ] = 60,
+    held_out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|SHARE|all",
+            help="Questions to measure on: a share to set aside, a file of others, or all, in five folds.",
+        ),
+    ] = "0.3",
+    max_tokens: options.MaxTokens = 300,
+    prompt: Annotated[
+        str,
+        typer.Option(
+            metavar="search|default|TEXT",
+            help="What stands around a question: the best of some prompts, nothing, or a system prompt; or a "
+            "JSON file or an adapter folder with one.",
+        ),
+    ] = "search",
+    seed: Annotated[int, advanced_option(help="Seed of the split and the samples.")] = 0,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Learn an adapter from questions with known answers: numbers, texts or JSON values.
+
+    The prompt that the model answers best with is chosen first. With it the model samples
+    solutions, and learns from its right and wrong ones. Base, prompt and adapter are measured on questions
+    that were set aside: near-duplicates, which differ in numbers and names, are never on both sides.
+    """
+    if model.endswith(".jsonl"):
+        raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")
+    from ..convert.transformers_files import check_packages
+    from ..learn.cards import check_output, learn_card, write_card
+    from ..learn.questions import LearnRequest
+
+    request = LearnRequest(**options.matching_options(ctx, LearnRequest))
+    check_output(output, ".learn.jsonl")
+    rows = request.read_questions()
+    check_packages()
+    from ..learn import learning
+
+    with run_bars(threads) as run:
+        result = learning.learn(request, rows, _find_base(model, output, numbers, run), run, note)
+    write_card(output, learn_card(result, model, output.resolve().name, command_line(), questions.name))
+    held, learned = result.held_out, result.learned
+    (before, prompted, after), (_, gained, lost, _) = held.right, held.change.counts
+    points = {"difference": held.change.difference, "difference_of_prompt": held.of_prompt.difference}
+    facts = {
+        "output": str(output),
+        "questions": result.asked,
+        "sometimes_right": result.sometimes_right,
+        "never_right": result.never_right,
+        "held_out": len(held.base),
+        "right_before": before,
+        "right_with_prompt": prompted,
+        "right_after": after,
+        "gained": gained,
+        "lost": lost,
+    }
+    if learned:
+        points |= {"difference_of_adapter": held.of_adapter.difference, "expected": learned.expected}
+        facts |= {
+            "code": learned.code,
+            "lora": str(output / learning.LORA_FILE),
+            "solutions": learned.solutions,
+        }
+    facts |= {name: interval_json(one) for name, one in points.items()}
+    facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
+    of = {"expected": " among samples, to first order"}
+    shown = {name: f"{one.text(1, 100)} points{of.get(name, '')} (95 %)" for name, one in points.items()}
+    show_facts(as_json, facts, **shown, minutes=f"{result.minutes:.1f}")
+
+
+def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":
+    """Find MODEL, the embedded one without its adapter, with its basis and its smaller vocabulary."""
+    from ..learn.base_model import check_base
+    from ..learn.cards import refuse_base_folder
+    from ..learn.learning import LearnBase
+    from ..models.base import resolve_base
+    from ..models.basis import find_basis
+    from ..workflows.converted_models import trimmed_model
+    from ..workflows.default_model import NAME
+    from ..workflows.model_files import resolve
+
+    full = resolve(NAME if model == "embedded" else model, run=run, announce=note).model
+    refuse_base_folder(output, full)
+    check_base(full)
+    base = resolve_base(model, original=True)
+    return LearnBase(base.trained_id, full, trimmed_model(full, run), find_basis(base, run, numbers=numbers))

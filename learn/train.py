@@ -1,0 +1,241 @@
+"""Supervised training of an adapter on worked solutions, by PEFT and the Trainer of transformers, on a CPU.
+
+The adapter is a LoRA, or TinyLoRA (arXiv 2602.04118, "Learning to Reason in 13 Parameters"):
+W' = W + B (sum_i v_i P_i) A, where B and A are the truncated SVD of the frozen W, the P_i are fixed random
+r x r matrices, and only v, which all modules share, is trained.
+"""
+
+import hashlib
+import math
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from ..convert.source.checkpoint import open_checkpoint
+from ..errors import OptionError
+from ..files.journal import Journal
+from ..files.progress import QUIET, Progress, Run
+from ..models.base import resolve_base
+from ..models.basis import find_basis
+from ..models.rows import TrainingRow, read_rows, split_rows
+from ..stats.bootstrap import mean_interval
+from ..stats.interval import Interval
+from .base_model import load_base_model
+from .cards import check_output, refuse_base_folder
+from .examples import Example, encode_example, held_out_losses, row_losses
+from .peft_adapter import attach_adapter, save_adapter
+from .recipe import Recipe
+from .tokenizer import Tokenizer, open_tokenizer
+
+STATE, CHECKPOINTS = ".train.jsonl", ".checkpoints"  # from which an interrupted run resumes
+_MICRO_ROWS = 8  # in one forward pass: gradients are accumulated over a step
+_STEPS_SAVED = 10  # between two checkpoints
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a run; losses are nats per token of the held-out answers."""
+
+    base_id: str
+    trained_numbers: int
+    rows: int
+    steps: int
+    train_s: float  # since the last resume
+    held_out: int  # questions
+    loss_before: float
+    loss_after: float
+    difference: Interval  # paired, over questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """An adapter to train.
+
+    Attributes:
+        base: catalogue name, hub id, folder of safetensors, or GGUF, which is dequantized.
+        data: JSON lines with worked solutions.
+        output: PEFT folder to write, which also holds the state of an interrupted run until remove_state().
+        recipe: hyperparameters.
+    """
+
+    base: str
+    data: Path
+    output: Path
+    recipe: Recipe
+
+
+def train(request: TrainRequest, run: Run = QUIET) -> TrainResult:
+    """Train an adapter on worked solutions, and save it.
+
+    Raises:
+        ThirteenError: an input is invalid, the output cannot be written, or it belongs to another run.
+    """
+    recipe, output = request.recipe, request.output
+    training, held_rows = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
+    check_output(output, STATE)
+    found = resolve_base(request.base)
+    refuse_base_folder(output, found.path)
+    basis = None
+    if recipe.kind == "tinylora":
+        original = resolve_base(request.base, original=True)
+        basis = find_basis(original, run, numbers=recipe.numbers, groups=recipe.groups)
+    with open_tokenizer(found.path) as tokenizer:
+        examples = _short_examples(tokenizer, training, recipe)
+        held = [_encode(tokenizer, row, recipe) for row in held_rows]
+    identity = {
+        **asdict(recipe),
+        "base_sha256": open_checkpoint(found.path).sha256(),
+        "basis": basis and basis.origin.id,
+        "rows_sha256": hashlib.sha256(repr((examples, held)).encode()).hexdigest(),
+    }
+    with Journal(output / STATE, identity, "train") as journal:
+        model = load_base_model(found.path, threads=run.threads)
+        torch.manual_seed(recipe.seed)
+        adapted = attach_adapter(model, basis)
+        before = held_out_losses(model, held, recipe.bf16, run.stage("held out, before"))
+        if not journal.entries:
+            journal.record({})
+        began = time.monotonic()
+        steps = fit(adapted, examples, recipe, output / CHECKPOINTS, run.stage("train"))
+        train_s = time.monotonic() - began
+        after = held_out_losses(model, held, recipe.bf16, run.stage("held out, after"))
+        save_adapter(adapted, output, found.trained_id)
+    counts = [float(one.answer_tokens) for one in held]
+    # Solutions to one question are not independent.
+    tokens, before, after = (_by_question(held, values) for values in (counts, before, after))
+    return TrainResult(
+        base_id=found.trained_id,
+        trained_numbers=adapted.get_nb_trainable_parameters()[0],
+        rows=len(examples),
+        steps=steps,
+        train_s=train_s,
+        held_out=len(tokens),
+        loss_before=sum(before) / sum(tokens),
+        loss_after=sum(after) / sum(tokens),
+        difference=mean_interval(np.subtract(after, before), np.array(tokens)),
+    )
+
+
+def remove_state(output: Path) -> None:
+    """Remove what an interrupted run resumes from: the last step of a run."""
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    (output / STATE).unlink(missing_ok=True)
+
+
+def _encode(tokenizer: Tokenizer, row: TrainingRow, recipe: Recipe) -> Example:
+    return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
+
+
+def _short_examples(tokenizer: Tokenizer, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
+    """The rows in tokens without those that are too long, up to the recipe's maximum."""
+    limit = recipe.max_tokens + tokenizer.worked_tokens
+    encoded = (_encode(tokenizer, row, recipe) for row in rows)
+    examples = list(islice((one for one in encoded if len(one.ids) <= limit), recipe.max_rows))
+    if not examples:
+        raise OptionError("max_tokens", f"all {len(rows)} training rows are longer", recipe.max_tokens)
+    return examples
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Computes the loss on the answers alone, without the logits of the prompts."""
+
+    bf16 = False
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Nats per token of all answers of a step."""
+        assert not return_outputs
+        return row_losses(model, inputs["examples"], bf16=self.bf16).sum() / num_items_in_batch
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports the steps, and ends a run whose loss is not finite."""
+
+    def __init__(self, learning_rate: float, progress: Progress) -> None:
+        self._learning_rate, self._progress = learning_rate, progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Report a step."""
+        if not math.isfinite(loss := logs.get("loss", 0.0)):
+            raise OptionError("learning_rate", f"the loss became {loss}: lower it", self._learning_rate)
+        self._progress(state.global_step, state.max_steps)
+
+
+def fit(adapted: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, progress: Progress) -> int:
+    """Train the adapter of a PEFT model; a run that was interrupted resumes from a folder of checkpoints.
+
+    Adam, linear warm-up, then cosine decay to zero. Returns the number of steps.
+    """
+    micro_rows = math.gcd(recipe.batch_rows, _MICRO_ROWS)
+    settings = TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup,
+        num_train_epochs=1,
+        per_device_train_batch_size=micro_rows,
+        gradient_accumulation_steps=recipe.batch_rows // micro_rows,
+        max_grad_norm=0.0,
+        train_sampling_strategy="sequential",
+        seed=recipe.seed,
+        use_cpu=True,
+        remove_unused_columns=False,
+        save_steps=_STEPS_SAVED,
+        save_total_limit=1,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        log_level="error",
+        disable_tqdm=True,
+        report_to=[],
+    )
+    rows = [row for epoch in range(recipe.epochs) for row in _shuffled(examples, recipe, epoch)]
+    trainer = _Trainer(adapted, settings, _collate, rows, callbacks=[_Watch(recipe.learning_rate, progress)])
+    trainer.remove_callback(PrinterCallback)
+    trainer.bf16 = recipe.bf16
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    return int(trainer.state.global_step)
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    complete = folder.glob("checkpoint-*/trainer_state.json")  # the last file of each that is written
+    steps = [int(file.parent.name.removeprefix("checkpoint-")) for file in complete]
+    return str(folder / f"checkpoint-{max(steps)}") if steps else None
+
+
+def _shuffled(examples: Sequence[Example], recipe: Recipe, epoch: int) -> list[Example]:
+    """The order of an epoch, in which the rows of a step are of similar length.
+
+    The Trainer's own way of grouping gives another order after a resume.
+    """
+    rng, size = random.Random(recipe.seed + epoch), recipe.batch_rows  # noqa: S311
+    shuffled = rng.sample(examples, len(examples))
+    pools = (shuffled[i : i + 16 * size] for i in range(0, len(shuffled), 16 * size))
+    by_length = [sorted(pool, key=lambda example: len(example.ids)) for pool in pools]
+    batches = [pool[i : i + size] for pool in by_length for i in range(0, len(pool), size)]
+    return [example for batch in rng.sample(batches, len(batches)) for example in batch]
+
+
+def _collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """A batch, with labels by which the Trainer counts the tokens of a step."""
+    labels = torch.full((len(examples), max(len(example.ids) for example in examples)), -100)
+    for row, example in enumerate(examples):
+        labels[row, example.loss_places] = 1
+    return {"examples": [*examples], "labels": labels}
+
+
+def _by_question(examples: Sequence[Example], values: Sequence[float]) -> list[float]:
+    """The sum of the values of each question's examples."""
+    sums: dict[str, float] = {}
+    for example, value in zip(examples, values, strict=True):
+        sums[example.question] = sums.get(example.question, 0.0) + value
+    return [*sums.values()]

@@ -1,1 +1,0 @@
-"""Costs of a weight of each type on this processor."""

@@ -1,1 +1,0 @@
-"""Texts to measure models on: passages, their tokens, and the probabilities that a model gives them."""

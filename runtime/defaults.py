@@ -1,0 +1,164 @@
+"""How a file is computed where nothing is given: a table by processor, type and number of slots.
+
+`lab/defaults.py` measures what the rows choose between. Starting an engine measures nothing;
+`thirteen bench tune` measures one model on one machine, and what it found comes before the table.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Container
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from gguf.constants import GGMLQuantizationType as Type
+
+from ..errors import ThirteenError
+from ..files.cache_folder import record_file
+from ..files.gguf.decoder_shape import read_decoder_shape
+from ..files.gguf.header import Header
+from ..files.processors import processor_name
+from .native.bindings import llama_cpp
+from .native.settings import IK, LLAMA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """A way to compute a file.
+
+    Attributes:
+        library: name of the library.
+        flash_attention: whether attention is computed without storing its scores.
+        kv: type of the KV cache.
+        threads: compute threads; None is one per physical core.
+        repack: whether weights are repacked for this processor, into a copy in memory.
+    """
+
+    library: str = LLAMA
+    flash_attention: bool = True
+    kv: str = "f16"
+    threads: int | None = None
+    repack: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        way: the default for files that match the row.
+        feature: what llama.cpp must be compiled for, as llama_print_system_info() names it; empty for any.
+        types: main types of the files; empty for any.
+        slots_max: maximum sequences at once.
+    """
+
+    way: Way
+    feature: str = ""
+    types: frozenset[Type] = frozenset()
+    slots_max: int = 1 << 30
+
+
+FLASH = Way()
+STANDARD = Way(flash_attention=False)
+IK_STANDARD = Way(library=IK, flash_attention=False)
+MAPPED = Way(repack=False)
+
+# Types that ik_llama.cpp decodes faster on x86 (docs/figures.md); Q4_0, Q8_0 and F16 are level.
+_FASTER_IN_IK = frozenset({Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.Q5_0, Type.IQ4_XS})
+# The first row that matches is the default.
+TABLE = (
+    Row(way=IK_STANDARD, feature="AMX_INT8", types=_FASTER_IN_IK, slots_max=4),
+    Row(way=STANDARD, feature="AMX_INT8"),
+    Row(way=IK_STANDARD, feature="AVX2", types=_FASTER_IN_IK, slots_max=8),
+    # For mapped weights, llama.cpp has tiled kernels: prefill takes 0.6 of the time, decode 1.17.
+    Row(way=MAPPED, feature="AVX512", types=frozenset({Type.Q4_K})),
+    Row(way=FLASH),
+)
+
+# Files that ik_llama.cpp computes as llama.cpp does, by tests/runtime/llama/test_ik_equality.py. Others stay
+# with llama.cpp: ik ignores rope_freqs (Llama 3), and multiplies some Q4_1 and Q5_1 wrongly.
+IK_ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "smollm3"})
+IK_TYPES = _FASTER_IN_IK | {Type.F32, Type.F16, Type.BF16, Type.Q4_0, Type.Q8_0, Type.IQ4_NL, Type.IQ3_S}
+_IK_KEYS = re.compile(
+    r"(context|embedding|feed_forward)_length|block_count|vocab_size|rope\.(freq_base|dimension_count)"
+    r"|attention\.(head_count(_kv)?|(key|value)_length|layer_norm_rms_epsilon)"
+)
+_IK_TENSORS = re.compile(
+    r"(token_embd|output|output_norm|blk\.\d+\.(attn_norm|attn_output|attn_[qk]_norm|ffn_(norm|gate|up|down)))\.weight"
+    r"|blk\.\d+\.attn_[qkv]\.(weight|bias)"
+)
+
+
+def find_default(main: Type | None, slots: int, features: Container[str], libraries: Container[str]) -> Way:
+    """The way of the first row that matches.
+
+    Args:
+        main: main type of the file.
+        slots: sequences at once.
+        features: of the processor; see build_features().
+        libraries: that may compute the file.
+    """
+    return next(
+        row.way
+        for row in TABLE
+        if row.way.library in libraries
+        and (not row.feature or row.feature in features)
+        and (not row.types or main in row.types)
+        and slots <= row.slots_max
+    )
+
+
+def ik_equals(header: Header) -> bool:
+    """Whether ik_llama.cpp is known to compute a file as llama.cpp does."""
+    shape = read_decoder_shape(header)
+    start = f"{shape.architecture}."
+    values = {
+        name.removeprefix(start): value for name, value in header.metadata.items() if name.startswith(start)
+    }
+    return (
+        shape.architecture in IK_ARCHITECTURES
+        and all(_IK_KEYS.fullmatch(name) and not isinstance(value, list) for name, value in values.items())
+        and shape.head_widths == {values.get("rope.dimension_count", shape.head_dim)}
+        and all(map(_IK_TENSORS.fullmatch, header.tensors))
+        and {tensor.type for tensor in header.tensors.values()} <= IK_TYPES
+    )
+
+
+def main_type(header: Header) -> Type | None:
+    """The type with the most bytes among the matrices of the layers; None without any."""
+    nbytes = Counter[Type]()
+    for name, tensor in header.tensors.items():
+        if name.startswith("blk.") and len(tensor.shape) == 2:
+            nbytes[tensor.type] += tensor.nbytes
+    return max(nbytes, key=lambda kind: nbytes[kind], default=None)
+
+
+def build_features() -> frozenset[str]:
+    """Instruction sets for which llama.cpp is compiled: usually all that this processor has."""
+    text = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+    pairs = (part.rpartition(":")[2].partition(" = ") for part in text.split("|"))
+    return frozenset(name.strip() for name, _, value in pairs if value.strip() not in {"", "0"})
+
+
+def find_tuned(header: Header) -> Way | None:
+    """The way that was the fastest for models of a file's shape and main type, if that was measured here."""
+    with suppress(OSError, ThirteenError, ValueError, TypeError):
+        return Way(**json.loads(tuned_file(header).read_bytes()))
+    return None
+
+
+def tuned_file(header: Header) -> Path:
+    """Where the way is kept. Files are told apart by shape and main type, whatever their weights are."""
+    shape = {"shape": repr(read_decoder_shape(header)), "type": main_type(header)}
+    return record_file("tuned", {**speed_environment(), **shape})
+
+
+def speed_environment() -> dict[str, object]:
+    """Processor and build, which every measured speed depends on, as JSON values."""
+    return {
+        "processor": processor_name(),
+        "llama_cpp_python": version("llama-cpp-python"),
+        "features": sorted(build_features()),
+    }

@@ -1,0 +1,154 @@
+"""Fields that several formats share: texts, efforts, sampling, tools."""
+
+import json
+from collections.abc import Sequence
+from secrets import randbelow
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from ...runtime.effort import Effort
+from ...runtime.options import BIAS_MAX, SEED_MAX, TEMPERATURE_MIN, Options
+from .bodies import RequestBody
+
+MESSAGES_MAX = 1024
+_TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
+_STOPS_MAX = 16  # each new piece of text is searched for all stop strings
+_STOP_CHARS_MAX = 256
+_BIASES_MAX = 1024
+_DEFAULT = Options()
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def _finite(schema: Json) -> Json:
+    """Check that JSON can hold it: the parser takes 1e999 for infinity."""
+    try:
+        json.dumps(schema, allow_nan=False)
+    except ValueError:
+        raise PydanticCustomError("finite", "must have only finite numbers") from None
+    return schema
+
+
+Schema = Annotated[Json, AfterValidator(_finite)]
+
+# Validation of a list ends at its first error, because a body has room for hundreds of thousands.
+MessageList = Annotated[list[T], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+ToolList = Annotated[list[T], Field(max_length=_TOOLS_MAX, fail_fast=True)]
+Count = Annotated[int, Field(ge=1)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+_StopText = Annotated[str, Field(max_length=_STOP_CHARS_MAX)]
+_StopTexts = Annotated[
+    list[Annotated[_StopText, Field(min_length=1)]], Field(max_length=_STOPS_MAX, fail_fast=True)
+]
+Stop = Annotated[
+    _StopText | _StopTexts, Field(description="Strings that end the answer; they are not included in it.")
+]
+ToolChoiceWord = Literal["", "none", "auto", "required"]
+ModelName = Annotated[str | None, Field(description="A model name from /v1/models; by default the first.")]
+EffortName = Annotated[
+    Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
+    Field(
+        description="medium and high sample up to 8 or 10 answers to a question with a number, and take the "
+        "majority's; not with tools, a format, log-probabilities, or several answers. A model that can think "
+        "does not with none and false; with true it does, and gives one answer."
+    ),
+]
+
+
+def stop_texts(stop: str | Sequence[str]) -> Sequence[str]:
+    """Stop strings, for which one may stand; an empty one is none."""
+    return ([stop] if stop else []) if isinstance(stop, str) else stop
+
+
+def read_effort(name: str | bool, *, thinks: bool) -> tuple[Effort, bool | None]:
+    """The effort, and whether a model that can think does so; None leaves it to its chat template."""
+    match name:
+        case True:  # other models vote instead
+            return (Effort.LOW if thinks else Effort.MEDIUM), True
+        case False | "none":
+            return Effort.LOW, False
+        case "" | "minimal":
+            return Effort.LOW, None
+        case "xhigh" | "max":
+            return Effort.HIGH, None
+    return Effort(name), None
+
+
+class TextPart(RequestBody):
+    """A part of a message's content; the other names of its type are those of the Responses API."""
+
+    type: Literal["text", "input_text", "output_text", "reasoning_text"]
+    text: str
+
+
+Content = str | MessageList[TextPart]
+
+
+def text_of(content: str | Sequence[TextPart] | None) -> str:
+    """The text of a message's content, whose parts are joined."""
+    return content if isinstance(content, str) else "".join(part.text for part in content or ())
+
+
+class FunctionDefinition(RequestBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: Schema | None = Field(None, description="A JSON schema; by default no parameters.")
+    strict: bool = Field(False, description="Whether the schema is enforced where a call is optional.")
+
+
+class Tool(RequestBody):
+    """A tool of a request: a function of the client."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class Answering(RequestBody):
+    """Fields of all requests for an answer."""
+
+    calculator: bool = Field(True, description="Complete arithmetic with exact results.")
+    think_budget: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Tokens after which a thought is ended; 0 is no thought. At most 3/4 of max_tokens."
+    )
+
+
+class Sampling(RequestBody):
+    """Fields of all requests that choose how to sample."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None,
+        description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
+    )
+    top_p: Annotated[float, Field(ge=0, le=1)] = _DEFAULT.top_p
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(_DEFAULT.top_k, description="0 disables top-k.")
+    min_p: Annotated[float, Field(ge=0, lt=1)] = _DEFAULT.min_p
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="By default, and at -1, random."
+    )
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    repeat_penalty: Annotated[float, Field(ge=0.01, le=BIAS_MAX)] = 1.0
+    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = Field(
+        -1, description="Last tokens of the answer that penalties look at; -1 for all."
+    )
+    logit_bias: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]
+        ],
+        Field(max_length=_BIASES_MAX),
+    ] = Field({})
+
+    @property
+    def sampling(self) -> Json:
+        """The fields of the engine's Options that choose how to sample."""
+        fields = {name: getattr(self, name) for name in Sampling.model_fields}
+        return fields | {
+            "temperature": self.temperature or 0.0,
+            "seed": randbelow(SEED_MAX + 1) if self.seed in {None, -1} else self.seed % (SEED_MAX + 1),
+            "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},
+        }

@@ -1,1 +1,0 @@
-"""Endpoints of the HTTP server: a class for each API, whose methods respond to requests."""

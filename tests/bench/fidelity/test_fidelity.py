@@ -1,0 +1,291 @@
+"""Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFValueType
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.fidelity.fidelity import run_fidelity
+from thirteen.bench.fidelity.fidelity_report import describe_rounding, fidelity_table
+from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.errors import FileError, RequestError
+from thirteen.runtime.engine.engine import Engine
+
+from ...convert.peft_adapters import save_random_adapter
+from ...convert.test_merge import lora as trained
+from ...json_lines import write_rows
+from ...runtime.conftest import write_gguf
+
+TEXTS = [
+    {"text": "The ferry leaves at nine and comes back at noon."},
+    {"question": "What is 12 * 13?", "solution": "12 * 13 = 156\n#### 156"},
+    {"question": "What is 7 + 8?", "answer": "7 + 8 = 15, so it is 15."},
+    {"text": "Der Zug kommt um halb acht; niemand steigt aus."},
+    {"text": "def double(n):\n    return 2 * n\n"},
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("texts") / "texts.jsonl", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, base):
+    """Converted files of a small random Llama by type, "-adapted" with the adapter "lora" merged."""
+    folder = tmp_path_factory.mktemp("made")
+    adapter = save_random_adapter(base("llama"), trained(2, 4), folder / "adapter", step=0.05)
+    export_adapter(adapter, base("llama"), folder / "lora.gguf")
+    files = {"lora": folder / "lora.gguf"}
+    for type_ in ("F32", "Q8_0", "Q4_0"):
+        for name, merged in ((type_, None), (f"{type_}-adapted", adapter)):
+            files[name] = folder / f"{name}.gguf"
+            convert(Recipe(base("llama"), files[name], Uniform(type_), adapter=merged))
+    return files
+
+
+def fidelity_of(reference, shipped, *, base=None, shipped_base=None, adapter=None, **options):
+    models = {"reference": ModelSource(reference), "shipped": ModelSource(shipped, adapter)}
+    if base:
+        models |= {"base": ModelSource(base), "shipped_base": ModelSource(shipped_base)}
+    return run_fidelity(models, threads=1, **options)
+
+
+@pytest.fixture(scope="module")
+def measure(made, texts):
+    def measure(reference, shipped, tokens=400, **others):
+        files = {name: made[file] for name, file in others.items()}
+        return fidelity_of(made[reference], made[shipped], **files, data=texts, tokens=tokens)
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def merged(measure):
+    return measure("F32-adapted", "Q4_0-adapted", base="F32", shipped_base="Q4_0")
+
+
+@pytest.fixture(scope="module")
+def run_time(measure):
+    return measure("F32-adapted", "Q4_0", base="F32", shipped_base="Q4_0", adapter="lora")
+
+
+def bounds(interval):
+    return interval.low, interval.estimate, interval.high
+
+
+def test_a_file_does_not_diverge_from_itself(measure):
+    report = measure("F32", "F32")
+    same = report.divergence
+    assert (same.kl_p99, same.kl_max) == (0, 0)
+    assert bounds(same.kl_mean) == (0, 0, 0)
+    assert bounds(same.same_top) == bounds(same.perplexity_ratio) == (1, 1, 1)
+    assert same.perplexity == same.reference_perplexity
+    assert report.effect is report.rounding is report.base is None
+    sentence, perplexity, *_ = report.verdict
+    assert sentence.startswith("Fidelity: the file's next token is that of full precision in 100.0 % of ")
+    assert "no significant difference" in perplexity
+
+
+def test_roles_of_one_file_share_an_engine_and_its_predictions(made, texts, measure):
+    ticks = []
+    apart = measure("F32-adapted", "Q4_0-adapted", tokens=60, base="F32", shipped_base="Q4_0")
+    shared = fidelity_of(
+        *(made[name] for name in ("F32-adapted", "Q4_0-adapted")),
+        **{"base": made["F32"], "shipped_base": made["F32"], "data": texts, "tokens": 60},
+        progress=lambda done, total: ticks.append((done, total)),
+    )
+    assert ticks[-1][0] == ticks[-1][1] and len(ticks) % 3 == 0
+    assert shared.divergence == apart.divergence
+    assert shared.effect != apart.effect
+
+
+def chat(engine, text):
+    """Tokens that the model reads, composed by hand for the template of tests/checkpoints.py."""
+    plain, (_, start, end) = engine.model.tokenize, (256, 257, 258)
+    if "text" in text:
+        return plain(text["text"], special=False, bos=True)
+    begin = plain("", special=False, bos=True)
+    words = [
+        plain(part, special=False, bos=False) for part in (f"user\n{text['question']}", "\n", "assistant\n")
+    ]
+    solution = plain(text.get("solution") or text["answer"], special=False, bos=False)
+    return [*begin, start, *words[0], end, *words[1], start, *words[2], *solution, engine.model.eos]
+
+
+def test_the_divergence_agrees_with_torch(measure, made):
+    report = measure("F32", "Q4_0")
+    found, losses, same = [], [], []
+    seen = set()
+    with Engine(made["F32"]) as reference, Engine(made["Q4_0"]) as shipped:
+        for text in TEXTS:
+            tokens = tuple(chat(reference, text))
+            p, q = (
+                torch.log_softmax(torch.tensor(e.logits(tokens)).double(), -1) for e in (reference, shipped)
+            )
+            kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+            for at in range(len(tokens) - 1):
+                if tokens[: at + 1] not in seen:
+                    seen.add(tokens[: at + 1])
+                    found.append(kl[at].item())
+                    losses.append([-p[at, tokens[at + 1]].item(), -q[at, tokens[at + 1]].item()])
+                    same.append(p[at].argmax() == q[at].argmax())
+    got = report.divergence
+    assert report.positions == len(found)
+    assert got.kl_mean.estimate == pytest.approx(np.mean(found), rel=1e-9)
+    assert got.kl_max == pytest.approx(max(found), rel=1e-9)
+    assert got.kl_p99 == pytest.approx(np.quantile(found, 0.99), rel=1e-9)
+    assert got.same_top.estimate == pytest.approx(np.mean(same))
+    by_reference, by_shipped = np.exp(np.mean(losses, axis=0))
+    assert got.reference_perplexity.estimate == pytest.approx(by_reference)
+    assert got.perplexity.estimate == pytest.approx(by_shipped)
+    assert got.perplexity_ratio.estimate == pytest.approx(by_shipped / by_reference)
+
+
+def test_fewer_bits_diverge_more(measure):
+    coarse, fine = (measure("F32", type_).divergence for type_ in ("Q4_0", "Q8_0"))
+    assert coarse.kl_mean.low > fine.kl_mean.high > 0
+    assert coarse.kl_max > fine.kl_max
+    assert coarse.same_top.estimate < fine.same_top.estimate
+
+
+@pytest.mark.parametrize(
+    ("shipped", "adapter", "precision"), [("F32-adapted", {}, 1e-12), ("F32", {"adapter": "lora"}, 1e-4)]
+)
+def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure, shipped, adapter, precision):
+    report = measure("F32-adapted", shipped, base="F32", shipped_base="F32", **adapter)
+    assert bounds(report.effect.slope) == pytest.approx((1, 1, 1), abs=precision)
+    assert bounds(report.effect.cosine) == pytest.approx((1, 1, 1), abs=precision)
+    assert report.divergence.kl_max < 1e-6
+    assert "rounding changes next to nothing of what this adapter does" in report.verdict
+    assert any(line.startswith("the file does what the adapter was") for line in report.verdict)
+
+
+def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, run_time, made):
+    effects = {name: [] for name in ("full", "merged", "run-time")}
+    engines = {
+        "reference": Engine(made["F32-adapted"]),
+        "base": Engine(made["F32"]),
+        "shipped": Engine(made["Q4_0-adapted"]),
+        "shipped base": Engine(made["Q4_0"]),
+        "run-time": Engine(made["Q4_0"], adapter=made["lora"]),
+    }
+    seen = set()
+    for text in TEXTS:
+        tokens = tuple(chat(engines["base"], text))
+        rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
+        seen |= {tokens[: at + 1] for at in rows}
+        logits = {name: engine.logits(tokens)[rows].astype(float) for name, engine in engines.items()}
+        for name, (adapted, plain) in {
+            "full": ("reference", "base"),
+            "merged": ("shipped", "shipped base"),
+            "run-time": ("run-time", "shipped base"),
+        }.items():
+            added = logits[adapted] - logits[plain]
+            effects[name].append((added - added.mean(1, keepdims=True)).ravel())
+    for engine in engines.values():
+        engine.close()
+    reference = np.concatenate(effects["full"])
+    for variant, got in (("merged", merged.effect), ("run-time", run_time.effect)):
+        effect = np.concatenate(effects[variant])
+        slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
+        assert got.slope.estimate == pytest.approx(slope)
+        assert got.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
+        error = np.linalg.norm(effect - reference) / np.linalg.norm(reference)
+        assert got.relative_error.estimate == pytest.approx(error)
+
+
+def test_four_bits_lose_more_of_a_small_adapter_if_merged(merged, run_time):
+    assert merged.effect.cosine.estimate < run_time.effect.cosine.estimate
+    assert merged.effect.relative_error.low > run_time.effect.relative_error.high
+    assert any(line.startswith("warning: slope or cosine is below 0.9") for line in merged.verdict)
+    assert any("blurs what it does" in line or "lost most of what" in line for line in merged.verdict)
+
+
+def test_an_adapter_without_effect_is_a_warning(measure):
+    report = measure("F32", "Q8_0", base="F32", shipped_base="Q8_0")
+    assert report.effect is report.rounding is None
+    assert any(line.startswith("warning: no adapter to measure") for line in report.verdict)
+
+
+def test_a_lost_adapter_has_slope_and_cosine_zero(measure):
+    lost = measure("F32-adapted", "Q8_0", base="F32", shipped_base="Q8_0").effect
+    assert bounds(lost.slope) == bounds(lost.cosine) == (0, 0, 0)
+    assert bounds(lost.relative_error) == (1, 1, 1)
+
+
+def test_rounding_is_measured_against_what_the_adapter_changes(merged, measure):
+    own = measure("F32-adapted", "F32").divergence.kl_mean.estimate
+    assert merged.rounding.estimate == pytest.approx(merged.divergence.kl_mean.estimate / own, rel=1e-6)
+    assert merged.rounding.low > 1.5
+    assert describe_rounding(merged.rounding.estimate) in merged.verdict
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (3.14, "rounding changes the predictions 3.1 times as much as this adapter does"),
+        (0.9, "rounding changes the predictions about as much as this adapter does"),
+        (0.04, "this adapter changes the predictions 25 times as much as rounding does"),
+    ],
+)
+def test_the_ratio_is_said_in_words(ratio, words):
+    """It said "slope 0.99, cosine 0.45, relative error 195 %"."""
+    assert describe_rounding(ratio) == words
+
+
+def test_the_table_shows_the_measurements(merged, run_time, made):
+    table = fidelity_table(merged)
+    assert table.title == "Q4_0-adapted.gguf vs F32-adapted.gguf"
+    names = {row[0] for row in table.rows}
+    assert {"KL divergence, nats", "same top token, %", "adapter's effect: slope", "file, MB"} < names
+    assert run_time.shipped.adapter == str(made["lora"])
+
+
+def test_positions_are_counted_and_limited(measure):
+    assert measure("F32", "F32", tokens=40).positions == 40
+    one = measure("F32", "F32", tokens=1)
+    assert (one.positions, one.passages) == (1, 1)
+    assert "warning: with 1 texts" in one.verdict[-1]
+
+
+def test_a_model_with_a_short_context_gets_shorter_windows(tmp_path, texts):
+    long, short = tmp_path / "long.gguf", tmp_path / "short.gguf"
+    write_gguf(long, {}, {})
+    write_gguf(short, {"llama.context_length": (16, GGUFValueType.UINT32, None)}, {})
+    report = fidelity_of(long, short, data=texts)
+    assert report.divergence.kl_max == 0
+    assert report.passages == len(TEXTS)
+    write_gguf(short, {"llama.context_length": (1, GGUFValueType.UINT32, None)}, {})
+    with pytest.raises(RequestError, match="leaves windows of 1 tokens: too few"):
+        fidelity_of(long, short, data=texts)
+
+
+def test_models_and_texts_that_cannot_be_compared_are_refused(made, not_a_model, tmp_path, texts):
+    other = write_gguf(tmp_path / "other.gguf", {}, {})
+    nan = {"output_norm.weight": np.full(64, np.nan, np.float32)}
+    broken = write_gguf(tmp_path / "broken.gguf", {}, nan)
+    renamed, short = tmp_path / "renamed.gguf", tmp_path / "short.jsonl"
+    renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
+    short.write_text('{"text": "a"}\n')
+    no_bos = {"tokenizer.ggml.add_bos_token": (False, GGUFValueType.BOOL, None)}
+    bare = write_gguf(tmp_path / "bare.gguf", no_bos, {})
+    full, bases = partial(fidelity_of, made["F32"]), {"base": made["F32"], "shipped_base": renamed}
+    refused = {
+        r"other\.gguf: its vocabulary has 259 tokens, that of .* 272": lambda: full(other, data=texts),
+        r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'": lambda: full(renamed, data=texts),
+        r"renamed\.gguf: token 257": lambda: full(made["Q4_0"], **bases, data=texts),
+        r"no\.gguf": lambda: full(not_a_model, data=texts),
+        r"Q8_0\.gguf": lambda: full(made["Q4_0"], adapter=made["Q8_0"], data=texts),
+        r"missing\.jsonl": lambda: full(made["Q4_0"], data=tmp_path / "missing.jsonl"),
+        r"broken\.gguf: the model's logits are not finite": lambda: fidelity_of(other, broken, data=texts),
+        r"short\.jsonl: no passage has the two tokens": lambda: fidelity_of(bare, bare, data=short),
+    }
+    for message, measure in refused.items():
+        with pytest.raises((FileError, RequestError), match=message):
+            measure()

@@ -1,0 +1,126 @@
+"""Fidelity of a trimmed file to a reference with all tokens, computed again with NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+from peft import LoraConfig
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.fidelity.fidelity import run_fidelity
+from thirteen.bench.fidelity.fidelity_report import fidelity_summary, fidelity_table
+from thirteen.bench.fidelity.token_map import TokenMap
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.errors import FileError
+from thirteen.files.gguf.header import read_header
+from thirteen.runtime.engine.engine import Engine
+
+from ... import checkpoints
+from ...convert.peft_adapters import save_random_adapter
+from ...convert.vocabulary.kept_lists import closed_list, tables_of
+
+# Tokens: t+h, th+e, Ġ+the, i+n, Ġ+1. The list drops `in` and `Ġ1`.
+TEXTS = [
+    {"text": "in the inn, the thin thing"},
+    {"question": "What is the sum of 1 and 1?", "solution": "In the end 1 and 1 is 2."},
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    base = checkpoints.save_model(folder / "base", checkpoints.llama(max_position_embeddings=2048))
+    kept = closed_list(tables_of(base), [261])
+    adapter = save_random_adapter(base, LoraConfig(target_modules=["q_proj", "down_proj"]), folder / "a")
+    for name, merged in (("full", None), ("full-adapted", adapter)):
+        convert(Recipe(base, folder / f"{name}.gguf", Uniform("F32"), adapter=merged))
+        for type_ in ("F32", "Q8_0"):
+            target = folder / f"{name}-trimmed-{type_}.gguf"
+            convert(Recipe(base, target, Uniform(type_), vocabulary=kept, adapter=merged))
+    (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def report(files):
+    models = {"reference": ModelSource(files["full"]), "shipped": ModelSource(files["full-trimmed-F32"])}
+    return run_fidelity(models, data=files["texts"], threads=1)
+
+
+def test_the_kept_tokens_of_the_same_weights_do_not_diverge_where_the_text_is_the_same(files, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "the theme of the other thesis"}\n')
+    models = {"reference": ModelSource(files["full"]), "shipped": ModelSource(files["full-trimmed-F32"])}
+    report = run_fidelity(models, data=tmp_path / "texts.jsonl", threads=1)
+    assert report.vocabulary is not None and report.vocabulary.unchanged.estimate == 1
+    assert report.divergence.kl_max < 1e-9
+
+
+def test_the_report_is_that_of_numpy(files, report):
+    """The first text, with every dropped token replaced by its two bytes."""
+    with (
+        Engine(files["full"], context=256, slots=1) as full,
+        Engine(files["full-trimmed-F32"], slots=1) as small,
+    ):
+        names = full.model.header.metadata["tokenizer.ggml.tokens"]
+        ids = [names.index(name) for name in small.model.header.metadata["tokenizer.ggml.tokens"]]
+        kls, outside, tops, kept, nlls = [], [], [], [], []
+        text = TEXTS[0]["text"]
+        original, tokens = (e.model.tokenize(text, special=False, bos=True) for e in (full, small))
+        pieces = [[names[token]] if token in ids else list(names[token]) for token in original]
+        assert [small.model.token_to_piece(t) for t in tokens] == [
+            piece.replace("Ġ", " ").encode() for part in pieces for piece in part
+        ]
+        expected = full.logits(original).astype(np.float64)
+        found = small.logits(tokens).astype(np.float64)
+        ends = np.cumsum([len(part) for part in pieces]) - 1
+        for at in range(len(original) - 1):
+            p = np.exp(expected[at]) / np.exp(expected[at]).sum()
+            q = np.exp(found[ends[at]]) / np.exp(found[ends[at]]).sum()
+            inside = p[ids] / p[ids].sum()
+            kls.append(float((inside * np.log(inside / q)).sum()))
+            outside.append(1 - p[ids].sum())
+            tops.append(p.argmax() == ids[q.argmax()])
+            kept.append(original[at + 1] in ids)
+            rows = range(ends[at], ends[at + 1])
+            odds = [np.exp(found[row]) / np.exp(found[row]).sum() for row in rows]
+            nlls.append(-sum(np.log(q[tokens[row + 1]]) for q, row in zip(odds, rows, strict=True)))
+    assert min(kept) is False and max(outside) > 0
+    models = {"reference": ModelSource(files["full"]), "shipped": ModelSource(files["full-trimmed-F32"])}
+    one = run_fidelity(models, data=files["texts"], tokens=len(kls), threads=1)
+    assert one.positions == len(kls) and one.vocabulary is not None
+    assert one.divergence.kl_mean.estimate == pytest.approx(np.mean(kls), rel=1e-6, abs=1e-12)
+    assert one.divergence.same_top.estimate == np.mean(tops)
+    assert one.divergence.perplexity.estimate == pytest.approx(np.exp(np.mean(nlls)), rel=1e-6)
+    assert one.vocabulary.outside.estimate == pytest.approx(np.mean(outside), rel=1e-6)
+    assert one.vocabulary.unchanged.estimate == np.mean(kept)
+    assert report.vocabulary is not None and report.vocabulary.of == 272
+
+
+def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "the theme of the other thesis"}\n')
+    models = {
+        "reference": ModelSource(files["full-adapted"]),
+        "shipped": ModelSource(files["full-adapted-trimmed-Q8_0"]),
+        "base": ModelSource(files["full"]),
+        "shipped_base": ModelSource(files["full-trimmed-Q8_0"]),
+    }
+    report = run_fidelity(models, data=tmp_path / "texts.jsonl", threads=1)
+    assert report.effect is not None
+    assert report.effect.slope.estimate == pytest.approx(1, abs=0.05)
+    summary = fidelity_summary(report)
+    assert summary["tokens kept"] == "262 of 272"
+    assert len(fidelity_table(report).rows) > 8
+
+
+def test_two_trimmed_files_are_compared_by_their_original_ids(base, files, tmp_path):
+    larger, smaller = (closed_list(tables_of(base("llama")), ids) for ids in ([261, 262], [262]))
+    for name, kept in (("larger", larger), ("smaller", smaller)):
+        convert(Recipe(base("llama"), tmp_path / f"{name}.gguf", Uniform("F32"), vocabulary=kept))
+    headers = [read_header(tmp_path / f"{name}.gguf") for name in ("larger", "smaller")]
+    ids = TokenMap(*headers).ids
+    assert [larger.tokens[token] for token in ids] == list(smaller.tokens)
+    with pytest.raises(FileError, match=r"larger\.gguf: its vocabulary has 263 tokens, .* lacks token 259"):
+        TokenMap(*reversed(headers))
+    with pytest.raises(FileError, match="and none is a part of the other"):
+        TokenMap(headers[0], read_header(files["full"]))

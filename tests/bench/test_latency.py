@@ -1,0 +1,219 @@
+"""Latency, memory and size, from files to report. Nothing here depends on the speed of the machine."""
+
+import json
+from dataclasses import replace
+from math import isfinite
+from time import perf_counter
+
+import numpy as np
+import pytest
+from gguf import GGUFValueType
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.interleave import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize
+from thirteen.bench.latency import latency_table, more_rounds, run_latency, speed_sentence
+from thirteen.bench.workload import Workload, random_prompt, time_answers
+from thirteen.errors import FileError, RequestError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.stats.interval import Interval
+
+from ..json_lines import write_rows
+from ..runtime.conftest import tensors, write_gguf
+
+pytestmark = pytest.mark.slow
+
+ROUNDS, WORK = 8, Workload(prompt_tokens=20, decode_tokens=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def ticks():
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(tiny, lora, ticks):
+    models = [ModelSource(tiny), ModelSource(tiny, lora)]
+    return run_latency(models, WORK, progress=lambda *counts: ticks.append(counts))
+
+
+class FakeModel:
+    """A model that only records the calls."""
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def __call__(self):
+        return self
+
+    def __enter__(self):
+        self.calls.append(f"load {self.name}")
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append(f"close {self.name}")
+
+
+def test_two_models_alternate_abba_with_the_same_numbers_and_are_loaded_for_each_round():
+    calls, ticks = [], []
+    models = [FakeModel(name, calls) for name in ("a", "b")]
+    results = interleave(
+        models, lambda model, number: calls.append(f"{model.name}{number}"), 2, lambda: ticks.append(1)
+    )
+    assert calls == [
+        *("load a", "load b", "a4", "b4", "a0", "b0", "b1", "a1", "close b", "close a"),
+        *("load b", "load a", "b4", "a4", "a2", "b2", "b3", "a3", "close a", "close b"),
+    ]
+    assert [len(iterations) for iterations in results] == [4, 4]
+    assert len(ticks) == count_iterations(2, 2)
+
+
+def test_rounds_end_in_time_but_for_the_first():
+    calls = []
+    models = [FakeModel("a", [])]
+    interleave(models, lambda _, number: calls.append(number), 9, until=perf_counter())
+    assert calls == [18, 0, 1]
+
+
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_ratio_is_of_the_fastest_iteration_of_each_round(tokens):
+    """A disturbance of one iteration in a round is no difference between the models."""
+    seconds = np.ones((2, 8, ITERATIONS_PER_ROUND))
+    seconds[0, ::2, 0] = seconds[1, 1::3, 1] = 1.7
+    measurement = summarize(seconds.reshape(2, -1), tokens)
+    assert (measurement.ratio.low, measurement.ratio.high) == (1.0, 1.0)
+    assert max(measurement.values[0]) > min(measurement.values[0])
+
+
+def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
+    for measurement in (report.answer, report.first_token, report.prefill, report.decode):
+        assert all(len(values) == ITERATIONS_PER_ROUND * ROUNDS for values in measurement.values)
+        assert all(value > 0 and isfinite(value) for values in measurement.values for value in values)
+        assert measurement.medians == pytest.approx(np.median(measurement.values, axis=1))
+        assert measurement.ratio.low <= measurement.ratio.estimate <= measurement.ratio.high
+    first, prefill, decode, answer = (
+        np.array(one.values) for one in (report.first_token, report.prefill, report.decode, report.answer)
+    )
+    assert first == pytest.approx(20 / prefill)
+    assert answer == pytest.approx(first + 3 / decode)
+    base, adapted = report.files
+    assert base.sha256 == adapted.sha256 and base.adapter is None
+    assert adapted.adapter == str(lora)
+    assert adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
+    assert base.bits_per_weight == pytest.approx(32)
+
+
+def test_memory_is_of_a_process_of_its_own(report, tiny):
+    for run in report.memory:
+        assert run.peak_bytes > run.mapped_bytes + run.kv_bytes > 0
+        assert 0 < run.first_token_s < run.answer_s and run.load_s > 0
+        assert run.mapped_bytes <= tiny.stat().st_size + 4096
+
+
+def test_the_report_begins_with_speed_and_size_in_sentences(report):
+    speed, size = report.verdict
+    assert speed.startswith("Speed: ")
+    assert size.startswith("Size: the adapted model has 0.3 MB and takes ")
+    assert ", its base 0.3 MB and" in size
+    table = latency_table(report)
+    assert table.title.startswith("tiny.gguf vs tiny.gguf + lora.gguf: a question of 20 tokens, an answer of")
+    assert all(len(row) == 4 for row in table.rows)
+
+
+def test_progress_reaches_its_total(report, ticks):
+    total = 2 + count_iterations(2, ROUNDS)
+    assert ticks == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_model_alone_has_no_ratio(tiny):
+    report = run_latency([ModelSource(tiny)], WORK, rounds=1, until=perf_counter())
+    assert report.answer.ratio is None and report.memory == ()
+    assert report.verdict[0].startswith("Speed: the model writes ")
+    assert {len(row) for row in latency_table(report).rows} == {2}
+
+
+def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tiny):
+    with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        first, short, long = time_answers(engine, (5, 6, 7), (1, 4, 20))  # asserts that it got all 20 tokens
+    assert 0 < first < short < long
+
+
+def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tiny):
+    with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        first, again, other = (random_prompt(engine.model, number, 500) for number in (1, 1, 2))
+        assert first == again != other
+        assert not set(first) & set(engine.model.control_tokens.values())
+
+
+def test_what_cannot_be_measured_is_refused(tiny, lora, not_a_model, tmp_path):
+    controls = {"tokenizer.ggml.token_type": ([3] * 259, GGUFValueType.ARRAY, GGUFValueType.INT32)}
+    silent = write_gguf(tmp_path / "silent.gguf", controls, {})
+    refused = {
+        r"no\.gguf: not a GGUF": (FileError, ModelSource(not_a_model), {}),
+        r"tiny\.gguf: is a model, not an adapter": (FileError, ModelSource(tiny, tiny), {}),
+        r"300 prompt and 3 decode tokens do not fit": (
+            RequestError,
+            ModelSource(tiny),
+            {"prompt_tokens": 300},
+        ),
+        r"none of its 259 tokens is ordinary text": (FileError, ModelSource(silent), {}),
+    }
+    for message, (error, source, work) in refused.items():
+        with pytest.raises(error, match=message):
+            run_latency([source], replace(WORK, **work), rounds=1, until=perf_counter())
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sentence"),
+    [
+        (
+            (0.84, 0.86, 0.88),
+            "Speed: the adapted model writes 86 tokens/s, its base 100: 14 % slower (12 to 16 %).",
+        ),
+        (
+            (1.02, 1.03, 1.05),
+            "Speed: the adapted model writes 103 tokens/s, its base 100: 3 % faster (2 to 5 %).",
+        ),
+        ((0.98, 1, 1.01), "Speed: no difference within 2 %: both write about 100 tokens/s."),
+        (
+            (0.9, 1, 1.1),
+            "Speed: no difference within 10 %: both write about 100 tokens/s; "
+            "about 24 more rounds would settle it.",
+        ),
+    ],
+)
+def test_the_speed_in_a_sentence(ratio, sentence):
+    assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == sentence
+
+
+def test_the_number_of_rounds_that_is_missing_grows_with_the_square_of_the_width():
+    assert [more_rounds(width, 8) for width in (0.04, 0.05, 0.1)] == [0, 0, 24]
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    """The tiny model, with short answers."""
+    embedding = tensors()["token_embd.weight"]
+    embedding[258] *= 4  # the end token
+    return write_gguf(tmp_path_factory.mktemp("brief") / "tiny.gguf", {}, {"token_embd.weight": embedding})
+
+
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_quick_one_says_speed_size_and_right_answers(adapted, thirteen, brief, lora, tmp_path):
+    words = ("bench", brief, *(("--adapter", lora) if adapted else ()), "--quick", "--threads", 1)
+    done = thirteen(*words)
+    assert done.status == 0, done.stderr
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["Speed", "Size", "Right answers"]
+    rows = ({"question": f"{n} + {n}?", "answer": 2 * n} for n in range(12))
+    data = write_rows(tmp_path / "sums.jsonl", rows)
+    report = json.loads(thirteen(*words, "--data", data, "--json").stdout)
+    assert report["accuracy"]["adapted"]["scores"]["questions"] == 12
+    assert len(report["latency"]["files"]) == 1 + adapted
+
+
+def test_options_without_effect_are_refused(thirteen, brief, lora):
+    for words, message in {
+        ("--quick", "--rounds", 9): "--rounds: not with --quick",
+        ("--peers", "--adapter", lora): "--adapter: not with --peers",
+        ("--data", "x.jsonl"): "--data: requires --quick",
+    }.items():
+        done = thirteen("bench", brief, *words)
+        assert (done.status, message in done.stderr) == (2, True), done.stderr

@@ -1,0 +1,37 @@
+"""This engine beside llama-cpp-python."""
+
+import json
+
+import pytest
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.peers import peers_table, run_peers
+from thirteen.bench.program_run import PROGRAMS, run_program
+from thirteen.bench.workload import Workload
+from thirteen.errors import FileError
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
+    ticks = []
+    report = run_peers(tiny, Workload(16, 4, 1), 2, lambda *n: ticks.append(n))
+    assert [row.name for row in report.rows] == list(PROGRAMS) and ticks[-1] == (6, 6)
+    own, *others = report.rows
+    assert own.ratio.low == own.ratio.high == 1
+    for row in others:
+        assert row.ratio.low <= row.ratio.estimate <= row.ratio.high
+        assert min(row.answer_s, row.prefill, row.decode, row.load_s, row.peak_bytes) > 0
+    assert report.verdict[0].startswith("Speed: an answer takes ")
+    assert len(peers_table(report).rows) == 3
+
+
+def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_model):
+    for program in PROGRAMS:
+        with pytest.raises(FileError, match=rf"no\.gguf: {program} ended with status "):
+            run_program(program, ModelSource(not_a_model), Workload(4, 2, 1))
+
+
+def test_the_command(thirteen, tiny):
+    words = ("--rounds", 8, "--prompt-tokens", 4, "--decode-tokens", 1, "--threads", 1)
+    report = json.loads(thirteen("bench", tiny, "--peers", *words, "--json").stdout)
+    assert [row["name"] for row in report["rows"]] == list(PROGRAMS)

@@ -1,0 +1,98 @@
+"""`thirteen convert`: sizes, dry runs, importance files, vocabularies and checkpoints on the command line."""
+
+import json
+
+import pytest
+from peft import LoraConfig
+from thirteen.convert.source.checkpoint import open_checkpoint
+
+from ..convert.peft_adapters import save_random_adapter
+from ..convert.vocabulary.kept_lists import closed_list, tables_of
+from ..json_lines import write_rows
+
+TEXTS = [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
+THINGS = [{"text": f"The thing {n} is in the tin."} for n in range(12)]
+THINGS += [{"question": f"What is the {n}?", "answer": f"the {n}"} for n in range(12)]
+
+
+def json_of(done):
+    assert done.status == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def made(thirteen, base, tmp_path_factory):
+    """A tiny model, and its importance file, which a dry run measured."""
+    folder = tmp_path_factory.mktemp("planned")
+    texts = write_rows(folder / "texts.jsonl", TEXTS)
+    importance = folder / "importance.gguf"
+    options = ("--dry-run", "--importance", importance, "--texts", texts, "--threads", "1")
+    assert thirteen("convert", base("llama"), *options).status == 0
+    return base("llama"), importance
+
+
+def test_the_file_has_the_requested_size_and_the_planned_types(thirteen, made, tmp_path):
+    model, importance = made
+    options = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
+    before = importance.read_bytes()
+    planned = json_of(thirteen("convert", model, *options, "--dry-run", "--json"))
+    report = json_of(thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json"))
+    budget = report["prediction"]["budget_bytes"]
+    assert report["file_bytes"] == report["prediction"]["file_bytes"] == (tmp_path / "a.gguf").stat().st_size
+    assert 0.95 * budget <= report["file_bytes"] <= budget
+    assert planned["types"] == report["types"]
+    options = (*options, "--calibration", "thorough", "-o", tmp_path / "b.gguf")
+    thorough = json_of(thirteen("convert", model, *options, "--json"))
+    assert thorough["types"] == report["types"] and thorough["sha256"] != report["sha256"]
+    assert thorough["file_bytes"] <= budget
+    assert importance.read_bytes() == before
+
+
+def test_the_importance_of_another_model_is_refused(thirteen, made, base, tmp_path):
+    words = ("--type", "Q4_0", "--importance", made[1], "--output", tmp_path / "a.gguf")
+    done = thirteen("convert", base("qwen2"), *words)
+    assert done.status == 2 and "another model" in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
+    folder, kept = base("llama untied"), tmp_path / "english.json"
+    closed_list(tables_of(folder), [261]).save(kept)
+    config = LoraConfig(target_modules=["q_proj", "lm_head"])
+    adapter = save_random_adapter(folder, config, tmp_path / "adapter")
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "the theme of the other thesis in the inn"}] * 4)
+    options = ("--vocabulary", kept, "--adapter", adapter, "--size", "12bpw", "--texts", texts, "--json")
+    planned = json_of(thirteen("convert", folder, "--dry-run", *options))
+    tensors = {tensor["target"]: tensor for tensor in planned["tensors"]}
+    assert tensors["token_embd.weight"]["shape"] == tensors["output.weight"]["shape"] == [262, 64]
+    report = json_of(thirteen("convert", folder, *options, "-o", tmp_path / "m.gguf"))
+    types = [tensor["type"] for tensor in tensors.values()]
+    assert report["types"] == {name: types.count(name) for name in dict.fromkeys(types)}
+    assert report["vocabulary"] == {"kept": 262, "of": 272}
+    fidelity = report["fidelity"]
+    assert fidelity is not None, report["warnings"]
+    assert fidelity["vocabulary"]["kept"] == 262 and fidelity["effect"] is not None
+    shown = json_of(thirteen("inspect", tmp_path / "m.gguf", "--json"))
+    assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
+
+
+@pytest.mark.slow
+def test_tokens_are_chosen_by_the_texts(thirteen, base, tmp_path):
+    texts, model = write_rows(tmp_path / "texts.jsonl", THINGS), tmp_path / "model.gguf"
+    options = ("--type", "F16", "--texts", texts, "--threads", 1, "-o", model)
+    done = thirteen("convert", base("llama"), "--vocabulary", 264, *options)
+    assert "264 of 272 tokens" in done.stdout, done.stderr
+    assert {"th", "the", "Ġthe"} <= {*open_checkpoint(model).tokenizer["tokenizer.ggml.tokens"].value}
+    assert thirteen("ask", model, "Is it the thing?", "--max-tokens", 2).status == 0
+
+
+def test_a_merged_checkpoint_is_written(thirteen, base, tmp_path):
+    config = LoraConfig(r=2, target_modules=["q_proj"])
+    lora = save_random_adapter(base("llama"), config, tmp_path / "lora")
+    model = base("llama")
+    options = ("--adapter", lora, "--to-safetensors", "--output", tmp_path / "merged")
+    report = json_of(thirteen("convert", model, *options, "--json"))
+    assert (tmp_path / "merged/model.safetensors").stat().st_size == report["total_bytes"]
+    done = thirteen("convert", model, *options)
+    assert done.status == 2 and "the folder is not empty" in done.stderr

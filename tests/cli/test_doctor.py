@@ -1,0 +1,123 @@
+"""`thirteen doctor` with the real machine, and with each fault that it tells apart."""
+
+import json
+import shutil
+import sys
+from importlib.metadata import requires
+from types import SimpleNamespace
+
+import pytest
+from packaging.requirements import Requirement
+from thirteen.bench.environment import this_build
+from thirteen.cli import findings
+from thirteen.cli.findings import (
+    Finding,
+    build_finding,
+    cache_finding,
+    diagnose,
+    embedded_finding,
+    library_finding,
+    memory_finding,
+    processor_finding,
+)
+from thirteen.files.processors import read_cpuinfo
+from thirteen.runtime.native import ik_llama_library
+
+from ..commands import Commands
+
+GIB = 1 << 30
+ZEN4 = frozenset({"avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16"})
+PORTABLE = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | AVX512 = 0 | OPENMP = 1 | "
+NATIVE = PORTABLE.replace("AVX512 = 0", "AVX512 = 1 | AVX512_VNNI = 1 | AVX512_BF16 = 1")
+ARM = frozenset({"fp", "asimd", "asimddp", "i8mm"})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_this_machine_is_described():
+    found = {finding.name: finding.value for finding in diagnose()}
+    assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
+    assert found["embedded model"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf, 98 MB")
+    assert "available of" in found["memory"] and found["cache"].endswith(" free")
+    flags, info = read_cpuinfo()[1], this_build().llama_cpp_system
+    assert ("AVX2" in found["llama.cpp"]) == ("AVX2 = 1" in info)
+    assert ("AVX2" in found["processor"]) == ("avx2" in flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "shown"),
+    [
+        ("EPYC", ZEN4, "EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), "),
+        ("Pi", ARM, "Pi (NEON, dotprod, i8mm), "),
+        ("M4", frozenset(), "M4 ("),
+    ],
+)
+def test_the_processor_has_the_usual_names_of_its_instruction_sets(name, flags, shown):
+    assert processor_finding(name, flags).value.startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("info", "flags", "words"),
+    [
+        (PORTABLE, ZEN4, "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16; compile"),
+        (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
+        ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "does not use i8mm; compile"),
+        (NATIVE, ZEN4, None),
+        (NATIVE, frozenset(), None),
+        ("CUDA : ARCHS = 890 | CPU : NEON = 1 | ", frozenset({"asimd"}), None),
+    ],
+)
+def test_a_build_for_another_processor_is_wrong(info, flags, words):
+    """`make wheel` and `make demo` again, the advice before, changed nothing."""
+    problem = build_finding(info, flags).problem
+    if words is None:
+        assert problem is None
+    else:
+        assert problem and words in problem
+        assert Requirement(problem.split("'")[1]) in map(Requirement, requires("thirteen") or [])
+
+
+def test_little_memory_is_wrong():
+    assert memory_finding(2 * GIB, 8 * GIB) == Finding("memory", "2.1 GB available of 8.6 GB")
+    assert "only 537 MB of memory is available" in (memory_finding(GIB // 2, 8 * GIB).problem or "")
+
+
+def test_a_cache_folder_must_have_room_and_be_writable(cache, monkeypatch):
+    cache.mkdir()
+    (cache / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+        assert "only 5 MB is free on the disk of" in (cache_finding().problem or "")
+    monkeypatch.setenv("THIRTEEN_CACHE", str(cache / "file" / "folder"))
+    assert "set THIRTEEN_CACHE to a folder that can be written to" in (cache_finding().problem or "")
+    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")  # exists, but takes no files
+    assert "cannot be used" in (cache_finding().problem or "")
+
+
+def test_what_is_fetched_or_optional_is_not_wrong_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr(findings, "find_embedded", lambda: None)
+    assert embedded_finding() == Finding("embedded model", "downloaded on first use")
+    monkeypatch.setattr(ik_llama_library, "distributions", lambda name: iter(()))
+    finding = library_finding()
+    assert finding.problem is None and "pip install ik-llama-cpp-python==0.1.5" in finding.value
+
+
+def test_problems_come_first_and_the_exit_status_tells(monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")
+    with Commands() as thirteen:
+        done, as_json = thirteen("doctor"), thirteen("doctor", "--json")
+    assert done.status == 1 and "the cache folder cannot be used" in done.stdout
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("wrong: ") and not last.startswith("wrong: ")
+    report = json.loads(as_json.stdout)
+    assert any("the cache folder cannot be used" in (one["problem"] or "") for one in report["findings"])
+
+
+def test_it_shows_how_a_model_will_run(thirteen, model):
+    done = thirteen("doctor", "--model", model)
+    out = " ".join(done.stdout.split())
+    assert f"model {model}" in out and "KV cache in" in out

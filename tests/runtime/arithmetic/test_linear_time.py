@@ -1,0 +1,65 @@
+"""Reading takes time linear in the length of a text, whatever it is; it delays all clients of a server."""
+
+import time
+
+import pytest
+from thirteen.runtime.arithmetic.calculator import pending_result
+from thirteen.runtime.arithmetic.equations import StepStream, read_equations
+from thirteen.runtime.arithmetic.final_answer import final_answer, parse_number
+from thirteen.runtime.arithmetic.grounding import stands_alone
+
+from .hostile_pieces import HOSTILE_PIECES
+
+READERS = (
+    lambda text: read_equations(text, text),
+    lambda text: pending_result(f"{text} 1 + 1 ="),
+    lambda text: final_answer(text, text),
+    parse_number,
+    stands_alone,
+)
+
+
+def seconds(read, text):
+    """The shortest time of two."""
+    times = []
+    for _ in range(2):
+        start_s = time.process_time()
+        read(text)
+        times.append(time.process_time() - start_s)
+    return min(times)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", HOSTILE_PIECES, ids=lambda piece: repr(piece[:20]))
+def test_eight_times_the_text_takes_about_eight_times_as_long(piece):
+    """Quadratic time would be 64 times as long; the bound is generous for busy machines."""
+    text = piece * (500 // len(piece) + 1)
+    for read in READERS:
+        for end in ("", "x}"):
+            assert seconds(read, text * 8 + end) < 20 * seconds(read, text + end) + 0.02, read
+
+
+def test_a_question_of_dots_delays_nobody():
+    """It took 23 s."""
+    assert seconds(lambda text: read_equations("1 + 1 = 2", text), "." * 25_000) < 1
+
+
+def test_the_stream_is_linear_and_keeps_no_text_beyond_its_use():
+    def stream_seconds(times):
+        stream, start_s = StepStream(), time.process_time()
+        for _ in range(times):
+            found = [*stream.feed("12 "), *stream.feed("+ 30 "), *stream.feed("= 42. ")]
+            assert len(found) == 1 and len(stream.text) < 20
+        return time.process_time() - start_s
+
+    stream_seconds(50)
+    assert stream_seconds(1600) < 40 * stream_seconds(100)
+
+
+def test_text_without_a_pending_result_costs_little():
+    """pending_result() runs after every token on all text so far."""
+    text = "12 * 13 = 156 and " * 50_000
+    start_s = time.process_time()
+    for _ in range(1_000):
+        pending_result(text)
+    assert time.process_time() - start_s < 1

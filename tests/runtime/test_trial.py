@@ -1,0 +1,272 @@
+"""Trials of foreign files: what fails or dies in the other process is one line, and a pass is remembered."""
+
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import gguf
+import numpy as np
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from thirteen.errors import FileError
+from thirteen.files.gguf.header import read_header
+from thirteen.files.trusted_files import trust_file
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.trial import try_files
+
+from ..commands import CommandResult, Commands
+from ..fuzz.gguf_mutations import RawFile, adapter_file, model_file, mutated_files
+from ..fuzz.target import corpus
+from .conftest import write_gguf
+from .fixed_settings import FIXED
+from .gguf_adapters import MATRICES, write_factors, write_lora
+from .tiny_decoders import TOKENS, write_decoder
+
+KINDS = gguf.GGUFValueType
+U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
+NAMES = [f"token {n}" for n in range(259)]
+INTEGERS = {"blk.0.attn_q.weight": np.ones((64, 64), np.int8)}  # of which there is no product
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLING = "{% set n = namespace(a=[0]) %}{% for b in range(50) %}{% set n.a = n.a + n.a %}{% endfor %}"
+
+Trial = Callable[..., CommandResult]
+
+
+@pytest.fixture(scope="module")
+def trial() -> Iterator[Trial]:
+    """trial(model, *adapters): run the other process, forked from one that has imported everything."""
+    with Commands("thirteen.runtime.trial_process") as run:
+        yield lambda *files: run(20, 3_000_000_000, "llama.cpp", *files)
+
+
+def u32(value: int, *keys: str) -> dict[str, Any]:
+    return {f"llama.{key}": (value, U32, None) for key in keys}
+
+
+def template(source: object, kind: gguf.GGUFValueType = TEXT) -> dict[str, Any]:
+    return {"tokenizer.chat_template": (source, kind, None)}
+
+
+def tokenizer(**values: Any) -> dict[str, Any]:
+    kinds = {str: (TEXT, None), list: (ARRAY, TEXT)}
+    return {f"tokenizer.ggml.{key}": (value, *kinds[type(value)]) for key, value in values.items()}
+
+
+# Changed keys, changed tensors, and a pattern in the last line.
+HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no layers": (u32(0, "block_count"), {}, "ASSERT.*n_layer_all > 0"),
+    "a layer more": (u32(3, "block_count"), {}, r"blk\.2\.attn_norm.weight' not found"),
+    "a scaling": ({"llama.rope.scaling.type": ("zz", TEXT, None)}, {}, "ASSERT.*SCALING_TYPE_UNSPECIFIED"),
+    "negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": (-1.0, F32, None)}, {}, "ASSERT.*eps"),
+    "a short context": (u32(3, "context_length"), {}, "a context of 3 tokens is too short"),
+    "a double token": (tokenizer(tokens=["a", *NAMES[1:-1], "a"]), {}, "ASSERT.*token_to_id.size"),
+    "few types": (
+        {"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)},
+        {},
+        r"bounds for toktypes \(1 < 259\)",
+    ),
+    "spaces in words": (tokenizer(pre="whitespace"), {}, "ASSERT.*token_left"),
+    "a long value": (tokenizer(pre="x" * 100_000), {}, "unknown pre-tokenizer type: 'x{400,450}"),
+    "no tokenizer": (tokenizer(model="no_vocab"), {}, "ASSERT.*[Tt]okenizer"),
+    "no bytes": (tokenizer(model="llama"), {}, "no token for the byte <0x01>"),
+    "an endless loop": (tokenizer(model="rwkv"), {}, "no token for the byte <0xC2>"),
+    "an unknown family": (
+        {"general.architecture": ("zz", TEXT, None)},
+        {},
+        "unknown model architecture: 'zz'",
+    ),
+    "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "is an adapter, not a model"),
+    "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "one part of 2; merge the parts first"),
+    "a template that is a number": (template(1, U32), {}, "'tokenizer.chat_template' is not a string"),
+    "a template that is broken": (template("{%"), {}, "template cannot be compiled"),
+    "a template that fails": (template("{{ 1 / 0 }}"), {}, "template failed: ZeroDivisionError"),
+    "a template that fills the memory": (template(DOUBLING), {}, "template failed: MemoryError"),
+    "a norm in half": ({}, {"output_norm.weight": np.ones(64, np.float16)}, "binary_op: unsupported types"),
+    "a matrix of integers": ({}, INTEGERS, "computing$"),  # SIGSEGV
+    "a stray tensor": ({}, {"a.weight": np.ones((64, 64), np.float32)}, "wrong number of tensors"),
+}
+
+
+@pytest.mark.parametrize(("keys", "arrays", "pattern"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_model_fails_or_dies_in_the_trial(
+    keys: dict[str, Any], arrays: dict[str, Any], pattern: str, trial: Trial, tmp_path: Path
+) -> None:
+    done = trial(write_gguf(tmp_path / "a.gguf", keys, arrays))
+    assert done.status < 0 or done.status == 2, done.stderr
+    assert re.search(pattern, done.stderr.rstrip().splitlines()[-1])
+
+
+def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[str, Any]:
+    return {name: (np.ones((2, columns)), np.ones((rows, 2)))}
+
+
+@pytest.mark.parametrize(
+    ("changed", "architecture", "pattern"),
+    [
+        (factors(columns=32), "llama", "attn_q.weight' has incorrect shape"),
+        (factors("blk.9.attn_q.weight"), "llama", "which the base model does not have"),
+        (factors("output_norm.weight", 1), "llama", "which cannot be adapted at run time"),
+        (factors("token_embd.weight", 259), "llama", "token_embd.weight' has incorrect shape"),
+        (factors(), "qwen2", "model arch and LoRA arch mismatch"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(
+    changed: dict[str, Any], architecture: str, pattern: str, trial: Trial, tiny: Path, tmp_path: Path
+) -> None:
+    lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
+    done = trial(tiny, lora)
+    assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_model_of_each_tokenizer_passes(name: str, trial: Trial, tmp_path: Path) -> None:
+    assert trial(write_decoder(tmp_path / "a.gguf", "gemma", name)).status == 0
+
+
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path, records: Path) -> Path:
+    """A copy of the tiny model, which no record stands for."""
+    (path := tmp_path / "model.gguf").write_bytes(tiny.read_bytes())
+    return path
+
+
+@pytest.fixture
+def bad_lora(tmp_path: Path) -> Path:
+    """An adapter whose load ends the process: its alpha is a text."""
+    path = tmp_path / "bad.gguf"
+    alpha = b"adapter.lora.alpha" + KINDS.FLOAT32.to_bytes(4, "little")
+    content = write_lora(path, 1).read_bytes()
+    assert alpha in content
+    path.write_bytes(content.replace(alpha, alpha[:-4] + KINDS.UINT32.to_bytes(4, "little")))
+    return path
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_what_ends_the_process_is_one_line_that_names_the_file(
+    model: Path, bad_lora: Path, tmp_path: Path
+) -> None:
+    """Wherever a file is first used."""
+    abort = r"bad\.gguf: loading in llama\.cpp ended with SIGABRT: gguf\.cpp:\d+: GGML_ASSERT\(.*\) failed$"
+    with pytest.raises(FileError, match=abort):
+        try_files(model, [write_lora(tmp_path / "good.gguf", 2), bad_lora])
+    with Engine(model, **FIXED, context=64) as engine, pytest.raises(FileError, match=abort):
+        engine.swap("a", bad_lora)
+    write_gguf(model, HOSTILE["negative epsilon"][0], {})
+    with pytest.raises(FileError, match=r"SIGABRT: ggml\.c:\d+: GGML_ASSERT\(.*\) failed$"):
+        try_files(model, library="ik")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
+def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_gguf(model, template(LOOP), {})
+    rendering = r"model\.gguf: rendering its chat template "
+    with pytest.raises(FileError, match=rendering + "(ended with SIGXCPU|takes more than 3 seconds)$"):
+        try_files(model, seconds=1)
+    caplog.clear()
+    with ThreadPoolExecutor(1) as thread:
+        tried = thread.submit(try_files, model)
+        while not caplog.records:
+            sleep(0.05)
+        next(one for one in psutil.Process().children() if "-m" in one.cmdline()).kill()
+        with pytest.raises(FileError, match=rendering + "ended with SIGKILL$"):
+            tried.result()
+    assert caplog.messages == ["trying model.gguf once in a separate process …"]
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def is_tried(*files: Path, **options: Any) -> bool:
+    """Whether files are tried: a trial that has no time at all fails."""
+    try:
+        try_files(files[0], files[1:], seconds=0, **options)
+    except FileError as error:
+        assert "takes more than 0 seconds" in str(error)
+        return True
+    return False
+
+
+def test_what_has_passed_is_remembered_until_it_changes(model: Path, tmp_path: Path) -> None:
+    lora, other = (write_lora(tmp_path / f"{seed}.gguf", seed) for seed in range(2))
+    assert is_tried(model)
+    try_files(model, [lora])
+    assert not is_tried(model, lora) and is_tried(model, other)
+    assert is_tried(model, untrusted=True) and is_tried(model, library="ik")
+    state = model.stat()
+    model.write_bytes(model.read_bytes())  # the time is put back: whoever can write the file can do so
+    os.utime(model, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert is_tried(model) and is_tried(model, lora)
+
+
+def test_own_files_are_not_tried_and_the_environment_decides(
+    model: Path, smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_file(model)
+    assert not is_tried(model) and not is_tried(smollm2)
+    monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
+    assert is_tried(model) and not is_tried(model, untrusted=False)
+    write_gguf(model, u32(8, "rope.dimension_count"), {})
+    monkeypatch.setenv("THIRTEEN_UNTRUSTED", "never")
+    assert not is_tried(model)
+
+
+def test_a_process_that_cannot_be_started_tells_how_to_go_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileError, match=r"missing\.gguf: No such file or directory$"):
+        try_files(tmp_path / "missing.gguf")
+    for program, problem in (
+        ("/no/python", "cannot be started: "),
+        ("/bin/false", "failed with exit status 1"),
+    ):
+        monkeypatch.setattr(sys, "executable", program)
+        with pytest.raises(
+            FileError, match=rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
+        ):
+            try_files(model)
+
+
+def check_ends_nothing(path: Path, base: Path, trial: Trial, ask: Commands) -> str:
+    """What became of a file; what has passed its trial must run in an engine."""
+    try:
+        is_adapter = "adapter.type" in read_header(path).fields
+    except FileError:
+        return "header"
+    if status := trial(*([base, path] if is_adapter else [path])).status:
+        return "refused" if status == 2 else "died"
+    words = [base, "1 + 1? é", "--adapter", path] if is_adapter else [path, "1 + 1? é"]
+    done = ask("ask", *words, "--max-tokens", 4, "--threads", 1)
+    error = done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.status == 0 or (done.status == 2 and error), done.stderr
+    return "passed"
+
+
+@pytest.mark.exhaustive
+def test_no_file_of_the_fuzzer_ends_an_engine(trial: Trial, tiny: Path, tmp_path: Path) -> None:
+    """Neither those of the corpus nor models and adapters with random changes."""
+    count = int(os.environ.get("THIRTEEN_GGUF_EXAMPLES", "400"))
+    path, outcomes = tmp_path / "a.gguf", Counter[str]()
+    files = [model_file(), adapter_file()]
+    for name, kind in (("gemma3", "llama"), ("qwen3moe", "gpt2"), ("mamba", "rwkv"), ("gemma", "t5")):
+        files.append(RawFile.decode(write_decoder(path, name, kind).read_bytes()))
+    with Commands() as ask:
+
+        @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
+        @given(mutated_files(files))
+        def check(content: bytes) -> None:
+            path.write_bytes(content)
+            outcomes[check_ends_nothing(path, tiny, trial, ask)] += 1
+
+        check()
+        for found in (*corpus("gguf_headers"), *corpus("native_files")):
+            check_ends_nothing(found, tiny, trial, ask)
+    print(f"\noutcomes: {dict(outcomes)}")
+    assert set(outcomes) == {"header", "refused", "died", "passed"}

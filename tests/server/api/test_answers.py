@@ -1,0 +1,150 @@
+"""/v1/answer and /v1/check over HTTP: values, checked equations and streams."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from thirteen.runtime.answer import Answer, Piece, StopReason, Timings, Usage
+from thirteen.runtime.arithmetic.equations import read_equations
+from thirteen.runtime.engine.conversation import Conversation
+from thirteen.server.api.answers import answer_events
+
+from ...waiting import wait_until
+from ..serving import TIMEOUT_S
+
+PRODUCT = "Repeat exactly: 1234 * 5678 ="
+
+
+@pytest.fixture(scope="module")
+def http(smollm2_server):
+    with smollm2_server.http() as client:
+        yield client
+
+
+def answer(http, **body):
+    response = http.post("/v1/answer", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def events(http, **body):
+    """Names and data of the events of a stream."""
+    with http.stream("POST", "/v1/answer", json=body | {"stream": True}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        blocks = "".join(response.iter_text()).split("\n\n")
+    assert blocks.pop() == ""
+    pairs = [block.split("\n") for block in blocks]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
+
+
+def test_answer_is_the_engines(http, smollm2_server):
+    served, direct = answer(http, question=PRODUCT), smollm2_server.service.engine.answer(PRODUCT)
+    assert (served["text"], served["value"], served["verified"]) == (
+        direct.text,
+        direct.value,
+        direct.verified,
+    )
+    (step,) = served["steps"]
+    assert (step["expression"], step["claimed"], step["ok"]) == ("1234 * 5678", "7006652", True)
+    assert served["text"][step["result"] : step["end"]] == step["claimed"]
+    assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
+    assert served["grounded"] is direct.grounded is True
+    assert (served["stop_reason"], served["tally"]) == ("end", None)
+    assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
+    assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
+
+
+def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
+    turns = [{"question": "Hi", "answer": "Hello!"}, {"question": "1 + 1?", "answer": "1 + 1 = 2"}]
+    served = answer(http, question="And 2 + 2?", turns=turns, system="Be brief.", max_tokens=8)
+    conversation = Conversation(smollm2_server.service.engine, "Be brief.")
+    for turn in turns:
+        conversation.add(turn["question"], turn["answer"])
+    request = conversation.next_turn("And 2 + 2?", max_tokens=8).request
+    assert served["usage"]["prompt_tokens"] == len(request.tokens)
+    assert served["text"] == smollm2_server.service.engine.submit(request).answer().text
+    assert served["dropped_turns"] == 0
+
+
+def test_turns_for_which_there_is_no_room_are_dropped_and_counted(tiny_server):
+    turns = [{"question": f"{number} " * 10, "answer": "yes"} for number in range(20)]
+    with tiny_server.http() as http:
+        served = answer(http, question="Why?", turns=turns, max_tokens=4)
+        (*_, (name, streamed)) = events(http, question="Why?", turns=turns, max_tokens=4)
+    assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20 and name == "answer"
+    assert served["usage"]["prompt_tokens"] <= 256 - 4
+
+
+def test_stream_has_text_steps_and_answer(http):
+    streamed = events(http, question=PRODUCT)
+    whole = answer(http, question=PRODUCT)
+    assert "".join(data["text"] for name, data in streamed if name == "text") == whole["text"]
+    assert [data for name, data in streamed if name == "step"] == whole["steps"]
+    name, last = streamed[-1]
+    equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
+    assert name == "answer" and all(last[key] == whole[key] for key in equal)
+
+
+def test_step_event_follows_the_complete_equation():
+    """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
+    parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", ". So 5 + 5 = 10"]
+    text = "".join(parts)
+    steps = read_equations(text).steps
+
+    async def pieces():
+        for part in parts:
+            yield Piece(part)
+        last = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), steps, verified=False)
+        yield Piece("", answer=last)
+
+    async def collect():
+        return [event async for event in answer_events(pieces(), "m", 0, "")]
+
+    collected = asyncio.run(collect())
+    names = [name for name, _ in collected]
+    assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
+    assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "verified"),
+    [
+        ("12 * 13 = 156", "156", True),
+        ("12 * 13 = 155", "155", False),
+        ("no sum at all", None, False),
+        ("", None, False),
+    ],
+)
+def test_check_claim(http, claim, value, verified):
+    checked = http.post("/v1/check", json={"claim": claim}).json()
+    assert (checked["value"], checked["verified"]) == (value, verified)
+    assert [step["computed"] for step in checked["steps"]] == ["156"] * claim.startswith("12")
+
+
+def test_an_answer_tells_how_its_value_came_about(tool_server, say):
+    """A wrong equation has no vote, and of equal values the one with a sum is shown."""
+    http = tool_server.http()
+    body = {"question": "How much is 2 + 3?", "effort": "medium", "calculator": False}
+    say("So 2 + 3 = 6.", "It is 2 + 3 = 5.", "The answer is 5.")
+    found = http.post("/v1/answer", json=body).json()
+    assert (found["value"], found["text"], found["grounded"]) == ("5", "It is 2 + 3 = 5.", True)
+    assert found["tally"] == {"asked": 8, "ended": 3, "votes": {"5": 2}} and 0 < found["confidence"] < 1
+    unsure = http.post("/v1/answer", json=body | {"min_confidence": 0.9999}).json()
+    assert (found["sure"], unsure["sure"], unsure["value"]) == (True, False, None)
+    assert unsure["text"] == "The answer is 5." and unsure["confidence"] < 0.9999
+
+
+def test_votes_share_the_slots_with_the_same_clients_other_requests(tool_server, say):
+    """A long vote would keep the page's next question waiting."""
+    say("word " * 100)
+    service, body = tool_server.service, {"question": "How much is 2 + 3?", "effort": "high"}
+    with tool_server.http() as client, ThreadPoolExecutor(2) as pool:
+        votes = [pool.submit(client.post, "/v1/answer", json=body) for _ in range(2)]
+        wait_until(lambda: service.engine.load.waiting, pause_s=0.001)
+        assert (
+            client.post("/v1/answer", json={"question": "Name a colour.", "max_tokens": 4}).status_code == 200
+        )
+        assert not any(vote.done() for vote in votes)
+        service.abort_all()
+        assert [vote.result(TIMEOUT_S).status_code for vote in votes] == [503, 503]

@@ -1,0 +1,126 @@
+"""Embeddings over HTTP, with the official clients of OpenAI and Ollama, LangChain's, and curl's bodies."""
+
+import numpy as np
+import ollama
+import openai
+import pytest
+
+from ...runtime.embedders import write_embedder
+from ..serving import TIMEOUT_S, open_engine, serve_engine
+
+pytestmark = pytest.mark.slow
+TEXTS = ["The cat sat on the mat.", "She has 12 eggs."]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    path = write_embedder(tmp_path_factory.mktemp("bert") / "bert.gguf", "bert", "mean")
+    with open_engine(path) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def server(engine):
+    with serve_engine(engine, name="bert") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with server.openai() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with server.http() as client:
+        yield client
+
+
+@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
+def test_openai_client(client, engine, encoding):
+    made = client.embeddings.create(model="bert", input=TEXTS, **encoding)
+    vectors = [one.embedding for one in made.data]
+    if encoding.get("encoding_format") == "base64":
+        import base64
+
+        vectors = [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
+    np.testing.assert_allclose(vectors, engine.embed(TEXTS), atol=1e-6)
+    tokens = sum(map(len, engine.embedding_tokens(TEXTS)))
+    assert (made.model, made.usage.prompt_tokens, made.usage.total_tokens) == ("bert", tokens, tokens)
+    assert [one.index for one in made.data] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["text", "tokens", "token_lists"])
+def test_every_kind_of_input(client, engine, kind):
+    tokens = [list(one) for one in engine.embedding_tokens(TEXTS)]
+    given = {"text": TEXTS[0], "tokens": tokens[0], "token_lists": tokens}[kind]
+    made = client.embeddings.create(model="default", input=given, dimensions=8)
+    expected = engine.embed(TEXTS, 8)[: len(made.data)]
+    np.testing.assert_allclose([one.embedding for one in made.data], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "problem"),
+    [
+        ({"input": ""}, 422, "input must have at least 1 character"),
+        ({"input": []}, 422, "input"),
+        ({"input": ["x"] * 2049}, 422, "at most 2048 items"),
+        ({"input": {"a": 1}}, 422, "input must be a valid string or a valid list"),
+        ({"input": "x " * 100}, 400, "text 0 has 102 tokens, and the context holds 64"),
+        ({"input": [10**6]}, 400, "token 1000000 is not one of"),
+        ({"input": "x", "dimensions": 65}, 400, "dimensions must be an integer from 1 to 64"),
+        ({"input": "x", "encoding_format": "int8"}, 422, "encoding_format"),
+        ({"input": "x", "model": "gpt"}, 404, "'gpt' does not exist"),
+    ],
+)
+def test_bad_requests(client, fields, status, problem):
+    with pytest.raises(openai.APIStatusError, match=problem) as raised:
+        client.embeddings.create(**{"model": "bert"} | fields)
+    assert raised.value.status_code == status
+    assert raised.value.body["type"] == "invalid_request_error"
+
+
+def test_ollama_client(server, engine):
+    client = ollama.Client(server.url, timeout=TIMEOUT_S)
+    made = client.embed("bert:latest", TEXTS, dimensions=8)
+    np.testing.assert_allclose(made.embeddings, engine.embed(TEXTS, 8), atol=2e-3)
+    assert made.prompt_eval_count == sum(map(len, engine.embedding_tokens(TEXTS)))
+    (cut,) = client.embed("bert", "x " * 100).embeddings
+    np.testing.assert_allclose([cut], engine.embed(["x " * 100], truncate=True), atol=2e-3)
+    with pytest.raises(ollama.ResponseError, match="has 102 tokens"):
+        client.embed("bert", "x " * 100, truncate=False)
+    old = client.embeddings("bert", TEXTS[0])
+    np.testing.assert_allclose([old.embedding], engine.embed(TEXTS[:1]), atol=2e-3)
+    assert client.show("bert").capabilities == ["embedding"]
+
+
+def test_a_model_that_continues_texts_says_what_to_take(tiny_server):
+    with tiny_server.openai() as client, pytest.raises(openai.BadRequestError, match="Qwen3-Embedding"):
+        client.embeddings.create(model="tiny", input="x")
+
+
+def test_metrics_count_the_tokens(http):
+    def tokens():
+        line = next(
+            one for one in http.get("/metrics").text.splitlines() if one.startswith("thirteen_prompt_tok")
+        )
+        return float(line.split()[1])
+
+    before = tokens()
+    http.post("/v1/embeddings", json={"input": "x"})
+    assert tokens() == before + 3
+
+
+@pytest.mark.exhaustive
+def test_langchain(server, engine):
+    from langchain_ollama import OllamaEmbeddings
+    from langchain_openai import OpenAIEmbeddings
+
+    given = {"base_url": f"{server.url}/v1", "api_key": "unused", "check_embedding_ctx_length": False}
+    for made in (
+        OpenAIEmbeddings(model="bert", **given),
+        OllamaEmbeddings(model="bert", base_url=server.url),
+    ):
+        np.testing.assert_allclose(made.embed_documents(TEXTS), engine.embed(TEXTS), atol=2e-3)
+        np.testing.assert_allclose([made.embed_query(TEXTS[0])], engine.embed(TEXTS[:1]), atol=2e-3)

@@ -1,0 +1,230 @@
+"""OpenAI's chat and text completions, and models, with its own client."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from operator import itemgetter
+from threading import Event
+
+import openai
+import pytest
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.logits import log_softmax
+
+from ..serving import open_engine, serve_engine
+
+pytestmark = pytest.mark.slow
+
+MESSAGES = [{"role": "user", "content": "List the days of the week."}]
+TEXT = "Zwölf Boxkämpfer jagen Viktor"
+BOS = 256
+
+
+@pytest.fixture(scope="module")
+def client(smollm2_server):
+    with smollm2_server.openai() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tiny_client(tiny_server):
+    with tiny_server.openai() as client:
+        yield client
+
+
+def chat(client, messages=MESSAGES, **options):
+    return client.chat.completions.create(
+        **{"model": "smollm2", "messages": messages, "max_tokens": 24, "temperature": 0} | options
+    )
+
+
+def test_follow_up_uses_the_conversation_and_the_prefix_cache(client):
+    first = chat(client)
+    follow_up = {"role": "user", "content": "Repeat the list of the days."}
+    answer = chat(client, messages=[*MESSAGES, first.choices[0].message, follow_up])
+    assert "Monday" in answer.choices[0].message.content
+    assert answer.usage.prompt_tokens > first.usage.total_tokens
+    assert answer.usage.prompt_tokens_details.cached_tokens >= first.usage.prompt_tokens - 8
+
+
+def test_stream_equals_the_whole_response(client):
+    chunks = list(chat(client, stream=True, stream_options={"include_usage": True}))
+    deltas = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    whole = chat(client)
+    assert "".join(choice.delta.content for choice in deltas) == whole.choices[0].message.content
+    assert [choice.delta.role for choice in deltas] == ["assistant"] + [None] * (len(deltas) - 1)
+    assert [choice.finish_reason for choice in deltas if choice.finish_reason] == [
+        whole.choices[0].finish_reason
+    ]
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert len(deltas) > 5, "the text does not arrive token by token"
+
+
+def test_answers_differ_and_a_seed_reproduces_them(client):
+    def answers(**options):
+        response = chat(client, n=3, temperature=1.0, max_tokens=12, **options)
+        assert [choice.index for choice in response.choices] == [0, 1, 2]
+        return [choice.message.content for choice in response.choices], response.usage
+
+    (texts, usage), (again, _) = answers(seed=5), answers(seed=5)
+    assert texts == again and len(set(texts)) > 1
+    assert usage.completion_tokens > chat(client, max_tokens=12).usage.completion_tokens
+    assert usage.prompt_tokens == chat(client, max_tokens=1).usage.prompt_tokens
+    assert answers()[0] != texts, "the default seed is random"
+
+
+def test_logprobs(client):
+    answer = chat(client, logprobs=True, top_logprobs=3, max_tokens=6)
+    content = answer.choices[0].logprobs.content
+    assert b"".join(bytes(token.bytes) for token in content).decode() == answer.choices[0].message.content
+    for token in content:
+        assert token.top_logprobs[0].token == token.token, "greedy sampling takes the most likely token"
+        assert [top.logprob for top in token.top_logprobs] == sorted(
+            (t.logprob for t in token.top_logprobs), reverse=True
+        )
+        assert 0 < sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1.000001
+
+
+def test_completion(client):
+    body = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 4, "temperature": 0}
+    answer = client.completions.create(**body, logprobs=2)
+    assert "Paris" in answer.choices[0].text
+    logprobs = answer.choices[0].logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text and len(logprobs.top_logprobs[0]) == 2
+    assert [
+        answer.choices[0].text[offset:].startswith(token)
+        for offset, token in zip(logprobs.text_offset, logprobs.tokens, strict=True)
+    ] == [True] * 4
+    streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(**body, stream=True))
+    assert streamed == answer.choices[0].text
+
+
+def test_models(client):
+    assert [model.id for model in client.models.list()] == ["smollm2"]
+    assert client.models.retrieve("smollm2").owned_by == "thirteen"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4o")
+
+
+def test_penalties_and_biases_reach_the_engine(tiny_client):
+    def text(**options):
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 12, "temperature": 0}
+        return tiny_client.completions.create(**body | options).choices[0].text
+
+    assert text(logit_bias={"98": 100}) == "b" * 12
+    assert text() not in {text(frequency_penalty=2), text(extra_body={"repeat_penalty": 100.0})}
+
+
+def complete(client, prompt=TEXT, **options):
+    body = {"model": "tiny", "prompt": prompt, "echo": True, "max_tokens": 0, "temperature": 0} | options
+    return client.completions.create(**body)
+
+
+def test_the_prompt_is_echoed_with_its_log_probabilities(tiny_client, tiny_server):
+    engine = tiny_server.service.engine
+    tokens = engine.encode_text(TEXT)
+    expected = log_softmax(engine.logits(tokens))[:-1]  # (tokens - 1, vocab)
+    answer = complete(tiny_client, logprobs=5)
+    (choice,) = answer.choices
+    assert (choice.text, choice.finish_reason) == (TEXT, "length")
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(tokens), 0)
+    first, *logprobs = choice.logprobs.token_logprobs
+    assert first is None and choice.logprobs.top_logprobs[0] is None
+    assert logprobs == pytest.approx(expected[range(len(tokens) - 1), tokens[1:]].tolist(), abs=0.05)
+    # Several of the likeliest may be parts of characters, which have the same text.
+    greedy = [max(top.values()) for top in choice.logprobs.top_logprobs[1:]]
+    assert greedy == pytest.approx(expected.max(axis=1).tolist(), abs=0.05)
+
+
+def parse_logprobs(choices, context_lengths):
+    """Sum and greediness of each continuation, as lm-evaluation-harness reads them."""
+    results = []
+    for choice, length in zip(sorted(choices, key=itemgetter("index")), context_lengths, strict=True):
+        logprobs = choice["logprobs"]["token_logprobs"][length:-1]
+        top = choice["logprobs"]["top_logprobs"][length:-1]
+        greedy = all(one == max(best.values()) for one, best in zip(logprobs, top, strict=True))
+        results.append((sum(logprobs), greedy))
+    return results
+
+
+def log_likelihood(engine, context, continuation):
+    """Sum of the log-probabilities of the tokens of a continuation, by the exact logits."""
+    rows = log_softmax(engine.logits([*context, *continuation]))[len(context) - 1 : -1]
+    return rows[range(len(continuation)), [*continuation]].sum()
+
+
+@pytest.mark.parametrize("model", ["tiny", "ending"])
+def test_continuations_are_scored_as_a_harness_expects(model, request):
+    """The harness drops the last token, which must not be the prompt's, even if the model ends at once."""
+    with open_engine(request.getfixturevalue(model), context=256) as engine:
+        context = engine.encode_text("Once upon a")
+        greedy = int(engine.logits(context)[-1].argmax())
+        pairs = [(context, tuple(b" time")), (context, (greedy,))]
+        expected = [log_likelihood(engine, *pair) for pair in pairs]
+        with serve_engine(engine, name="tiny") as server, server.openai() as client:
+            prompts = [[*before, *after] for before, after in pairs]
+            answer = complete(client, prompts, max_tokens=1, logprobs=1, seed=1234)
+    found = parse_logprobs([choice.model_dump() for choice in answer.choices], [len(context)] * len(pairs))
+    assert [score for score, _ in found] == pytest.approx(expected, abs=0.02)
+    assert [is_greedy for _, is_greedy in found] == [False, True]
+
+
+def test_tokens_are_taken_as_they_are(tiny_client):
+    answer = complete(tiny_client, [*b"ab", BOS, *b"c"], logprobs=0)
+    assert (answer.choices[0].text, answer.usage.prompt_tokens) == ("abc", 4)
+    several = complete(tiny_client, [[97], [98, 99]], n=2)
+    assert [choice.text for choice in several.choices] == ["a", "a", "bc", "bc"]
+
+
+def test_the_completion_follows_the_prompt(tiny_client):
+    alone = complete(tiny_client, echo=False, max_tokens=5, logprobs=1).choices[0]
+    whole = complete(tiny_client, max_tokens=5, logprobs=1).choices[0]
+    assert (whole.text, whole.finish_reason) == (TEXT + alone.text, alone.finish_reason)
+    assert whole.logprobs.tokens[-5:] == alone.logprobs.tokens
+    assert whole.logprobs.token_logprobs[-5:] == pytest.approx(alone.logprobs.token_logprobs, abs=1e-3)
+    assert whole.logprobs.text_offset[-5:] == [len(TEXT) + at for at in alone.logprobs.text_offset]
+    chunks = [chunk.choices[0] for chunk in complete(tiny_client, max_tokens=5, logprobs=1, stream=True)]
+    assert "".join(choice.text for choice in chunks) == whole.text
+    streamed = [value for choice in chunks if choice.logprobs for value in choice.logprobs.token_logprobs]
+    assert streamed == pytest.approx(whole.logprobs.token_logprobs, abs=1e-3)
+
+
+@pytest.mark.parametrize("echo", [True, False])
+def test_offsets_of_a_stream_are_those_of_the_whole_text(tiny_client, echo):
+    """They began at 0 in every chunk."""
+    options = {"echo": echo, "max_tokens": 40, "logprobs": 0, "n": 2, "temperature": 1, "seed": 7}
+    streamed, chunks = ([], []), 0
+    for chunk in complete(tiny_client, stream=True, **options):
+        (choice,) = chunk.choices
+        if choice.logprobs:
+            streamed[choice.index].extend(choice.logprobs.text_offset)
+            chunks += 1
+    assert chunks > 2
+    assert [*streamed] == [one.logprobs.text_offset for one in complete(tiny_client, **options).choices]
+
+
+def test_other_clients_are_answered_while_a_prompt_is_scored(tiny, monkeypatch):
+    """Scoring takes seconds for a long prompt; health checks, and answers, must not wait for it."""
+    started, ended = Event(), Event()
+    score = Engine.prompt_logprobs
+
+    def slow(*args, **options):
+        started.set()
+        assert ended.wait(60)
+        return score(*args, **options)
+
+    monkeypatch.setattr(Engine, "prompt_logprobs", slow)
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(1))
+        engine = stack.enter_context(open_engine(tiny, slots=1, queue=1, context=256))
+        server = stack.enter_context(serve_engine(engine, name="tiny"))
+        client, http = stack.enter_context(server.openai()), stack.enter_context(server.http())
+        stack.callback(ended.set)
+        scoring = threads.submit(complete, client, logprobs=1)
+        assert started.wait(60)
+        assert http.get("/health").status_code == 200
+        assert complete(client, echo=False, max_tokens=2).usage.completion_tokens == 2
+        assert not server.service.idle, "a draining server would not wait for the scores"
+        ended.set()
+        assert scoring.result().choices[0].text == TEXT

@@ -1,0 +1,177 @@
+"""/v1/responses with OpenAI's own client: answers, events, and conversations that are sent back."""
+
+import json
+
+import openai
+import pydantic
+import pytest
+from openai.types.responses import Response
+
+from ..serving import open_engine, serve_engine
+from ..tool_model import record_prompts
+
+QUESTION = "Name a colour."
+EVENTS = [
+    "response.created",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.incomplete",
+]
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+TOOLS = [{"type": "function", "name": "weather", "parameters": {"type": "object"}}]
+WRITTEN = f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>"
+
+
+class Flag(pydantic.BaseModel):
+    ok: bool
+
+
+@pytest.fixture(scope="module")
+def client(tiny_server):
+    with tiny_server.openai() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tool_client(tool_server):
+    with tool_server.openai() as client:
+        yield client
+
+
+def respond(client, content=QUESTION, **options):
+    body = {"model": "tiny", "input": content, "max_output_tokens": 12, "temperature": 0}
+    return client.responses.create(**body | options)
+
+
+def test_a_response_has_every_field_that_the_client_expects(client):
+    """The client's own model is strict here; we do not know how many tokens are written to the cache."""
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Response.model_validate(respond(client).to_dict(), strict=True)
+    assert [error["loc"] for error in caught.value.errors()] == [
+        ("usage", "input_tokens_details", "cache_write_tokens")
+    ]
+
+
+def test_input_is_a_conversation(client):
+    said = [("Be brief.", "system"), ("Hi", "user"), ("Hello", "assistant"), (QUESTION, "user")]
+    messages = [{"role": role, "content": content} for content, role in said]
+    chat = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)
+    parts = [{"type": "input_text", "text": text} for text in (QUESTION[:4], QUESTION[4:])]
+    messages[-1] = {"type": "message", "role": "user", "content": parts}
+    for found in (
+        respond(client, messages[1:], instructions="Be brief."),
+        respond(client, [{"role": "developer", "content": "Be brief."}, *messages[1:]]),
+    ):
+        assert found.output_text == chat.choices[0].message.content
+        assert found.usage.total_tokens == found.usage.input_tokens + 12
+
+
+def test_events(client):
+    whole = respond(client)
+    events = list(respond(client, stream=True))
+    names = [event.type for event in events]
+    assert list(dict.fromkeys(names)) == EVENTS
+    assert names == sorted(names, key=EVENTS.index)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == whole.output_text
+    first, last = events[0].response, events[-1].response
+    assert (first.status, first.output, first.usage) == ("in_progress", [], None)
+    assert (last.id, last.output_text) == (first.id, whole.output_text)
+    assert last.usage.output_tokens == 12
+    done = {event.type: event for event in events}
+    assert done["response.output_text.done"].text == whole.output_text
+    assert done["response.content_part.done"].part == last.output[0].content[0]
+    assert done["response.output_item.done"].item == last.output[0]
+    assert done["response.output_item.added"].item.id == last.output[0].id
+
+
+def test_the_clients_own_accumulation_of_a_stream(ending):
+    with (
+        open_engine(ending, context=256) as engine,
+        serve_engine(engine, name="tiny") as server,
+        server.openai() as client,
+    ):
+        with client.responses.stream(model="tiny", input=QUESTION) as stream:
+            response = stream.get_final_response()
+        assert (response.status, response.output_text) == ("completed", "")
+        assert response.incomplete_details is None
+
+
+def test_a_schema_is_enforced_and_parsed(client):
+    response = client.responses.parse(
+        model="tiny", input=QUESTION, text_format=Flag, max_output_tokens=60, temperature=0
+    )
+    assert response.output_parsed.ok in {True, False} and response.status == "completed"
+    assert response.text.format.name == "Flag"
+    with client.responses.stream(
+        model="tiny", input=QUESTION, text_format=Flag, max_output_tokens=60, temperature=0
+    ) as stream:
+        assert stream.get_final_response().output_parsed == response.output_parsed
+
+
+def test_nothing_is_stored(client):
+    """Clients that go on from a stored response get one clear line."""
+    response = respond(client, extra_body={"store": True})
+    assert response.store is False and response.previous_response_id is None
+    with pytest.raises(openai.BadRequestError, match="send the whole conversation as input") as caught:
+        respond(client, "Why?", previous_response_id=response.id)
+    assert caught.value.param == "previous_response_id"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_a_call_is_sent_back_with_its_result(tool_server, tool_client, say, monkeypatch):
+    prompts = record_prompts(tool_server.service.engine, monkeypatch)
+    say(f"Let me see.\n{WRITTEN}")
+    asked = {"tools": TOOLS, "max_output_tokens": 300}
+    first = respond(tool_client, **asked)
+    text, call = first.output
+    assert (text.content[0].text, call.name, json.loads(call.arguments)) == ("Let me see.", *CALL.values())
+    say("Yes.")
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+    question = {"role": "user", "content": QUESTION}
+    assert respond(tool_client, [question, *first.to_dict()["output"], result], **asked).output_text == "Yes."
+    assert json.dumps(CALL) in prompts[-1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[-1]
+
+
+def test_events_of_a_call(tool_client, say):
+    say(f"Let me see.\n{WRITTEN}")
+    with tool_client.responses.stream(model="tiny", input=QUESTION, tools=TOOLS) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["message", "function_call"]
+    (done,) = [one for one in events if one.type == "response.function_call_arguments.done"]
+    assert (done.output_index, json.loads(done.arguments)) == (1, CALL["arguments"])
+    say(WRITTEN)
+    asked = {"tools": TOOLS, "max_output_tokens": 300, "stream": True}
+    names = [event.type for event in respond(tool_client, **asked)]
+    assert not any("output_text" in name for name in names) and names[-1] == "response.completed"
+    assert (final.tools[0].name, final.tool_choice) == ("weather", "auto")
+
+
+def test_reasoning_is_an_item_of_its_own(tool_client, say):
+    """The votes are its summary; a response can be sent back with it."""
+    say("The answer is 5.")
+    question = "How much is 2 + 3?"
+    asked = {"model": "tiny", "input": question, "reasoning": {"effort": "medium", "summary": "auto"}}
+    whole = tool_client.responses.create(**asked)
+    with tool_client.responses.stream(**asked) as stream:
+        kinds = [event.type.removeprefix("response.") for event in stream]
+        streamed = stream.get_final_response()
+    again = tool_client.responses.create(
+        **asked | {"input": [*whole.output, {"role": "user", "content": question}]}
+    )
+    for found in (whole, streamed, again):
+        reasoning, message = found.output
+        assert reasoning.summary[0].text.endswith("2 of 2 agree on 5\n") and reasoning.id != message.id
+        assert (message.content[0].text, found.reasoning.effort) == ("The answer is 5.", "medium")
+    summary = [f"reasoning_summary_{name}" for name in ("part.added", "text.delta", "text.done", "part.done")]
+    item = ["output_item.added", *summary, "output_item.done"]
+    assert list(dict.fromkeys(kinds))[2:8] == item
+    assert kinds.index("output_text.delta") > kinds.index(item[-1])

@@ -1,0 +1,413 @@
+"""The server with clients that are wrong, leave, or are too many, and with an engine that fails."""
+
+import asyncio
+import gc
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from time import sleep
+
+import httpx
+import pytest
+from thirteen.cli import main as cli
+from thirteen.errors import ClosedError, EngineFailedError
+from thirteen.runtime.answer import Timings
+from thirteen.runtime.effort import Effort
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.options import Options
+from thirteen.runtime.plan.options import EngineOptions
+from thirteen.runtime.request import BASE, Request
+from thirteen.server import streams
+from thirteen.server.access.listen_config import ListenConfig
+from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.call import Call
+from thirteen.server.engine_service import EngineService
+from thirteen.server.http_errors import to_http_error
+from thirteen.server.serve import run_server
+from thirteen.workflows.model_files import ModelFiles
+from thirteen.workflows.serving import EngineLoader
+
+from ..runtime.fixed_settings import FIXED
+from ..waiting import wait_until
+from .serving import TIMEOUT_S, halted, open_engine, serve_engine
+
+pytestmark = pytest.mark.slow
+
+JSON = {"Content-Type": "application/json"}
+WORK = {"prompt": "a", "max_tokens": 2}
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with open_engine(tiny, slots=2, queue=2, context=256) as engine:
+        yield engine
+
+
+@pytest.fixture
+def serving(engine):
+    """serving(**options): start a server with these options and return an HTTP client."""
+    with ExitStack() as stack:
+
+        def start(**options):
+            server = stack.enter_context(serve_engine(engine, name="tiny", **options))
+            client = stack.enter_context(server.http())
+            client.running = server
+            return client
+
+        yield start
+    assert engine.load.running == engine.load.waiting == 0, "leaked a slot"
+
+
+@pytest.fixture(scope="module")
+def client(engine):
+    """An HTTP client of one server for all tests that need no options."""
+    with serve_engine(engine, name="tiny") as server, server.http() as client:
+        client.running = server
+        yield client
+
+
+def endless(engine):
+    return Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
+
+
+def error(response, status):
+    assert response.status_code == status, response.text
+    body = response.json()["error"]
+    assert body.keys() == {"message", "type", "param", "code"} and body["message"]
+    return body
+
+
+def metrics(client):
+    lines = client.get("/metrics").text.splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def counted(client, status):
+    label = f'thirteen_requests_total{{key="",path="/v1/completions",status="{status}"}}'
+    return float(metrics(client).get(label, 0))
+
+
+def test_unknown_path_model_or_method_has_openais_error_format(client):
+    assert error(client.get("/v1/nothing"), 404)["code"] == "not_found"
+    unknown = error(client.get("/v1/models/nobody"), 404)
+    assert unknown["code"] == "model_not_found"
+    assert unknown["message"] == "the model 'nobody' does not exist; this server has tiny"
+    wrong = client.get("/v1/check")
+    assert error(wrong, 405)["code"] == "method_not_allowed" and wrong.headers["allow"] == "POST"
+
+
+def test_oversized_body_is_413_and_the_client_receives_it(serving):
+    client = serving(limits=RequestLimits(body_bytes=1000))
+    assert "1000" in error(client.post("/v1/answer", content=b" " * 5_000_000, headers=JSON), 413)["message"]
+    assert error(client.post("/v1/answer", content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_body_must_be_json(client, path):
+    assert error(client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
+    assert error(client.post(path, content=b"{}"), 415)
+    assert error(client.post(path, content=b"{}", headers=JSON | {"Content-Encoding": "gzip"}), 415)
+    assert error(client.post(path, content=b"", headers=JSON), 400)
+    assert error(client.post(path, content=b"[]", headers=JSON), 422)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client, kind):
+    """Ollama's own examples with curl name none, and a page of another site may send these unasked."""
+    headers = {"Content-Type": kind} if kind else {}
+    body = b'{"model": "tiny"}'
+    assert client.post("/api/show", content=body, headers=headers).status_code == 200
+    for origin in ("https://evil.example", "null"):
+        assert client.post("/api/show", content=body, headers=headers | {"Origin": origin}).status_code == 415
+
+
+@pytest.mark.parametrize("first", ["Content-Length: 57", "transfer-encoding: chunked"])
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client, first):
+    """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
+    second = "Transfer-Encoding: chunked" if first.startswith("C") else "content-length: 57"
+    lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Type: application/json", first, second]
+    head = "\r\n".join([*lines, "", ""])
+    hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.running.port), timeout=TIMEOUT_S) as connection:
+        connection.sendall((head + hidden).encode())
+        received = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
+    assert received.count(b"HTTP/1.1") == 1, "the hidden request was answered"
+    assert b"exclude each other" in received
+
+
+def test_full_queue_is_429_and_submission_is_all_or_nothing(client, engine):
+    handles = [engine.submit(endless(engine)) for _ in range(3)]
+    full = client.post("/v1/completions", json=WORK | {"n": 2})
+    assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
+    for handle in handles:
+        handle.abort()
+    wait_until(lambda: not (engine.load.running or engine.load.waiting))
+    assert client.post("/v1/completions", json=WORK | {"n": 4}).is_success, "leaked a place in the queue"
+
+
+def test_more_answers_than_places_are_refused_for_good(client):
+    """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked again."""
+    refused = error(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
+    assert refused["message"] == "5 requests at once: slots and queue hold 4"
+
+
+@pytest.fixture
+def tokenized(monkeypatch):
+    """The lengths of the texts that are tokenized."""
+    lengths, tokenize = [], Model.tokenize
+
+    def spy(model, text, **options):
+        lengths.append(len(text))
+        return tokenize(model, text, **options)
+
+    monkeypatch.setattr(Model, "tokenize", spy)
+    return lengths
+
+
+def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serving, engine, tokenized):
+    """It always said 1 s while the queue needed 36, and clients gave up."""
+    client = serving()
+    end = replace(engine.submit(Request((1,), Options(max_tokens=2))).wait(), timings=Timings(1.0, 1.0, 8.0))
+    client.running.service.note_ends([end])
+    with halted(2):
+        handles = engine.submit_all([endless(engine)] * 4)
+        wait_until(lambda: engine.load.running == 2)
+        tokenized.clear()
+        refused = client.post("/v1/completions", json=WORK)
+        assert error(refused, 429) and not tokenized
+        assert refused.headers["retry-after"] == "18", "two rounds of 9 s"
+        for handle in handles:
+            handle.abort()
+
+
+def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(client, tokenized):
+    long = "a" * 900_000
+    for path, body in {
+        "completions": {"prompt": long},
+        "answer": {"question": long},
+        "chat/completions": {"messages": [{"role": "user", "content": long}]},
+    }.items():
+        refused = error(client.post(f"/v1/{path}", json=body), 400)
+        assert re.search(r"\b9000\d\d bytes", refused["message"])  # the roles count too
+    assert max(tokenized, default=0) < 10_000
+
+
+def test_clients_beyond_the_queue_get_429_and_all_others_an_answer(client):
+    with ThreadPoolExecutor(30) as threads:
+        sent = [threads.submit(client.post, "/v1/completions", json=WORK) for _ in range(90)]
+        statuses = {one.result().status_code for one in sent}
+    assert statuses <= {200, 429} and 200 in statuses
+    assert client.post("/v1/completions", json=WORK).status_code == 200
+
+
+def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
+    """Ray cancels the task when the client disconnects: the answer ran on to its end."""
+    preparing, go_on = Event(), Event()
+
+    def prepare():
+        preparing.set()
+        assert go_on.wait(TIMEOUT_S)
+        return [endless(engine)]
+
+    async def cancel():
+        task = asyncio.create_task(EngineService(engine, {"tiny": BASE}).submit(Call(engine), prepare))
+        await asyncio.to_thread(preparing.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(cancel())
+    wait_until(lambda: not (engine.load.running or engine.load.waiting))
+
+
+def test_a_client_that_leaves_is_499_in_log_and_metrics_and_no_error(serving, caplog):
+    """Streams that clients dropped were 200 in the metrics; the log had a traceback for each whole answer."""
+    caplog.set_level("INFO", logger="thirteen.server")
+    client = serving()
+    with halted(), pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/completions", json=WORK | {"n": 2}, timeout=0.2)
+    with client.stream("POST", "/v1/completions", json=WORK | {"max_tokens": 250, "stream": True}) as stream:
+        next(stream.iter_lines())
+    wait_until(lambda: counted(client, 499) == 2)
+    gc.collect()
+    assert [r.fields["status"] for r in caplog.records if hasattr(r, "fields")] == [499, 499]
+    assert not [r for r in caplog.records if r.name == "asyncio"]
+
+
+def test_answers_that_a_shutdown_ends_are_503_in_response_log_and_metrics(serving, engine, caplog):
+    """Streams were 200 in the log."""
+    caplog.set_level("INFO", logger="thirteen.server")
+    client = serving()
+    bodies = (WORK, WORK | {"stream": True}, WORK | {"stream": True, "n": 2})
+    with halted(), ThreadPoolExecutor() as threads:
+        futures = [threads.submit(client.post, "/v1/completions", json=body) for body in bodies]
+        wait_until(lambda: engine.load.running + engine.load.waiting == 4)
+        wait_until(lambda: client.running.service.abort_all() or all(future.done() for future in futures))
+        whole, *streams = (future.result() for future in futures)
+    assert error(whole, 503)["message"] == "the server is shutting down"
+    for stream in streams:
+        last = json.loads(stream.text.split("data: ")[-1])
+        assert last["error"]["message"] == "the server is shutting down"
+    wait_until(lambda: counted(client, 503) == 3)
+    assert [r.fields["status"] for r in caplog.records if hasattr(r, "fields")] == [503] * 3
+
+
+def test_a_stream_that_waits_tells_its_place_until_it_begins(tiny, monkeypatch):
+    """Clients and proxies give a silent connection up."""
+    monkeypatch.setattr(streams, "COMMENT_S", 0.2)
+    asked = {"max_tokens": 3, "stream": True}
+    first, second = ({"messages": [{"role": "user", "content": c * 9}]} | asked for c in "ab")
+    vote = {"question": "12 * 13?", "effort": "medium"} | asked
+
+    def comments(path, body):
+        with server.http() as http, http.stream("POST", path, json=body) as response:
+            events = "".join(response.iter_text()).split("\n\n")
+        found = [event for event in events if event.startswith(":")]
+        assert events[: len(found)] == found and len(events) > len(found) + 1
+        return found[0]
+
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(tiny, slots=1, queue=30, context=256))
+        server, threads = stack.enter_context(serve_engine(engine)), stack.enter_context(ThreadPoolExecutor())
+        with halted():
+            streamed = [threads.submit(comments, "/v1/chat/completions", first)]
+            wait_until(lambda: engine.load.running == 1)
+            streamed += [threads.submit(comments, "/v1/chat/completions", second)]
+            wait_until(lambda: engine.load.waiting == 1)
+            streamed += [threads.submit(comments, "/v1/answer", vote)]
+            wait_until(lambda: engine.load.waiting == 5)
+            sleep(0.5)
+        places = [": computing", ": place 1 in the queue", ": place 2 in the queue"]
+        assert [stream.result() for stream in streamed] == places
+
+
+def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, monkeypatch, caplog):
+    """It had no CORS headers, was not counted, and had two tracebacks in the log."""
+
+    def fail(*_):
+        raise ZeroDivisionError("my secret")
+
+    monkeypatch.setattr(EngineService, "resolve_model", fail)
+    client = serving(origins=["https://app.example"])
+    response = client.post("/v1/completions", json=WORK, headers={"Origin": "https://app.example"})
+    assert response.status_code == 500 and "secret" not in response.text
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert counted(client, 500) == 1
+    assert caplog.text.count("Traceback") == 1 and "my secret" in caplog.text
+
+
+def test_metrics_by_path_status_and_key(serving):
+    client = serving(keys=["one"])
+    client.headers["Authorization"] = "Bearer one"
+    assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
+    assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
+    assert client.get("/secret/path").status_code == 404
+    text = client.running.service.metrics.render().decode()
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    expected = {
+        'requests_total{key="key 1",path="/v1/completions",status="200"}': 1,
+        'requests_total{key="key 1",path="/v1/completions",status="422"}': 1,
+        'requests_total{key="",path="other",status="404"}': 1,
+        'completion_tokens_total{key="key 1"}': 2,
+        'prompt_tokens_total{key="key 1"}': 2,
+        "first_token_seconds_count": 1,
+        "token_seconds_count": 1,
+        "slots": 2,
+        "queue": 0,
+    }
+    assert {name: float(found[f"thirteen_{name}"]) for name in expected} == expected
+    assert float(found["process_resident_memory_bytes"]) > 1e7 and "secret" not in text
+
+
+def test_the_page_chooses_medium_for_a_cheap_model_without_adapter(tiny):
+    with open_engine(tiny) as engine:
+        service = EngineService(engine, {"tiny": BASE, "math": "math"})
+        chosen = [service.default_effort(*one) for one in (("tiny", 8), ("tiny", 7), ("math", 8))]
+        assert chosen == [Effort.MEDIUM, Effort.LOW, Effort.LOW]
+        engine.model.header.fields["thirteen.adapter.id"] = None
+        assert service.default_effort("tiny", 8) is Effort.LOW
+
+
+def test_an_engine_that_fails_to_warm_up_is_closed(tiny, tmp_path, monkeypatch):
+    """Each reload that failed so left a model in memory; the engine before serves on."""
+    fail, failed, clear = [False], [], Engine.clear_prefix_cache
+
+    def clear_or_fail(engine):
+        if fail[0]:
+            failed.append(engine)
+            raise OSError("no")
+        clear(engine)
+
+    monkeypatch.setattr(Engine, "clear_prefix_cache", clear_or_fail)
+    files = ModelFiles(Path(shutil.copy(tiny, tmp_path / "model.gguf")))
+    loader = EngineLoader(EngineOptions(queue=4, slots=1, context=256, **FIXED))
+    engine = loader.load(files)
+    service = EngineService(engine, {"one": BASE}, lambda: loader.load(files))
+    os.utime(files.model, (1, 1))
+    fail[0] = True
+    with pytest.raises(OSError, match="no"):
+        asyncio.run(service.reload())
+    assert failed[0].closed and not engine.closed and service.engine is engine
+    fail[0] = False
+
+    async def reload_during_a_call():
+        with service.answering(Call(engine)):
+            await service.reload()
+            assert service.engine is not engine and not engine.closed
+
+    asyncio.run(reload_during_a_call())
+    wait_until(lambda: engine.closed)
+    service.close()
+
+
+def test_a_failed_engine_ends_the_server_after_its_responses(tiny, say):
+    """The process answered 503 for ever, and nothing restarted it."""
+    say(ZeroDivisionError())
+    with open_engine(tiny) as engine, ThreadPoolExecutor() as threads:
+        responses = []
+
+        def ask(url):
+            responses.append(threads.submit(httpx.post, f"{url}/v1/completions", json=WORK, timeout=60))
+
+        with pytest.raises(EngineFailedError, match="engine has failed"):
+            service = EngineService(engine, {"tiny": BASE})
+            run_server(service, ListenConfig(), RequestLimits(), ask)
+        assert responses[0].result().status_code == 500
+
+
+def test_a_request_that_waits_while_the_engine_fails_is_not_to_blame(tiny):
+    """It was a 400: the engine is closed."""
+    with open_engine(tiny) as engine:
+
+        def prepare():
+            engine.close()
+            return [Request((1,))]
+
+        with pytest.raises(ClosedError) as caught:
+            asyncio.run(EngineService(engine, {"tiny": BASE}).submit(Call(engine), prepare))
+        assert to_http_error(caught.value).status == 503
+
+
+def test_the_exit_status_of_a_failed_engine_is_one(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise EngineFailedError("the engine has failed")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["thirteen"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: the engine has failed\n"

@@ -1,0 +1,76 @@
+"""Probabilities of tokens over texts agree with the engine's exact logits, position by position."""
+
+import numpy as np
+import pytest
+from thirteen.convert.convert import convert
+from thirteen.convert.quantization import Uniform
+from thirteen.convert.recipe import Recipe
+from thirteen.errors import RequestError
+from thirteen.files.progress import Run
+from thirteen.models.passages import Passage, tokenize_passages
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
+from thirteen.workflows.vocabulary.token_statistics import (
+    mean_probability,
+    outside_probability,
+    sample_passages,
+)
+
+PASSAGES = (
+    Passage("The thin thing in the tin. " * 12),
+    Passage("the 12", question="What is the thing?"),
+    Passage("in"),
+)
+
+
+@pytest.fixture(scope="module")
+def path(base, tmp_path_factory):
+    path = tmp_path_factory.mktemp("statistics") / "model.gguf"
+    convert(Recipe(base("llama"), path, Uniform("F32")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(path):
+    with Model(path) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def expected(path, model):
+    """Probabilities after each token of each passage, by the engine's exact logits."""
+    with Engine(path) as engine:
+        logits = [engine.logits(passage) for passage in tokenize_passages(model, PASSAGES)]
+    return [
+        (powers := np.exp(rows - rows.max(1, keepdims=True))) / powers.sum(1, keepdims=True)
+        for rows in logits
+    ]
+
+
+def test_the_mean_is_over_all_positions(model, expected):
+    mean = mean_probability(model, list(tokenize_passages(model, PASSAGES)), Run(1))
+    assert mean.sum() == pytest.approx(1)
+    np.testing.assert_allclose(mean, np.concatenate(expected).mean(0), rtol=0.02, atol=1e-6)
+
+
+def test_the_probability_outside_is_that_of_the_tokens_left_out(model, expected):
+    order = np.random.default_rng(3).permutation(model.vocabulary_size)
+    sizes = (1, 100, 270, model.vocabulary_size)
+    tokenized = list(tokenize_passages(model, PASSAGES))
+    outside = outside_probability(model, tokenized, order.tolist(), sizes, Run(1))
+    rows = np.concatenate(expected)
+    for size, values in zip(sizes, outside, strict=True):
+        np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)
+
+
+def test_the_sample_is_spread_over_the_passages():
+    passages = [(1,) * 10] * 100
+    sample = sample_passages(passages, 200)
+    assert len(sample) == 20
+    assert sample_passages(passages, 10_000) == passages
+    assert len(sample_passages(passages, 1)) == 1
+
+
+def test_texts_without_tokens_are_refused(model):
+    with pytest.raises(RequestError, match="the texts have no tokens"):
+        mean_probability(model, [()])
