@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import lru_cache, partial
 from time import thread_time
 from typing import Any
@@ -17,8 +18,8 @@ from .grammar import LIMITS, Grammar
 from .json_schema import JSON_OPTIONS
 
 SECONDS_MAX = 0.5  # of processor time
-# llguidance has enforced these, where doubles divide inexactly, and Python's expressions may not end.
-_SKIPPED = ("multipleOf", "patternProperties", "unevaluatedProperties")
+# llguidance enforces these, and Python's regular expressions may not end.
+_SKIPPED = ("patternProperties", "unevaluatedProperties")
 
 
 def violation(grammar: Grammar, text: str) -> str | None:
@@ -31,8 +32,9 @@ def violation(grammar: Grammar, text: str) -> str | None:
     # A list of items is of drafts before 2020-12, which clients send without saying so.
     draft = Draft202012Validator if '"prefixItems"' in grammar.schema else Draft201909Validator
     strings = {name: partial(_string, name) for name in ("pattern", "format")}
+    own = {**strings, "multipleOf": _multiple}
     deadline = thread_time() + SECONDS_MAX
-    checks = {name: _limited(name, check, deadline) for name, check in (draft.VALIDATORS | strings).items()}
+    checks = {name: _limited(name, check, deadline) for name, check in (draft.VALIDATORS | own).items()}
     try:
         schema = json.loads(grammar.schema, object_hook=_without_draft)
         validator = extend(draft, checks)(schema, registry=Registry())
@@ -61,6 +63,12 @@ def _limited(name: str, check: Any, deadline: float) -> Any:
         return check(validator, value, instance, schema)
 
     return limited
+
+
+def _multiple(validator: Any, divisor: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
+    """Divide as the numbers are written: doubles divide inexactly, so that 0.7 is no multiple of 0.1."""
+    if validator.is_type(instance, "number") and Fraction(repr(instance)) % Fraction(repr(divisor)):
+        yield ValidationError(f"{instance} is not a multiple of {divisor}")
 
 
 def _string(keyword: str, _: Any, value: str, instance: Any, schema: Any) -> Iterator[ValidationError]:

@@ -68,6 +68,7 @@ def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base, loaded):
     """Also on a processor without it, where PyTorch converts."""
     import torch
 
+    torch.manual_seed(13)
     model = load_base_model(base("llama"))
     examples = [encode_example(loaded[1], row) for row in ROWS]
     numbers = [p for p in attach_adapter(model).parameters() if p.requires_grad]

@@ -222,7 +222,7 @@ def test_a_model_that_thinks_learns_and_is_asked_without_a_thought(learn, base, 
     with Engine(model, adapter=tmp_path / "adapter/adapter.gguf", context=512) as engine:
         plain, thinking = (engine.request("Tom?", adapter=name) for name in (None, "base"))
         assert engine.thinks and plain.tokens == engine.request("Tom?", adapter="base", think=False).tokens
-        assert plain.think_budget == 0 and thinking.tokens != plain.tokens
+        assert plain.options.thinks is False and thinking.tokens != plain.tokens
 
 
 VARIATIONS = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} for n in range(60)]
