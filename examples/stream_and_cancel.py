@@ -6,7 +6,7 @@ from thirteen import Engine
 
 
 async def show(engine: Engine, question: str) -> None:
-    """Print the pieces of an answer; whoever leaves the loop, or cancels this task, frees its slot."""
+    """Print the pieces of an answer; leaving the loop or canceling this task frees its slot."""
     handle = engine.stream(question, max_tokens=256)
     async for piece in handle:
         print(piece.text, end="", flush=True)
