@@ -196,7 +196,7 @@ def brief(tmp_path_factory):
     return write_gguf(tmp_path_factory.mktemp("brief") / "tiny.gguf", {}, {"token_embd.weight": embedding})
 
 
-@pytest.mark.parametrize("adapted", [True, False])
+@pytest.mark.parametrize("adapted", [pytest.param(True, marks=pytest.mark.exhaustive), False])
 def test_a_quick_one_says_speed_size_and_right_answers(adapted, thirteen, brief, lora, tmp_path):
     words = ("bench", brief, *(("--adapter", lora) if adapted else ()), "--quick", "--threads", 1)
     done = thirteen(*words)

@@ -12,6 +12,7 @@ from thirteen.errors import FileError
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.exhaustive
 def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
     ticks = []
     report = run_peers(tiny, Workload(16, 4, 1), 2, lambda *n: ticks.append(n))
@@ -31,6 +32,7 @@ def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_mo
             run_program(program, ModelSource(not_a_model), Workload(4, 2, 1))
 
 
+@pytest.mark.exhaustive
 def test_the_command(thirteen, tiny):
     words = ("--rounds", 8, "--prompt-tokens", 4, "--decode-tokens", 1, "--threads", 1)
     report = json.loads(thirteen("bench", tiny, "--peers", *words, "--json").stdout)

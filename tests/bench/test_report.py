@@ -141,6 +141,7 @@ def test_a_chart_places_its_values_between_the_outermost():
     assert Chart("", "lower", {"a": Interval(1, 1, 1)}).place(1) == 0
 
 
+@pytest.mark.exhaustive
 def test_the_command_writes_a_page_and_keeps_an_existing_one(reports, file, thirteen, tmp_path):
     words = ("bench", "report", file(asdict(reports["latency"])), "-o", tmp_path / "page.html")
     assert thirteen(*words).status == 0

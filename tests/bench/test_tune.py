@@ -23,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama", "mamba"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("mamba", marks=pytest.mark.exhaustive)])
 def test_each_way_is_timed_and_one_is_kept(name: str, tmp_path: Path) -> None:
     """Also of a model whose state cannot go back."""
     path, steps = write_decoder(tmp_path / "a.gguf", name), list[tuple[int, int]]()

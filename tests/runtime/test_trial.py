@@ -164,6 +164,7 @@ def test_what_ends_the_process_is_one_line_that_names_the_file(
         try_files(model, library="ik")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
 def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
     model: Path, caplog: pytest.LogCaptureFixture

@@ -159,6 +159,7 @@ def test_it_ends_when_its_input_ends_though_it_is_busy(command):
         assert psutil.wait_procs(children, timeout=TIMEOUT_S)[1] == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]

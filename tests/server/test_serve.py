@@ -92,6 +92,7 @@ def hangs_up():
     signal.signal(signal.SIGHUP, earlier)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("hangs_up")
 def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write_tiny, tmp_path):
     """It ended the server without a line."""
@@ -144,6 +145,7 @@ def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write
         assert any(one.get("message", "").startswith("reloaded in") for one in logged)
 
 
+@pytest.mark.exhaustive
 def test_under_nohup_sighup_is_ignored_and_that_is_said(tiny):
     with running(tiny, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as server:
         assert "SIGHUP is ignored, as under nohup" in server.notes[0]
@@ -153,6 +155,7 @@ def test_under_nohup_sighup_is_ignored_and_that_is_said(tiny):
         assert server.process.stderr.read() == ""
 
 
+@pytest.mark.exhaustive
 def test_sigint_exits_with_130(tiny):
     with running(tiny) as server:
         assert server.stop(signal.SIGINT) == 130

@@ -57,7 +57,11 @@ def lines(report):
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
 
 
-@pytest.mark.parametrize("settings", [FEW, few(effort=Effort.MEDIUM)], ids=["greedy", "votes"])
+@pytest.mark.parametrize(
+    "settings",
+    [FEW, pytest.param(few(effort=Effort.MEDIUM), marks=pytest.mark.exhaustive)],
+    ids=["greedy", "votes"],
+)
 def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path, settings):
     whole = evaluate(tiny, data, settings, records=tmp_path / "whole")
     for count in (7, 45):

@@ -29,7 +29,7 @@ def seconds(read, text):
     return min(times)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("piece", HOSTILE_PIECES, ids=lambda piece: repr(piece[:20]))
 def test_eight_times_the_text_takes_about_eight_times_as_long(piece):
     """Quadratic time would be 64 times as long; the bound is generous for busy machines."""

@@ -100,7 +100,13 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(job, ques
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
 
 
-@pytest.mark.parametrize("effort", [*Effort])
+@pytest.mark.parametrize(
+    "effort",
+    [
+        Effort.LOW,
+        *(pytest.param(effort, marks=pytest.mark.exhaustive) for effort in (Effort.MEDIUM, Effort.HIGH)),
+    ],
+)
 def test_an_interrupted_batch_gives_the_same_file(effort, ask, questions, output, part, tmp_path):
     job = ask(max_tokens=6, effort=effort)
     BatchFile(questions, tmp_path / "whole.jsonl").answer(job)
@@ -112,6 +118,7 @@ def test_an_interrupted_batch_gives_the_same_file(effort, ask, questions, output
     assert not part.exists()
 
 
+@pytest.mark.exhaustive
 def test_a_journal_that_ends_anywhere_resumes_to_the_same_file(job, questions, output, part):
     """Each batch with a missing answer runs again as a whole: what is computed together decides the bits."""
     known, batch = list[BatchResult](), BatchFile(questions, output)

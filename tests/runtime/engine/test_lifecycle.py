@@ -57,7 +57,7 @@ engine.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.parametrize("state", ["used", "busy"])
+@pytest.mark.parametrize("state", [pytest.param("used", marks=pytest.mark.exhaustive), "busy"])
 def test_a_forked_child_gets_errors_and_its_parent_goes_on(tiny, state):
     lines, _ = run_program("-c", FORK, tiny, state)
     assert lines[:6] == [*["ClosedError"] * 5, "None"]
@@ -120,6 +120,7 @@ del engine, handles[1:]  # the interpreter ends while the others go on
 """
 
 
+@pytest.mark.exhaustive
 def test_engines_that_are_dropped_give_their_memory_back_after_their_requests(smollm2, tiny):
     lines, errors = run_program("-c", DROPPED, smollm2, tiny)
     assert lines == ["True", *["length", "True"] * 2]
@@ -137,6 +138,7 @@ def interrupts() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("delay_us", [1, 20, 50, 100, 200, 500, 1000, 4000])
 def test_ctrl_c_during_close_leaves_nothing_open(tiny, delay_us):
     """A second close() ends what an interrupt before the first prevented."""
@@ -170,6 +172,7 @@ def test_ctrl_c_during_answers_leaves_the_engine_working(engine):
     assert interrupted > 10
 
 
+@pytest.mark.exhaustive
 def test_many_threads_neither_hang_nor_crash_an_engine_that_is_closed_meanwhile(tiny):
     script = Path(__file__).with_name("concurrent_clients.py")
     assert run_program(script, tiny, 2 * REPEATS, seconds=TIMEOUT_S * REPEATS) == ([], "")

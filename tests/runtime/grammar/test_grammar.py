@@ -152,7 +152,7 @@ with Model(Path(sys.argv[1])) as model:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_hostile_grammars_end_no_process(tiny):
     """Without a deep stack and limits the library ends the process, or computes for minutes."""
     command, hostile = [sys.executable, "-c", SCRIPT, tiny], json.dumps(HOSTILE)

@@ -64,6 +64,7 @@ def test_a_text_within_another_begins_without_a_space(opened):
     assert pieces == [b" 12", b"12"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
 @pytest.mark.parametrize("letter", ["a", "1", "a "])
 def test_a_megabyte_of_one_letter_does_not_overflow_the_stack(opened, pre, letter):

@@ -19,6 +19,7 @@ llama_cpp.llama_cpp._lib.ggml_abort(b"file.c", 13, b"the model is broken")
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="the library runs a debugger on Linux only")
 @pytest.mark.parametrize("module", ["thirteen.runtime.engine.engine", "thirteen.cluster.ray_batch"])
 def test_an_abort_runs_no_debugger(module: str, tmp_path: Path) -> None:

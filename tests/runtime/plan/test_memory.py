@@ -61,10 +61,10 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     ("name", "context", "flash", "batch"),
     [
         ("phone", 256, True, 64),
-        ("laptop", 2048, True, 64),
         ("laptop", 2048, False, 512),
-        ("laptop", 256, False, 64),
-        ("laptop", 300, True, 64),
+        pytest.param("laptop", 2048, True, 64, marks=pytest.mark.exhaustive),
+        pytest.param("laptop", 256, False, 64, marks=pytest.mark.exhaustive),
+        pytest.param("laptop", 300, True, 64, marks=pytest.mark.exhaustive),
     ],
 )
 def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batch):

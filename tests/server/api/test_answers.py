@@ -135,6 +135,7 @@ def test_an_answer_tells_how_its_value_came_about(tool_server, say):
     assert unsure["text"] == "The answer is 5." and unsure["confidence"] < 0.9999
 
 
+@pytest.mark.exhaustive
 def test_votes_share_the_slots_with_the_same_clients_other_requests(tool_server, say):
     """A long vote would keep the page's next question waiting."""
     say("word " * 100)
