@@ -613,7 +613,9 @@ def test_the_base_is_refused_as_a_target(thirteen: Commands, good: Good, tmp_pat
     assert base.read_bytes() == good("model").read_bytes()
 
 
-@pytest.mark.parametrize("limit", [400, 9_000, 100_000])
+@pytest.mark.parametrize(
+    "limit", [*(pytest.param(limit, marks=pytest.mark.exhaustive) for limit in (400, 100_000)), 9_000]
+)
 def test_a_file_that_cannot_grow_leaves_nothing(
     limit: int, thirteen: Commands, good: Good, out: Path
 ) -> None:

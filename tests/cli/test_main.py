@@ -213,8 +213,8 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen):
     ("words", "status"),
     [
         ("inspect {} | true", "0"),
-        ("ask {} Why? --max-tokens 4 | true", "0"),
-        ("convert --help | true", "0"),
+        pytest.param("ask {} Why? --max-tokens 4 | true", "0", marks=pytest.mark.exhaustive),
+        pytest.param("convert --help | true", "0", marks=pytest.mark.exhaustive),
         ("inspect nosuch.gguf 2>/dev/full", "2"),
     ],
 )
@@ -247,7 +247,7 @@ def test_results_come_before_later_notes_in_one_pipe():
     assert in_one_pipe("-c", code) == ["result", "statistics", "more"]
 
 
-@pytest.mark.parametrize("effort", ["low", "medium"])
+@pytest.mark.parametrize("effort", [pytest.param("low", marks=pytest.mark.exhaustive), "medium"])
 def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(effort, model):
     lines = in_one_pipe("-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", effort)
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]

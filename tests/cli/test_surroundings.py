@@ -51,11 +51,13 @@ def test_without_a_home_folder_the_default_model_is_a_clear_error():
     check_one_line(run("ask", "Why?", code=NO_HOME), b"home folder", b"THIRTEEN_CACHE")
 
 
+@pytest.mark.exhaustive
 def test_without_a_home_folder_a_model_answers(model):
     done = run("ask", model, "Why?", *SHORT, code=NO_HOME)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
 
 
+@pytest.mark.exhaustive
 def test_a_cache_of_an_unknown_user_is_a_clear_error():
     check_one_line(run("ask", "Why?", THIRTEEN_CACHE="~nosuchuser/x"), b"~nosuchuser/x")
 
@@ -66,6 +68,7 @@ def test_the_catalogue_is_shown_without_a_cache():
     assert done.stderr.endswith(b"set THIRTEEN_CACHE to a folder that can be written to\n")
 
 
+@pytest.mark.exhaustive
 def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model, tmp_path):
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp/__init__.py").touch()
@@ -76,6 +79,7 @@ def test_a_llama_cpp_that_cannot_be_loaded_is_a_clear_error(model, tmp_path):
     assert done.returncode == 1 and b"wrong: FileError: llama.cpp cannot be loaded" in done.stdout, done
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json, model):
     ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
@@ -84,6 +88,7 @@ def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json, model):
     assert (b"\\u00e9 \\u6570" if as_json else b"\\xe9 \\u6570") in done.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have only names in Unicode")
 def test_a_file_name_that_is_not_utf_8_works(model, tmp_path):
     odd = os.path.join(os.fsencode(tmp_path), b"mod\xffel.gguf")  # noqa: PTH118 - of bytes

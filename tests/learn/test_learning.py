@@ -98,6 +98,7 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
         learn()
 
 
+@pytest.mark.exhaustive
 def test_all_questions_are_measured_on_in_folds(learn, tmp_path):
     facts = learn("--held-out", "all")
     assert facts["questions"] == facts["held_out"] == 36
@@ -115,7 +116,9 @@ MORE = [
 SEARCH = ("--minutes", 1e5)
 
 
-@pytest.mark.parametrize(("held_out", "count"), [("0.3", 84), ("all", 144)])
+@pytest.mark.parametrize(
+    ("held_out", "count"), [("0.3", 84), pytest.param("all", 144, marks=pytest.mark.exhaustive)]
+)
 def test_a_prompt_is_chosen_on_questions_that_none_is_measured_on(learn, tiny, tmp_path, held_out, count):
     facts = learn(*SEARCH, "--held-out", held_out, rows=MORE[:count])
     output = tmp_path / "adapter"
@@ -139,6 +142,7 @@ def test_a_prompt_is_chosen_on_questions_that_none_is_measured_on(learn, tiny, t
         assert tokens == engine.request("Tom has 9 pens.", adapter="base", prompt=prompt).tokens
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_has_the_same_result(learn, tmp_path, monkeypatch):
     """Whenever it is killed: here in turn before each few of the entries of its journals."""
     expected, record, left = learn(*SEARCH, rows=MORE[:84], output="whole"), Journal.record, [0]
@@ -165,7 +169,7 @@ def test_a_killed_run_has_the_same_result(learn, tmp_path, monkeypatch):
         learn(*SEARCH, "--max-tokens", 5, rows=MORE[:84])
 
 
-@pytest.mark.parametrize("gain", [True, False])
+@pytest.mark.parametrize("gain", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
 def test_a_prompt_that_leaves_nothing_to_learn_is_measured_and_kept(learn, tmp_path, monkeypatch, gain):
     """The prompt alone does it then, or nothing does."""
     right = (lambda answer, row: answer.usage.prompt_tokens > 40) if gain else (lambda answer, row: False)
@@ -181,6 +185,7 @@ def test_a_prompt_that_leaves_nothing_to_learn_is_measured_and_kept(learn, tmp_p
     assert QuestionPrompt.read(tmp_path / "adapter") == QuestionPrompt(system=TEXT)
 
 
+@pytest.mark.exhaustive
 def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(learn, tiny, tmp_path):
     """Through the folder, a GGUF, and the chat template of a file, whose weights stay as they are."""
     facts, folder = learn("--prompt", TEXT), tmp_path / "adapter"
@@ -288,7 +293,9 @@ def test_too_few_questions_are_told_before_more_is_sampled(learn, tmp_path, monk
     assert not (tmp_path / "adapter/.rollouts-2.jsonl").exists()
 
 
-@pytest.mark.parametrize("name", [".learn.jsonl", ".scores.jsonl"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(".learn.jsonl", marks=pytest.mark.exhaustive), ".scores.jsonl"]
+)
 def test_a_damaged_journal_is_one_line(learn, tmp_path, name):
     learn()
     journal = tmp_path / "adapter" / name

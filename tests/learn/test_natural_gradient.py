@@ -89,6 +89,7 @@ def test_near_duplicates_make_a_gain_no_surer():
         assert getattr(solve(SampledScores(**copies)).gain, bound) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_noise_promises_nothing():
     """A gain on the questions of the step itself, or a damping chosen on all of them, would be above zero."""
     steps = [solve(sample(40, signal=0, seed=seed)) for seed in range(40)]

@@ -124,7 +124,7 @@ def test_the_saved_adapter_has_the_measured_losses(
         app([*map(str, words)], standalone_mode=False)
 
 
-@pytest.mark.parametrize("kind", ["lora", "tinylora"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("tinylora", marks=pytest.mark.exhaustive)])
 def test_a_resumed_run_ends_with_the_same_weights(request_for, kind):
     """Lost Adam moments, or a wrong place in the schedule or among the rows, would change the last bits."""
     whole, parts = (request_for(kind, output=name, batch_rows=2) for name in ("whole", "parts"))
@@ -162,6 +162,7 @@ def test_only_the_numbers_change(request_for, base, basis, loaded):
     assert all(torch.equal(weight, now[name]) for name, weight in before.items())
 
 
+@pytest.mark.exhaustive
 def test_a_step_does_not_depend_on_the_micro_batch(request_for, tmp_path):
     """Its loss is a mean over all its tokens, not over those of each forward pass."""
     found = [train(request_for(output=f"{rows}", epochs=1, batch_rows=rows), RUN) for rows in (8, 7)]
@@ -183,7 +184,11 @@ def test_solutions_to_a_held_out_question_are_one_unit(request_for, tmp_path):
         (("--groups", 2), "--groups: it is for --kind tinylora"),
         (("--held-out", 12), "--held-out 12: must be at least 1 and less than the 12 rows"),
         (("--max-tokens", 3), "--max-tokens 3: all 8 training rows are longer"),
-        (("--learning-rate", 1000, "--epochs", 100), "--learning-rate 1000.0: the loss became nan: lower it"),
+        pytest.param(
+            ("--learning-rate", 1000, "--epochs", 100),
+            "--learning-rate 1000.0: the loss became nan: lower it",
+            marks=pytest.mark.exhaustive,
+        ),
         (("--learning-rate", 0), "should be greater than or equal to 0.000000001"),
     ],
 )

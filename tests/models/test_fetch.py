@@ -160,6 +160,7 @@ def test_a_revision_is_part_of_the_name(child):
     assert child.path("some/base@main").name == NEW
 
 
+@pytest.mark.exhaustive
 def test_a_broken_download_resumes(child, hub, repository):
     repository.commits[OLD] = BASE | {
         "model.safetensors": WEIGHTS * 120
@@ -230,6 +231,7 @@ def test_offline_without_a_cache_is_an_error(child, hub):
     assert not hub.requests
 
 
+@pytest.mark.exhaustive
 def test_a_hub_that_cannot_be_reached_is_named_with_what_works_offline(child):
     """The library tried again for 24 seconds, and the error named no host."""
     child.path("some/base")

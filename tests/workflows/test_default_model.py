@@ -51,7 +51,7 @@ def test_a_short_sum_is_one_step_with_two_numbers(question, is_short):
 SUMS = ("What is 7 * 8?", "Tom has 12 eggs and buys 6 more. How many does he have?", "How much is 513 / 19?")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_its_single_answers_have_a_confidence_of_their_own():
     """Each said 52 % or 37 %."""
     with Engine(default_model(), context=512, flash_attention=True, kv="f16", threads=1) as engine:
