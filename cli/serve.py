@@ -59,9 +59,8 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
-    from ..server.access.api_keys import ApiKeys
-    from ..server.access.listen_config import ListenConfig
-    from ..server.access.request_limits import RequestLimits
+    from ..server.api_keys import ApiKeys
+    from ..server.config import ListenConfig, RequestLimits
     from ..workflows.model_files import ModelFiles
     from ..workflows.serving import ServingRequest, run_serving
 

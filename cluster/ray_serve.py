@@ -13,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from ..errors import FileError, OptionError
-from ..server.access.listen_config import ListenConfig, base_url
+from ..server.config import ListenConfig, base_url
 from .ray_session import error_line, ray_session, worker_capacity
 
 APPLICATION = "thirteen"

@@ -1,41 +1,109 @@
-"""Starlette application: the routes of all APIs and of the web page, middleware and error handlers."""
+"""Starlette application: the routes of all formats and of the web page, and the OpenAPI document."""
 
+import re
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from inspect import get_annotations
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..web.static_files import page_routes
-from .access.access_middleware import CORS_OPTIONS, AccessMiddleware
-from .access.listen_config import ListenConfig
-from .access.request_limits import RequestLimits
-from .api.status import FORMATS
-from .engine_service import EngineService
+from .access import CALL, CORS_OPTIONS, AccessMiddleware
+from .api import answers, embeddings, ollama, openai, responses
+from .api.bodies import JSON_TYPE, RequestBody, read_body
+from .config import ListenConfig
+from .engine_service import Call, EngineService
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
+from .metrics import PROMETHEUS_TYPE
+
+_REFERENCE = "#/components/schemas/{model}"
+
+Respond = Callable[..., Awaitable[Response]]  # of a call, and of the body of a POST
 
 
-def create_app(service: EngineService, listen: ListenConfig, limits: RequestLimits) -> Starlette:
+async def health(call: Call) -> Response:
+    """Check liveness."""
+    failed = call.service.failed
+    return JSONResponse({"status": "failed" if failed else "ok"}, 503 if failed else 200)
+
+
+async def ready(call: Call) -> Response:
+    """Check readiness."""
+    accepts = not (call.service.draining or call.service.failed)
+    return JSONResponse({"status": "ready" if accepts else "not ready"}, 200 if accepts else 503)
+
+
+async def metrics(call: Call) -> Response:
+    """Prometheus metrics."""
+    return Response(call.service.metrics.render(), media_type=PROMETHEUS_TYPE)
+
+
+async def openapi(_: Call) -> Response:
+    """This document."""
+    return JSONResponse(openapi_document())
+
+
+GETS: dict[str, Respond] = {
+    "/v1/models": openai.models,
+    "/v1/models/{model:path}": openai.model,  # names may contain slashes
+    "/api/tags": ollama.tags,
+    "/api/ps": ollama.ps,
+    "/api/version": ollama.server_version,
+    "/health": health,
+    "/ready": ready,
+    "/metrics": metrics,
+    "/openapi.json": openapi,
+}
+POSTS: dict[str, Respond] = {
+    "/v1/chat/completions": openai.chat,
+    "/v1/completions": openai.completion,
+    "/v1/responses": responses.response,
+    "/v1/embeddings": embeddings.embeddings,
+    "/v1/answer": answers.answer,
+    "/v1/check": answers.check,
+    "/api/chat": ollama.chat,
+    "/api/generate": ollama.generate,
+    "/api/show": ollama.show,
+    "/api/embed": embeddings.ollama_embed,
+}
+
+
+def create_app(service: EngineService, listen: ListenConfig) -> Starlette:
     """Create the application: API routes, web page, middleware and error handlers."""
-    limits = limits.for_context(service.engine.context)
     access = Middleware(AccessMiddleware, service=service, listen=listen)
     cors = Middleware(CORSMiddleware, allow_origins=listen.origins, **CORS_OPTIONS)
-    api_routes = [
-        # Names of models may contain slashes.
-        Route(operation.path.replace("{model}", "{model:path}"), handler, methods=[operation.method])
-        for endpoints in (each(service, limits) for each in FORMATS)
-        for operation in endpoints.operations
-        for handler in [endpoints.handler(operation)]
-    ]
+    gets = [Route(path, _endpoint(respond)) for path, respond in GETS.items()]
+    posts = [Route(path, _endpoint(respond), methods=["POST"]) for path, respond in POSTS.items()]
     app = Starlette(
-        routes=[*api_routes, *page_routes()],
+        routes=[*gets, *posts, *page_routes()],
         middleware=[cors, access] if listen.origins else [access],
         exception_handlers={HTTPException: _handle_http_exception, ClientDisconnect: _handle_disconnect},
     )
     app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
     return app
+
+
+def _body_of(respond: Respond) -> type[RequestBody] | None:
+    body: type[RequestBody] | None = get_annotations(respond).get("body")
+    return body
+
+
+def _endpoint(respond: Respond) -> Callable[[Request], Awaitable[Response]]:
+    body = _body_of(respond)
+
+    async def endpoint(request: Request) -> Response:
+        call: Call = request.scope[CALL]
+        return await (respond(call, await read_body(call, body)) if body else respond(call))
+
+    return endpoint
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
@@ -47,3 +115,36 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
 
 async def _handle_disconnect(_: Request, __: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def openapi_document() -> dict[str, Any]:
+    """OpenAPI 3.1 document of all routes, with the models that check the request bodies."""
+    bodies = [body for body in map(_body_of, POSTS.values()) if body]
+    _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Thirteen", "version": version("thirteen")},
+        "paths": {
+            path.replace(":path", ""): {method: _operation(path, respond)}
+            for method, routes in (("get", GETS), ("post", POSTS))
+            for path, respond in routes.items()
+        },
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],  # {}: a server without keys needs none
+    }
+
+
+def _operation(path: str, respond: Respond) -> dict[str, Any]:
+    responses = {"200": {"description": "Success."}, "default": {"description": "An error, in one line."}}
+    described: dict[str, Any] = {"summary": respond.__doc__, "responses": responses}
+    described["operationId"] = re.sub(r"\W+", "_", path).strip("_")
+    if body := _body_of(respond):
+        schema = {"$ref": _REFERENCE.format(model=body.__name__)}
+        described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+    if "{" in path:
+        parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        described["parameters"] = [parameter]
+    return described

@@ -1,4 +1,4 @@
-"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are refused.
+"""HTTP server of `thirteen serve`. On SIGINT or SIGTERM it drains: requests finish, new ones are refused.
 
 On SIGHUP it reloads model and keys, and drains if that tells the end of its terminal.
 """
@@ -8,18 +8,20 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
 
 import uvicorn
 
-from ..errors import RequestError, ThirteenError
-from .access.listen_config import ListenConfig
-from .access.request_limits import RequestLimits
+from ..errors import EngineFailedError, OptionError, RequestError, ThirteenError
+from ..runtime.request import BASE
 from .app import create_app
+from .config import ListenConfig, base_url
 from .engine_service import EngineService
 
 _CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
@@ -51,7 +53,7 @@ class DrainServer(uvicorn.Server):
     """uvicorn server with graceful drain.
 
     After the first signal it still listens, but refuses new requests with 503. It exits when all running
-    requests have finished or after `limits.drain_s`. A second signal aborts them at once.
+    requests have finished or after `drain_s` of the limits. A second signal aborts them at once.
 
     It also drains when the engine has failed, since it could only refuse requests from then on.
 
@@ -61,40 +63,33 @@ class DrainServer(uvicorn.Server):
     """
 
     def __init__(
-        self,
-        service: EngineService,
-        listen: ListenConfig,
-        limits: RequestLimits,
-        on_listening: Callable[[], None] = lambda: None,
+        self, service: EngineService, listen: ListenConfig, on_listening: Callable[[], None] = lambda: None
     ) -> None:
         """Configure the server; `on_listening` is called when it accepts connections."""
-        super().__init__(
-            uvicorn.Config(
-                create_app(service, listen, limits),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=_CONNECTIONS_MAX,
-                timeout_keep_alive=limits.idle_s,
-                timeout_graceful_shutdown=_CLOSING_S,
-            )
+        config = uvicorn.Config(
+            create_app(service, listen),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS_MAX,
+            timeout_keep_alive=service.limits.idle_s,
+            timeout_graceful_shutdown=_CLOSING_S,
         )
-        self._service, self._drain_s = service, limits.drain_s
-        self._on_listening = on_listening
-        self._deadline = 0.0
-        self._keys, self._terminal = listen.keys, _has_terminal()
+        super().__init__(config)
+        self._service, self._keys, self._on_listening = service, listen.keys, on_listening
+        self._deadline, self._terminal = 0.0, os.isatty(0)
         self._hung_up, self._reloading = False, asyncio.Lock()
         self.exit_signal: int | None = None
         self.engine_failed = False
 
     def drain(self) -> None:
         """Refuse new requests and exit when the running ones have finished or their time is up."""
-        self._deadline = monotonic() + self._drain_s
+        self._deadline = monotonic() + self._service.limits.drain_s
         self._service.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,7 +104,7 @@ class DrainServer(uvicorn.Server):
         self._on_listening()
 
     def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
-        if self._terminal and not _has_terminal():
+        if self._terminal and not os.isatty(0):
             self.handle_exit(number, frame)
         else:
             self._hung_up = True
@@ -151,9 +146,30 @@ class DrainServer(uvicorn.Server):
             self._deadline = 0.0
 
 
-def _has_terminal() -> bool:
-    """Whether this process has a terminal that has not been closed."""
-    with suppress(OSError):
-        os.close(os.open("/dev/tty", os.O_RDWR))
-        return True
-    return False
+def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
+    """Engine adapter of each served model name: the base model first, then one model per adapter."""
+    for each in (name, *adapters):
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise OptionError("name", "is not UTF-8: give another", ascii(each)) from None
+    if name in adapters:
+        raise OptionError("adapter", "the base model already has this name; see {name}", name)
+    return {name: BASE, **{adapter: adapter for adapter in adapters}}
+
+
+def run_server(
+    service: EngineService, listen: ListenConfig, on_listening: Callable[[str], None]
+) -> int | None:
+    """Serve until a signal arrives, drain, and return it; `on_listening` gets the URL.
+
+    Raises:
+        EngineFailedError: the engine failed, and the server has drained.
+    """
+    with bind_socket(listen.host, listen.port) as bound:
+        url = base_url(*bound.getsockname()[:2])
+        server = DrainServer(service, listen, partial(on_listening, url))
+        server.run([bound])
+    if server.engine_failed:
+        raise EngineFailedError("the engine has failed: the server ends")
+    return server.exit_signal

@@ -1,8 +1,9 @@
-"""Service between the HTTP routes and the engine: models by name, submission, and reload."""
+"""The engine of a server, and the HTTP requests that it answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from math import ceil
 from typing import TypeVar
 
@@ -16,16 +17,181 @@ from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
 from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
+from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
 from ..runtime.request import BASE, Request
-from .call import Call
-from .http_errors import HttpError
+from .api_keys import ApiKey
+from .config import RequestLimits
+from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import Metrics
 
 DEFAULT_MODEL = "default"  # a name of the first model, whatever its own is
-RETRY_AFTER_MAX_S = 60  # OpenAI's clients take longer times for none
+_TAG = ":latest"  # what Ollama's clients add to a name without a tag
+_RETRY_AFTER_MAX_S = 60  # OpenAI's clients take longer times for none
 _MEAN_ANSWERS = 8  # answers over which the mean time of one is taken
+_ENDING_S = 10.0  # in which an answer that was aborted ends
 
 Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class Call:
+    """An HTTP request while it is answered: what its endpoint, the log and the metrics know of it.
+
+    Attributes:
+        service: the engine and its models.
+        request: the request.
+        key: its API key; None where the server has no keys.
+        engine: the engine that answers it, also if another one replaces that meanwhile.
+        model: name of the model that it asks.
+        adapter: engine adapter of the model.
+        handles: of its answers.
+        embedded_tokens: tokens of the texts that it embeds.
+        ignored: names of the fields of its body that have no effect.
+        status: status of the response; 0 before that begins.
+        complete: whether the whole response has been sent.
+        error: what ended a response that had begun.
+    """
+
+    service: "EngineService"
+    request: HttpRequest
+    key: ApiKey | None = None
+    model: str = ""
+    adapter: str = BASE
+    handles: Sequence[Handle] = ()
+    embedded_tokens: int = 0
+    ignored: list[str] = field(default_factory=list)
+    status: int = 0
+    complete: bool = False
+    error: HttpError | None = None
+
+    def __post_init__(self) -> None:
+        self.engine = self.service.engine
+
+    @property
+    def key_name(self) -> str:
+        """How the log and the metrics name the key."""
+        return self.key.name if self.key else ""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the prefix cache: each key has its own, and clients without keys share one."""
+        return self.key.namespace if self.key else ""
+
+    @property
+    def outcome(self) -> int:
+        """Status for the log and the metrics, which also tells how a stream ended."""
+        if self.error:
+            return self.error.status
+        return self.status if self.complete else CLIENT_CLOSED_REQUEST
+
+    def choose_model(self, name: str | None, *, embeds: bool = False) -> None:
+        """Choose the model by its name.
+
+        Raises:
+            HttpError: 404 there is no such model, 403 the key may not use it, 400 it is made for embeddings
+                and these are not asked for, or the reverse; 503 the server is shutting down.
+        """
+        self.model, self.adapter = self.service.resolve_model(name)
+        if self.key and self.adapter != BASE:
+            self.key.check_adapter(self.model, self.adapter)
+        if embeds != self.engine.plan.embeds:
+            message = f"{self.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
+            raise HttpError(400, message, param="model")
+        if self.service.draining:
+            raise HttpError(503, "the server is shutting down")
+
+    def max_tokens(self, default: int, **asked: int | None) -> int:
+        """Maximum tokens of an answer: the first of these fields with a value, within the server's limit."""
+        given = {name: tokens for name, tokens in asked.items() if tokens is not None}
+        limit = min(self.service.limits.max_tokens, self.engine.context)
+        self.ignored += [name for name, tokens in given.items() if tokens > limit]
+        return min(next(iter(given.values()), default), limit)
+
+    async def submit(self, prepare: Callable[[], Sequence[Request]]) -> None:
+        """Prepare requests in a worker thread, and submit all or none; see Engine.submit_all().
+
+        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
+        """
+
+        def run() -> list[Handle]:
+            self.engine.check_places()  # before anything is prepared in vain
+            return self.engine.submit_all(prepare())
+
+        submitting = asyncio.ensure_future(to_thread.run_sync(run, limiter=self.service.preparing))
+        try:
+            self.handles = await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_abort_submitted)
+            raise
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Pieces of the answers in order of arrival, each with the index of its answer."""
+        queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
+
+        async def forward(index: int, handle: Handle) -> None:
+            try:
+                async for piece in handle:
+                    _check_completed(piece.answer)
+                    queue.put_nowait((index, piece))
+            except Exception as error:
+                queue.put_nowait(error)
+
+        tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(self.handles)]
+        try:
+            unfinished = len(tasks)
+            while unfinished:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                unfinished -= item[1].answer is not None
+                yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def whole_pieces(self) -> list[Piece]:
+        """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
+        for answer in await self._until_disconnect(asyncio.gather(*self.handles)):
+            _check_completed(answer)
+        return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
+
+    async def _until_disconnect(self, awaitable: Awaitable[Result]) -> Result:
+        awaited, disconnected = asyncio.ensure_future(awaitable), asyncio.ensure_future(self._disconnect())
+        awaited.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # else asyncio may log it
+        try:
+            await asyncio.wait((awaited, disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if not awaited.done():
+                raise ClientDisconnect
+            return awaited.result()
+        finally:
+            disconnected.cancel()
+            awaited.cancel()
+
+    async def _disconnect(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+
+    async def check_connected(self) -> None:
+        """Raise ClientDisconnect if the client has left."""
+        if await self.request.is_disconnected():
+            raise ClientDisconnect
+
+    def abort(self) -> None:
+        """Abort the answers that have not ended."""
+        for handle in self.handles:
+            handle.abort()
+
+    async def ends(self) -> list[SequenceEnd]:
+        """The ends of the answers; one that was aborted ends within a step."""
+        ends = []
+        for handle in self.handles:
+            with suppress(Exception):  # it has failed
+                ends.append(
+                    handle.wait() if handle.done else await to_thread.run_sync(handle.wait, _ENDING_S)
+                )
+        return ends
 
 
 class EngineService:
@@ -34,20 +200,23 @@ class EngineService:
     Attributes:
         engine: the engine that answers new requests.
         models: engine adapter of each served model name; the first model is the default.
+        limits: limits of requests.
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
+        preparing: lets one request at a time be prepared.
     """
 
     def __init__(
         self,
         engine: Engine,
         models: Mapping[str, str],
+        limits: RequestLimits | None = None,
         load_changed: Callable[[], Engine | None] = lambda: None,
     ) -> None:
         """Start without requests; `load_changed` loads the engine anew if its files have changed."""
-        self.engine, self.models, self.draining = engine, models, False
-        self.metrics = Metrics(lambda: self.engine)
-        self._scoring, self._preparing = CapacityLimiter(1), CapacityLimiter(1)
+        self.engine, self.models, self.limits = engine, models, limits or RequestLimits()
+        self.metrics, self.draining = Metrics(lambda: self.engine), False
+        self.preparing, self._scoring = CapacityLimiter(1), CapacityLimiter(1)
         self._load_changed = load_changed
         self._calls = set[Call]()
         self._answer_s = 0.0
@@ -91,30 +260,25 @@ class EngineService:
         """Whether the engine can answer nothing any more."""
         return self.engine.closed
 
-    @property
-    def ready(self) -> bool:
-        """Whether new requests are accepted."""
-        return not self.draining and not self.failed
-
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
         for call in self._calls:
-            for handle in call.handles:
-                handle.abort()
+            call.abort()
 
-    def default_effort(self, name: str, answers: int) -> Effort:
-        """Effort that the page chooses, of at most so many answers.
+    def default_effort(self, name: str) -> Effort:
+        """Effort that the page chooses.
 
         Low with an adapter: one can make answers so short that votes, which follow worked examples, take many
         times as long.
         """
-        if self.models[name] != BASE or MERGED_ADAPTER in self.engine.model.header.fields:
-            return Effort.LOW
+        adapted = self.models[name] != BASE or MERGED_ADAPTER in self.engine.model.header.fields
         effort = self.engine.default_effort
-        return effort if effort.rule.answers <= answers else Effort.LOW
+        return Effort.LOW if adapted or effort.rule.answers > self.limits.answers else effort
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first; HttpError 404 for others."""
+        if name and name not in self.models:
+            name = name.removesuffix(_TAG)
         if name is None or (name == DEFAULT_MODEL and name not in self.models):
             name = next(iter(self.models))
         if name not in self.models:
@@ -122,24 +286,6 @@ class EngineService:
             message = f"the model {name[:100]!r} does not exist; this server has {known}"
             raise HttpError(404, message, code="model_not_found", param="model")
         return name, self.models[name]
-
-    async def submit(self, call: Call, prepare: Callable[[], Sequence[Request]]) -> Sequence[Handle]:
-        """Prepare the requests of a call in a worker thread, and submit all or none; see Engine.submit_all().
-
-        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
-        """
-
-        def run() -> list[Handle]:
-            call.engine.check_places()  # before anything is prepared in vain
-            return call.engine.submit_all(prepare())
-
-        submitting = asyncio.ensure_future(to_thread.run_sync(run, limiter=self._preparing))
-        try:
-            call.handles = await asyncio.shield(submitting)
-        except asyncio.CancelledError:
-            submitting.add_done_callback(_abort)
-            raise
-        return call.handles
 
     @asynccontextmanager
     async def scoring_turn(self) -> AsyncIterator[None]:
@@ -160,79 +306,16 @@ class EngineService:
         """Time in whole seconds after which what runs and waits now will have been answered."""
         load = self.engine.load
         rounds = (load.running + load.waiting) / self.engine.plan.settings.slots
-        return min(max(ceil(rounds * self._answer_s), 1), RETRY_AFTER_MAX_S)
+        return min(max(ceil(rounds * self._answer_s), 1), _RETRY_AFTER_MAX_S)
 
 
-def _abort(submitting: asyncio.Future[list[Handle]]) -> None:
+def _abort_submitted(submitting: asyncio.Future[list[Handle]]) -> None:
     if not submitting.cancelled() and not submitting.exception():
         for handle in submitting.result():
             handle.abort()
 
 
-def ensure_completed(answer: Answer) -> None:
+def _check_completed(answer: Answer | None) -> None:
     """Raise HttpError 503 if a shutdown aborted the answer."""
-    if answer.stop_reason is StopReason.ABORTED:
+    if answer and answer.stop_reason is StopReason.ABORTED:
         raise HttpError(503, "the server is shutting down")
-
-
-async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
-    """Pieces of an answer as they are generated; see ensure_completed()."""
-    async for piece in handle:
-        if piece.answer:
-            ensure_completed(piece.answer)
-        yield piece
-
-
-async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
-    """Pieces of several answers in order of arrival, each with the index of its answer."""
-    queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
-
-    async def forward(index: int, handle: Handle) -> None:
-        try:
-            async for piece in stream_pieces(handle):
-                queue.put_nowait((index, piece))
-        except Exception as error:
-            queue.put_nowait(error)
-
-    tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(handles)]
-    try:
-        unfinished = len(tasks)
-        while unfinished:
-            item = await queue.get()
-            if isinstance(item, Exception):
-                raise item
-            unfinished -= item[1].answer is not None
-            yield item
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
-    """Wait for all answers, each returned as one piece; abort them if the client disconnects first."""
-    try:
-        for answer in await _until_disconnect(request, asyncio.gather(*handles)):
-            ensure_completed(answer)
-        return [await anext(aiter(handle)) for handle in handles]  # all are done: a piece is everything
-    finally:
-        for handle in handles:
-            handle.abort()
-
-
-async def _until_disconnect(request: HttpRequest, awaitable: Awaitable[Result]) -> Result:
-    """Wait for something, which is cancelled when the client disconnects first; the body has been read."""
-    awaited, disconnected = asyncio.ensure_future(awaitable), asyncio.ensure_future(_disconnect(request))
-    awaited.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio may log it
-    try:
-        await asyncio.wait((awaited, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if not awaited.done():
-            raise ClientDisconnect
-        return awaited.result()
-    finally:
-        disconnected.cancel()
-        awaited.cancel()
-
-
-async def _disconnect(request: HttpRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

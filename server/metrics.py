@@ -1,22 +1,16 @@
 """Prometheus metrics: responses, slots and queue, tokens, latencies, prefix cache hits, process memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from ..runtime.answer import SequenceEnd
 from ..runtime.engine.engine import Engine
-from .call import Call
 
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_BUCKETS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6)
 _TOKEN_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5, 1.0)
-_LOAD: tuple[tuple[str, str, Callable[[Engine], int]], ...] = (  # read at each scrape
-    ("slots", "Slots of the engine.", lambda engine: engine.plan.settings.slots),
-    ("slots_used", "Running requests.", lambda engine: engine.load.running),
-    ("queue", "Waiting requests.", lambda engine: engine.load.waiting),
-)
 
 
 class Metrics:
@@ -25,14 +19,15 @@ class Metrics:
     def __init__(self, engine: Callable[[], Engine]) -> None:
         """Start at zero; `engine` returns the one that answers new requests."""
         self._registry = registry = CollectorRegistry()
-        for name, description, read in _LOAD:
-            gauge = Gauge(f"thirteen_{name}", description, registry=registry)
-            gauge.set_function(partial(lambda read: read(engine()), read))
         ProcessCollector(registry=registry)  # resident memory, CPU time and open files, on Linux
-        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
-        self._requests = counter(
-            "thirteen_requests", "Requests by path, status and key.", ("path", "status", "key")
-        )
+        gauge, counter = partial(Gauge, registry=registry), partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        slots, used = gauge("thirteen_slots", "Slots."), gauge("thirteen_slots_used", "Running requests.")
+        slots.set_function(lambda: engine().plan.settings.slots)
+        used.set_function(lambda: engine().load.running)
+        gauge("thirteen_queue", "Waiting requests.").set_function(lambda: engine().load.waiting)
+        labels = ("path", "status", "key")
+        self._requests = counter("thirteen_requests", "Requests by path, status and key.", labels)
         self._answers = counter("thirteen_answers", "Finished answers by stop reason.", ("stop_reason",))
         self._prompt_tokens = counter("thirteen_prompt_tokens", "Prompt tokens by key.", ("key",))
         self._completion_tokens = counter("thirteen_completion_tokens", "Completion tokens by key.", ("key",))
@@ -41,22 +36,18 @@ class Metrics:
         self._first_token_s = histogram(
             "thirteen_first_token_seconds", "Time to first token.", buckets=_FIRST_TOKEN_BUCKETS_S
         )
-        self._token_s = histogram(
-            "thirteen_token_seconds",
-            "Mean time per token after the first, one observation per answer.",
-            buckets=_TOKEN_BUCKETS_S,
-        )
+        about = "Mean time per token after the first, one observation per answer."
+        self._token_s = histogram("thirteen_token_seconds", about, buckets=_TOKEN_BUCKETS_S)
 
-    def count(self, call: Call, path: str, ends: Sequence[SequenceEnd]) -> None:
-        """Count a call that has ended, with the path of its route and the ends of its answers."""
-        self._requests.labels(path, str(call.outcome), call.key_name).inc()
-        self._prompt_tokens.labels(call.key_name).inc(call.embedded_tokens)
-        if failed := len(call.handles) - len(ends):
+    def count_request(self, path: str, status: int, key: str, embedded_tokens: int, failed: int) -> None:
+        """Count a request that has ended, with the path of its route and its answers that failed."""
+        self._requests.labels(path, str(status), key).inc()
+        self._prompt_tokens.labels(key).inc(embedded_tokens)
+        if failed:
             self._answers.labels("failed").inc(failed)
-        for end in ends:
-            self._count_answer(end, call.key_name)
 
-    def _count_answer(self, end: SequenceEnd, key: str) -> None:
+    def count_answer(self, end: SequenceEnd, key: str) -> None:
+        """Count an answer that has ended."""
         self._answers.labels(end.stop_reason.value).inc()
         if not end.usage.sampled_tokens:
             return

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from ..errors import as_line
 from ..runtime.answer import SequenceEnd
-from .call import Call
+from .engine_service import Call
 
 LogForm = Literal["text", "json"]
 ID_HEADER = "X-Request-ID"
@@ -24,9 +24,9 @@ _LINE_CHARS_MAX = 100  # of a path, which a client chooses
 _log = logging.getLogger(__name__)
 
 
-def ignored_names(call: Call) -> list[str]:
+def ignored_names(call: Call) -> str:
     """Names of the fields of a request's body that had no effect, as far as a header can hold them."""
-    return [name for name in dict.fromkeys(call.ignored) if _FIELD_NAME.fullmatch(name)]
+    return ", ".join(name for name in dict.fromkeys(call.ignored) if _FIELD_NAME.fullmatch(name))
 
 
 def request_id(scope: Scope) -> str:
@@ -35,29 +35,25 @@ def request_id(scope: Scope) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-def log_request(call: Call, scope: Scope, took_s: float, number: str, ends: Sequence[SequenceEnd]) -> None:
-    """Log a request that has ended: path, status, time, model, tokens, and the fields without effect.
-
-    The log as JSON also has its id, its key, and why each answer ended.
-    """
-    if scope["method"] != "POST" or not _log.isEnabledFor(logging.INFO):
+def log_request(call: Call, took_s: float, number: str, ends: Sequence[SequenceEnd]) -> None:
+    """Log a request that has ended: path, status, time, model, tokens, and the fields without effect."""
+    if call.request.method != "POST" or not _log.isEnabledFor(logging.INFO):
         return
-    path, ms = as_line(scope["path"])[:_LINE_CHARS_MAX], round(took_s * 1e3)
-    who = {"request_id": number, "key": call.key_name or None}
-    fields: dict[str, object] = {**who, "path": path, "status": call.outcome, "ms": ms}
-    parts = [path, str(call.outcome), f"{ms} ms"]
-    if ends:
-        prompt, completion = ends[0].usage.prompt_tokens, sum(end.usage.completion_tokens for end in ends)
-        parts.append(f"{call.model} {prompt} + {completion} tokens")
-        fields |= {"model": call.model, "prompt_tokens": prompt, "completion_tokens": completion}
-        fields["stop_reasons"] = [end.stop_reason.value for end in ends]
-    if call.embedded_tokens:
-        parts.append(f"{call.model} {call.embedded_tokens} tokens")
-        fields |= {"model": call.model, "prompt_tokens": call.embedded_tokens}
-    if names := ignored_names(call):
-        parts.append(f"ignored {', '.join(names)}")
-        fields["ignored"] = names
-    _log.info("%s", ", ".join(parts), extra={"fields": fields})
+    fields = {
+        "path": as_line(call.request.url.path)[:_LINE_CHARS_MAX],
+        "status": call.outcome,
+        "ms": round(took_s * 1e3),
+        "model": call.model,
+        "prompt_tokens": ends[0].usage.prompt_tokens if ends else call.embedded_tokens,
+        "completion_tokens": sum(end.usage.completion_tokens for end in ends),
+        "stop_reasons": [end.stop_reason.value for end in ends],
+        "ignored": ignored_names(call),
+        "key": call.key_name,
+        "request_id": number,
+    }
+    told = {name: value for name, value in fields.items() if value}
+    text = ", ".join(f"{name} {value}" for name, value in list(told.items())[:-1])
+    _log.info("%s", text, extra={"fields": told})
 
 
 class _JsonFormatter(logging.Formatter):

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import typer
 from thirteen.cli.main import app
-from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.config import RequestLimits
 
 from .runtime.conftest import write_gguf
 from .server.serving import open_engine, serve_engine

@@ -14,12 +14,11 @@ from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import read_model_header
 from ..runtime.plan.options import EngineOptions
 from ..runtime.plan.plan import EnginePlan
-from ..server.access.listen_config import ListenConfig
-from ..server.access.request_limits import RequestLimits
 from ..server.app import create_app
+from ..server.config import ListenConfig, RequestLimits
+from ..server.drain_server import adapters_by_model, run_server
 from ..server.engine_service import EngineService
 from ..server.request_log import LogForm, log_to_stderr
-from ..server.serve import adapters_by_model, run_server
 from .model_files import ModelFiles
 
 
@@ -92,9 +91,9 @@ def _serve_here(
     assert engine, "nothing was loaded before"
     if engine.notice:
         announce(engine.notice)
-    service = EngineService(engine, models, lambda: loader.load(request.find()))
+    service = EngineService(engine, models, request.limits, lambda: loader.load(request.find()))
     try:
-        return run_server(service, request.listen, request.limits, on_listening)
+        return run_server(service, request.listen, on_listening)
     finally:
         service.close()
 
@@ -104,7 +103,7 @@ def _make_app(request: ServingRequest, files: ModelFiles, models: Mapping[str, s
     if not all(path.exists() for path in (files.model, *files.adapters.values())):
         files = request.find()
     engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
-    app = create_app(EngineService(engine, models), request.listen, request.limits)
+    app = create_app(EngineService(engine, models, request.limits), request.listen)
     app.state.engine = engine
     return app
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
-from starlette.requests import Request
 
+from ..engine_service import Call
 from ..http_errors import OLLAMA_PATHS, HttpError
 
 JSON_TYPE = "application/json"
@@ -16,8 +16,6 @@ _UNSUPPORTED = "unsupported"
 
 # pydantic's error types whose messages speak of Python; the others say what "should" be.
 _PROBLEMS = {"dict_type": "must be an object", "missing": "is missing", "model_type": "must be an object"}
-
-Path = tuple[str | int, ...]
 
 
 class RequestBody(BaseModel):
@@ -57,65 +55,59 @@ def _whole(value: Any) -> Any:
 Body = TypeVar("Body", bound=RequestBody)
 
 
-async def read_body(request: Request, model: type[Body], max_bytes: int, ignored: list[str]) -> Body:
-    """Read and validate the JSON object in a request body; `ignored` gets the names of fields without effect.
+async def read_body(call: Call, model: type[Body]) -> Body:
+    """Read and validate the JSON object in the body of a request.
 
     Raises:
         HttpError: 415 the content type is not JSON, 413 the body is too large, 400 the body is not JSON,
             422 the object does not fit the model.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    headers = call.request.headers
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     # A page of another site can send other types unasked, but not without its origin; Ollama's clients do.
-    without_origin = request.url.path.startswith(OLLAMA_PATHS) and "origin" not in request.headers
-    if not (without_origin or content_type == JSON_TYPE) or "content-encoding" in request.headers:
+    without_origin = call.request.url.path.startswith(OLLAMA_PATHS) and "origin" not in headers
+    if not (without_origin or content_type == JSON_TYPE) or "content-encoding" in headers:
         raise HttpError(415, f"the body must be {JSON_TYPE}, with no content encoding")
+    data = await _read_bytes(call)
     try:
-        value = from_json(await _read_bytes(request, max_bytes), allow_inf_nan=False)
+        value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise HttpError(400, f"the body is not JSON: {error}") from None
     try:
-        return model.model_validate(value, context=ignored)
+        return model.model_validate(value, context=call.ignored)
     except ValidationError as error:
         raise _to_http_error(error, value) from None
 
 
-async def _read_bytes(request: Request, max_bytes: int) -> bytes:
-    data, length = bytearray(), 0
-    async for chunk in request.stream():
+async def _read_bytes(call: Call) -> bytes:
+    data, length, most = bytearray(), 0, call.service.limits.body_bytes
+    async for chunk in call.request.stream():
         length += len(chunk)
-        if length <= max_bytes:
+        if length <= most:
             data += chunk
         elif length > _DISCARDED_BYTES_MAX:
             break
-    if length > max_bytes:
-        raise HttpError(413, f"the body has more than {max_bytes} bytes")
+    if length > most:
+        raise HttpError(413, f"the body has more than {most} bytes")
     return bytes(data)
 
 
 def _to_http_error(error: ValidationError, body: Any) -> HttpError:
     """The error that validation got furthest to; of a union, what each of its types wants there."""
-    located = [
-        (_path(detail, body), detail) for detail in error.errors(include_url=False, include_input=False)
-    ]
-    strong = [path for path, detail in located if not detail["type"].endswith("_type")]  # others: of a union
-    path = max(strong or [path for path, _ in located], key=lambda steps: (len(steps), _places(steps)))
-    errors = [detail for place, detail in located if place == path]
-    errors = [
-        detail for detail in errors if not detail["type"].endswith(("_type", "literal_error"))
-    ] or errors
-    problem, *others = dict.fromkeys(map(_problem, errors))
+    errors = [(_path(detail, body), detail) for detail in error.errors(include_url=False)]
+    path = max((path for path, _ in errors), key=len)
+    found = [detail for place, detail in errors if place == path]
+    # What is wrong with a value says more than that it could have another type.
+    found = [detail for detail in found if not detail["type"].endswith(("_type", "literal_error"))] or found
+    problem, *others = dict.fromkeys(map(_problem, found))
     text = " or ".join([problem, *(other.removeprefix("must be ") for other in others)])
     steps = (f"[{step}]" if isinstance(step, int) else "." + (step or '""') for step in path)
     param = "".join(steps).removeprefix(".")
-    code = "unsupported_parameter" if errors[0]["type"] == _UNSUPPORTED else ""
+    code = "unsupported_parameter" if found[0]["type"] == _UNSUPPORTED else ""
     return HttpError(422, f"{param or 'the body'} {text}", code=code, param=param or None)
 
 
-def _places(path: Path) -> list[int]:
-    return [step for step in path if isinstance(step, int)]
-
-
-def _path(error: ErrorDetails, value: Any) -> Path:
+def _path(error: ErrorDetails, value: Any) -> list[str | int]:
     """Where an error is; steps of pydantic's location that the body lacks name types of unions."""
     path: list[str | int] = []
     for place, step in enumerate(error["loc"], 1):
@@ -125,9 +117,7 @@ def _path(error: ErrorDetails, value: Any) -> Path:
             value = value[step]
         elif error["type"] == "missing" and place == len(error["loc"]):
             path.append(step)
-    if error["type"] == _UNSUPPORTED:
-        path.append(error["ctx"]["name"])
-    return tuple(path)
+    return [*path, error["ctx"]["name"]] if error["type"] == _UNSUPPORTED else path
 
 
 def _problem(error: ErrorDetails) -> str:

@@ -5,18 +5,14 @@ from collections.abc import Sequence
 from secrets import randbelow
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ...runtime.effort import Effort
 from ...runtime.options import BIAS_MAX, SEED_MAX, TEMPERATURE_MIN, Options
 from .bodies import RequestBody
 
-MESSAGES_MAX = 1024
-_TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
-_STOPS_MAX = 16  # each new piece of text is searched for all stop strings
-_STOP_CHARS_MAX = 256
-_BIASES_MAX = 1024
+_INT_MAX = 2**31 - 1
 _DEFAULT = Options()
 
 Json = dict[str, Any]
@@ -32,49 +28,42 @@ def _finite(schema: Json) -> Json:
     return schema
 
 
+def _several(value: Any) -> Any:
+    """A list of texts, for which a single text, or the tokens of one, may stand."""
+    single = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
+    return [value] if single else value
+
+
 Schema = Annotated[Json, AfterValidator(_finite)]
 
 # Validation of a list ends at its first error, because a body has room for hundreds of thousands.
-MessageList = Annotated[list[T], Field(max_length=MESSAGES_MAX, fail_fast=True)]
-ToolList = Annotated[list[T], Field(max_length=_TOOLS_MAX, fail_fast=True)]
+MessageList = Annotated[list[T], Field(max_length=1024, fail_fast=True)]
+ToolList = Annotated[list[T], Field(max_length=128, fail_fast=True)]  # as in OpenAI's API
 Count = Annotated[int, Field(ge=1)]
-FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_StopText = Annotated[str, Field(max_length=_STOP_CHARS_MAX)]
-_StopTexts = Annotated[
-    list[Annotated[_StopText, Field(min_length=1)]], Field(max_length=_STOPS_MAX, fail_fast=True)
+Tokens = Annotated[
+    list[Annotated[int, Field(ge=0, le=_INT_MAX)]], Field(min_length=1, max_length=1 << 20, fail_fast=True)
 ]
+SEVERAL = BeforeValidator(_several, str | list[Any])
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+# Each new piece of text is searched for all stop strings.
 Stop = Annotated[
-    _StopText | _StopTexts, Field(description="Strings that end the answer; they are not included in it.")
+    list[Annotated[str, Field(min_length=1, max_length=256)]],
+    Field(max_length=16, fail_fast=True, description="Strings that end the answer, and are not part of it."),
+    BeforeValidator(lambda stop: _several(stop) if stop else [], str | list[str]),
 ]
 ToolChoiceWord = Literal["", "none", "auto", "required"]
 ModelName = Annotated[str | None, Field(description="A model name from /v1/models; by default the first.")]
-EffortName = Annotated[
-    Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool,
-    Field(
-        description="medium and high sample up to 8 or 10 answers to a question with a number, and take the "
-        "majority's; not with tools, a format, log-probabilities, or several answers. A model that can think "
-        "does not with none and false; with true it does, and gives one answer."
-    ),
-]
-
-
-def stop_texts(stop: str | Sequence[str]) -> Sequence[str]:
-    """Stop strings, for which one may stand; an empty one is none."""
-    return ([stop] if stop else []) if isinstance(stop, str) else stop
+EffortName = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool
 
 
 def read_effort(name: str | bool, *, thinks: bool) -> tuple[Effort, bool | None]:
     """The effort, and whether a model that can think does so; None leaves it to its chat template."""
-    match name:
-        case True:  # other models vote instead
-            return (Effort.LOW if thinks else Effort.MEDIUM), True
-        case False | "none":
-            return Effort.LOW, False
-        case "" | "minimal":
-            return Effort.LOW, None
-        case "xhigh" | "max":
-            return Effort.HIGH, None
-    return Effort(name), None
+    if name is True:  # other models vote instead
+        return (Effort.LOW if thinks else Effort.MEDIUM), True
+    if name in (False, "none"):
+        return Effort.LOW, False
+    others = {"": Effort.LOW, "minimal": Effort.LOW, "xhigh": Effort.HIGH, "max": Effort.HIGH}
+    return others.get(name) or Effort(name), None
 
 
 class TextPart(RequestBody):
@@ -109,7 +98,7 @@ class Tool(RequestBody):
 
 
 class Answering(RequestBody):
-    """Fields of all requests for an answer."""
+    """Fields of all requests for an answer of a chat model."""
 
     calculator: bool = Field(True, description="Complete arithmetic with exact results.")
     think_budget: Annotated[int, Field(ge=0)] | None = Field(
@@ -125,7 +114,7 @@ class Sampling(RequestBody):
         description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
     )
     top_p: Annotated[float, Field(ge=0, le=1)] = _DEFAULT.top_p
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(_DEFAULT.top_k, description="0 disables top-k.")
+    top_k: Annotated[int, Field(ge=0, le=_INT_MAX)] = Field(_DEFAULT.top_k, description="0 disables top-k.")
     min_p: Annotated[float, Field(ge=0, lt=1)] = _DEFAULT.min_p
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
         None, description="By default, and at -1, random."
@@ -133,21 +122,20 @@ class Sampling(RequestBody):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     repeat_penalty: Annotated[float, Field(ge=0.01, le=BIAS_MAX)] = 1.0
-    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = Field(
+    repeat_last_n: Annotated[int, Field(ge=-1, le=_INT_MAX)] = Field(
         -1, description="Last tokens of the answer that penalties look at; -1 for all."
     )
     logit_bias: Annotated[
         dict[
             Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]
         ],
-        Field(max_length=_BIASES_MAX),
+        Field(max_length=1024),
     ] = Field({})
 
     @property
     def sampling(self) -> Json:
         """The fields of the engine's Options that choose how to sample."""
-        fields = {name: getattr(self, name) for name in Sampling.model_fields}
-        return fields | {
+        return {name: getattr(self, name) for name in Sampling.model_fields} | {
             "temperature": self.temperature or 0.0,
             "seed": randbelow(SEED_MAX + 1) if self.seed in {None, -1} else self.seed % (SEED_MAX + 1),
             "logit_bias": {int(token): bias for token, bias in self.logit_bias.items()},

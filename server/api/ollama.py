@@ -1,40 +1,33 @@
 """Ollama's API: chats, answers, and descriptions of the models."""
 
 import json
-import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from time import time
 from typing import Annotated, ClassVar, Literal
 
 from gguf import LlamaFileType
 from pydantic import Field
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...files.gguf.header import Header
-from ...files.gguf.pooling import read_pooling
-from ...runtime.answer import Answer, Piece
 from ...runtime.grammar.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.prompt.question_prompt import PLAIN
-from ..call import Call
-from ..engine_service import collect_answers, stream_pieces
-from ..http_errors import field_error
-from ..streams import format_line, json_lines_stream
+from ..engine_service import Call
+from ..http_errors import HttpError, field_error
+from ..streams import JSON_LINES_TYPE, format_line
 from . import fields
 from .bodies import RequestBody
-from .endpoints import Endpoints, InternalRequest, Operation
+from .core import FINISH_REASONS, Format, InternalRequest, Said, answer_options, ask, respond, submit
 from .fields import Json
-from .openai import FINISH_REASONS, JSON_OBJECT, reasoning_json, warning_json
-from .tool_calls import AnswerCall, ToolCallParser, ToolUse
+from .tool_calls import ToolUse
 
 _NEVER = "9999-12-31T23:59:59Z"
 _NS = 1_000_000_000
-_VALUE_CHARS_MAX = 1 << 12  # of a metadata value that is told; longer ones are templates and tokenizers
 
 
 class OllamaOptions(fields.Sampling):
@@ -44,10 +37,8 @@ class OllamaOptions(fields.Sampling):
         None, description="Maximum tokens of the answer; as many as the server allows if not above 0."
     )
     num_ctx: fields.Count | None = Field(None, description="Without effect: the server's context is used.")
-    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = Field(
-        64, description="Last tokens of the answer that penalties look at; -1 for all."
-    )
-    stop: fields.Stop = ""
+    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 64
+    stop: fields.Stop = Field([])
 
 
 class OllamaModel(RequestBody):
@@ -60,7 +51,7 @@ class OllamaModel(RequestBody):
 class OllamaRequest(OllamaModel, fields.Answering):
     """Fields of both requests that generate text."""
 
-    refused: ClassVar[dict[str, str]] = {
+    refused: ClassVar = {
         **dict.fromkeys(OllamaOptions.model_fields, "put it into options"),
         **dict.fromkeys(("logprobs", "top_logprobs"), "use /v1/chat/completions"),
         **dict.fromkeys(("raw", "template", "suffix"), "send the whole prompt to /v1/completions"),
@@ -90,11 +81,10 @@ class OllamaToolCall(RequestBody):
 class OllamaMessage(RequestBody):
     """A message of a conversation."""
 
-    refused: ClassVar[dict[str, str]] = {"images": "send text"}
+    refused: ClassVar = {"images": "send text"}
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
-    thinking: str | None = Field(None, description="Without effect: it is left out.")
     tool_calls: fields.ToolList[OllamaToolCall] = Field([], description="Only for the role assistant.")
     tool_name: str | None = Field(None, description="For the role tool: whose result it is.")
 
@@ -143,45 +133,70 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
     return messages
 
 
-def ollama_request(
-    body: OllamaRequest, messages: Sequence[Message], tools: ToolUse, common: Json
-) -> InternalRequest:
-    """What a request asks; `common` are options that are not the body's.
+def ollama_request(call: Call, body: OllamaRequest) -> InternalRequest:
+    """What a request asks.
 
     Raises:
         RequestError: an option is invalid for the engine, or the schema is rejected.
     """
-    schema = JSON_OBJECT if body.format == "json" else body.format
-    return InternalRequest.of(
+    messages, offered = list[Message](), list[fields.Tool]()
+    if isinstance(body, OllamaChatRequest):
+        messages, offered = chat_messages(body), body.tools
+    elif isinstance(body, OllamaGenerateRequest):
+        messages = PLAIN.messages(body.prompt, body.system)
+    if (body.options.num_ctx or 0) > call.engine.context:
+        call.ignored.append("num_ctx")
+    predicted = body.options.num_predict
+    most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
+    schema = {"type": "object"} if body.format == "json" else body.format
+    return ask(
         messages,
-        tools,
-        stop=fields.stop_texts(body.options.stop),
-        grammar=tools.grammar(None if schema == "" else from_schema(schema)),
-        **common,
-        **body.options.sampling,
+        ToolUse.of([tool.function for tool in offered], call.engine),
+        body.options,
+        stop=body.options.stop,
+        grammar=None if isinstance(schema, str) else from_schema(schema),
+        **answer_options(call, body, ("think", body.think), num_predict=most),
     )
 
 
-Content = Callable[[str, Sequence[AnswerCall], Piece], Json]
+class OllamaFormat(Format):
+    """Prints an answer of /api/chat or /api/generate: whole, or as lines."""
+
+    media_type = JSON_LINES_TYPE
+
+    def __init__(self, model: str, *, chat: bool) -> None:
+        self._model, self._chat = model, chat
+
+    def line(self, said: Said | None, **fields: object) -> Json:
+        """A line with the text, thought and calls of an event."""
+        content: Json = {"content" if self._chat else "response": said.text if said else ""}
+        if said:
+            content |= said.reasoning("thinking")
+        if said and said.calls:
+            calls = ({"name": call.name, "arguments": json.loads(call.arguments)} for call in said.calls)
+            content["tool_calls"] = [{"function": call} for call in calls]
+        content = {"message": {"role": "assistant", **content}} if self._chat else content
+        return {"model": self._model, "created_at": _timestamp(time()), **content, **fields}
+
+    def whole(self, answers: Sequence[Said]) -> Json:
+        return self.line(answers[0], **_end(answers[0]))
+
+    def part(self, said: Said) -> Iterator[str]:
+        if said.text or said.calls or said.piece.reasoning:
+            yield format_line(self.line(said, done=False))
+        if said.piece.answer:
+            yield format_line(self.line(None, **_end(said)))
+
+    def failed(self, error: HttpError) -> str:
+        return format_line({"error": error.message})
 
 
-def _chat_content(text: str, calls: Sequence[AnswerCall], piece: Piece) -> Json:
-    """An answer in /api/chat, with its thought or votes."""
-    message = {"role": "assistant", "content": text, **reasoning_json(piece, "thinking")}
-    made = [{"function": {"name": call.name, "arguments": json.loads(call.arguments)}} for call in calls]
-    return {"message": {**message, **({"tool_calls": made} if made else {})}}
-
-
-def _generate_content(text: str, _: Sequence[AnswerCall], piece: Piece) -> Json:
-    """An answer in /api/generate, with its thought or votes."""
-    return {"response": text, **reasoning_json(piece, "thinking")}
-
-
-def _answer_json(model: str, answer: Answer, content: Json) -> Json:
-    """Response with an answer, or the last line of a stream, whose content has no text."""
+def _end(said: Said) -> Json:
+    """The fields of an answer that has ended."""
+    answer = said.piece.answer
+    assert answer
     usage, timings = answer.usage, answer.timings
     return {
-        **_line(model, content),
         "done": True,
         "done_reason": FINISH_REASONS[answer.stop_reason],
         "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
@@ -190,24 +205,8 @@ def _answer_json(model: str, answer: Answer, content: Json) -> Json:
         "prompt_eval_duration": round(timings.prefill_s * _NS),
         "eval_count": usage.completion_tokens,
         "eval_duration": round(timings.decode_s * _NS),
-        **warning_json(answer),
+        **said.warning,
     }
-
-
-async def _lines(
-    model: str, pieces: AsyncIterator[Piece], content: Content, parser: ToolCallParser
-) -> AsyncIterator[str]:
-    """Lines of a streamed answer."""
-    async for piece in pieces:
-        text, calls = parser.take(piece)
-        if text or calls or piece.reasoning:
-            yield format_line({**_line(model, content(text, calls, piece)), "done": False})
-        if piece.answer:
-            yield format_line(_answer_json(model, piece.answer, content("", (), Piece(""))))
-
-
-def _line(model: str, content: Json) -> Json:
-    return {"model": model, "created_at": _timestamp(time()), **content}
 
 
 def _timestamp(time_s: float) -> str:
@@ -215,24 +214,93 @@ def _timestamp(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _files_json(paths: Sequence[Path]) -> Json:
-    """Size and time of a model's files, and a digest of their identity: to hash gigabytes takes seconds."""
-    stats = [path.stat() for path in paths]
-    identity = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
-    return {
-        "size": sum(stat.st_size for stat in stats),
-        "modified_at": _timestamp(max(stat.st_mtime for stat in stats)),
-        "digest": sha256(repr(identity).encode()).hexdigest(),
+async def chat(call: Call, body: OllamaChatRequest) -> Response:
+    """Answer a conversation."""
+    return await _answer(call, body, empty=not body.messages)
+
+
+async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
+    """Answer a question."""
+    return await _answer(call, body, empty=not body.prompt)
+
+
+async def _answer(call: Call, body: OllamaRequest, *, empty: bool) -> Response:
+    """Response to a conversation; without one, clients ask to load the model."""
+    call.choose_model(body.model)
+    form = OllamaFormat(call.model, chat=isinstance(body, OllamaChatRequest))
+    if empty:
+        return JSONResponse(form.line(None, done=True, done_reason="load"))
+    asked = await submit(call, lambda: ollama_request(call, body))
+    return await respond(call, form, asked.tools, stream=body.stream)
+
+
+async def tags(call: Call) -> Response:
+    """List the models."""
+    return JSONResponse({"models": _models(call)})
+
+
+async def ps(call: Call) -> Response:
+    """List the models in memory."""
+    total = call.engine.plan.memory.total_bytes
+    loaded = {
+        "size": total,
+        "size_vram": total if call.engine.plan.settings.gpu_layers == "all" else 0,
+        "context_length": call.engine.context,
+        "expires_at": _NEVER,
     }
+    return JSONResponse({"models": [model | loaded for model in _models(call)]})
+
+
+async def show(call: Call, body: OllamaModel) -> Response:
+    """Describe a model."""
+    name, _ = call.service.resolve_model(body.model)
+    engine, header = call.engine, call.engine.model.header
+    able = {"completion": True, "thinking": engine.thinks, "tools": engine.takes_tools}
+    numbers = {key: value for key, value in header.metadata.items() if isinstance(value, int)}
+    shown = {
+        "modified_at": next(model["modified_at"] for model in _models(call) if model["name"] == name),
+        "template": engine.chat_template.encode("utf-8", "replace").decode(),
+        "details": _details(header),
+        "model_info": numbers
+        | {"general.architecture": header.metadata["general.architecture"]}
+        | {"general.parameter_count": header.weights},
+        "capabilities": ["embedding"] if engine.plan.embeds else [one for one, has in able.items() if has],
+    }
+    return JSONResponse(shown)
+
+
+async def server_version(_: Call) -> Response:
+    """Version of this server."""
+    return JSONResponse({"version": version("thirteen")})
+
+
+def _models(call: Call) -> list[Json]:
+    """Entries of the models in Ollama's lists; the digest is of the files' names, sizes and times."""
+    details, entries = _details(call.engine.model.header), list[Json]()
+    for name, adapter in call.service.models.items():
+        paths = call.engine.files(adapter)
+        stats = [path.stat() for path in paths]
+        identity = [
+            (str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)
+        ]
+        entries.append(
+            {
+                "name": name,
+                "model": name,
+                "size": sum(stat.st_size for stat in stats),
+                "modified_at": _timestamp(max(stat.st_mtime for stat in stats)),
+                "digest": sha256(repr(identity).encode()).hexdigest(),
+                "details": details,
+            }
+        )
+    return entries
 
 
 def _details(header: Header) -> Json:
     """Architecture, size and type of a model."""
-    family, weights = header.metadata["general.architecture"], header.weights
-    try:
+    family, weights, file_type = header.metadata["general.architecture"], header.weights, "unknown"
+    with suppress(ValueError):
         file_type = str(LlamaFileType(header.metadata.get("general.file_type")).name)
-    except ValueError:
-        file_type = "unknown"
     return {
         "parent_model": "",
         "format": "gguf",
@@ -241,107 +309,3 @@ def _details(header: Header) -> Json:
         "parameter_size": f"{weights / 1e9:.1f}B" if weights >= 1e9 else f"{weights / 1e6:.2f}M",
         "quantization_level": file_type.removeprefix("MOSTLY_").removeprefix("ALL_"),
     }
-
-
-def _plain(value: object) -> object:
-    """A value of a file's metadata that JSON can hold; None stands for arrays and long texts."""
-    match value:
-        case str() if len(value) <= _VALUE_CHARS_MAX:
-            return value.encode("utf-8", "replace").decode()
-        case bool() | int() | float() if math.isfinite(value):
-            return value
-    return None
-
-
-class OllamaEndpoints(Endpoints):
-    """Chat, generate, tags, show, ps and version."""
-
-    operations = (
-        Operation("POST", "/api/chat", "ollama_chat", OllamaChatRequest),
-        Operation("POST", "/api/generate", "ollama_generate", OllamaGenerateRequest),
-        Operation("GET", "/api/tags", "ollama_tags"),
-        Operation("POST", "/api/show", "ollama_show", OllamaModel),
-        Operation("GET", "/api/ps", "ollama_ps"),
-        Operation("GET", "/api/version", "ollama_version"),
-    )
-
-    async def ollama_chat(self, request: Request, body: OllamaChatRequest) -> Response:
-        """Answer a conversation."""
-        return await self._respond(request, body, chat_messages(body), body.tools)
-
-    async def ollama_generate(self, request: Request, body: OllamaGenerateRequest) -> Response:
-        """Answer a question."""
-        messages = PLAIN.messages(body.prompt, body.system) if body.prompt else []
-        return await self._respond(request, body, messages)
-
-    async def _respond(
-        self,
-        request: Request,
-        body: OllamaRequest,
-        messages: Sequence[Message],
-        offered: Sequence[fields.Tool] = (),
-    ) -> Response:
-        """Response to a conversation, whole or as a stream; without one, clients ask to load the model."""
-        call, (engine, adapter) = Call.of(request), self._model(request, body.model)
-        tools = ToolUse.of([tool.function for tool in offered], engine)
-        content = _chat_content if isinstance(body, OllamaChatRequest) else _generate_content
-        if not messages:
-            loaded = _line(call.model, content("", (), Piece("")))
-            return JSONResponse({**loaded, "done": True, "done_reason": "load"})
-        predicted = body.options.num_predict
-        if predicted is not None and predicted <= 0:
-            predicted = self.limits.max_tokens
-        common = self._common(request, adapter, body, ("think", body.think), num_predict=predicted)
-        if (body.options.num_ctx or 0) > engine.context:
-            call.ignored.append("num_ctx")
-        handles = await self._ask(request, lambda: ollama_request(body, messages, tools, common))
-        if body.stream:
-            return json_lines_stream(_lines(call.model, stream_pieces(handles[0]), content, tools.parser()))
-        (piece,) = await collect_answers(request, handles)
-        said = content(*tools.parser().take(piece), piece)
-        return JSONResponse(_answer_json(call.model, handles[0].answer(), said))
-
-    async def ollama_tags(self, _: Request) -> Response:
-        """List the models."""
-        return JSONResponse({"models": self._models()})
-
-    async def ollama_ps(self, _: Request) -> Response:
-        """List the models in memory."""
-        engine = self.service.engine
-        total = engine.plan.memory.total_bytes
-        loaded = {
-            "size": total,
-            "size_vram": total if engine.plan.settings.gpu_layers == "all" else 0,
-            "context_length": engine.context,
-            "expires_at": _NEVER,
-        }
-        return JSONResponse({"models": [model | loaded for model in self._models()]})
-
-    async def ollama_show(self, request: Request, body: OllamaModel) -> Response:
-        """Describe a model."""
-        _, adapter = self._resolve(body.model)
-        engine = self.service.engine
-        header, able = engine.model.header, {"thinking": engine.thinks, "tools": engine.takes_tools}
-        capabilities = ["completion", *(name for name, has in able.items() if has)]
-        values = {key: _plain(value) for key, value in header.metadata.items()}
-        shown = {
-            "modified_at": _files_json(engine.files(adapter))["modified_at"],
-            "template": engine.chat_template.encode("utf-8", "replace").decode(),
-            "details": _details(header),
-            "model_info": values | {"general.parameter_count": header.weights},
-            "capabilities": ["embedding"] if read_pooling(header) else capabilities,
-        }
-        return JSONResponse(shown)
-
-    async def ollama_version(self, _: Request) -> Response:
-        """Version of this server."""
-        return JSONResponse({"version": version("thirteen")})
-
-    def _models(self) -> list[Json]:
-        """Entries of the models in Ollama's lists."""
-        engine = self.service.engine
-        details = _details(engine.model.header)
-        return [
-            {"name": name, "model": name, **_files_json(engine.files(adapter)), "details": details}
-            for name, adapter in self.service.models.items()
-        ]

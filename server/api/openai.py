@@ -1,49 +1,33 @@
 """OpenAI's chat and text completions, and the list of models."""
 
-import codecs
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from time import time
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import uuid4
 
 from anyio import to_thread
 from pydantic import Field
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from ...files.gguf.pooling import read_pooling
 from ...runtime.answer import Answer, Piece, StopReason, Timings, TokenLogprob, Usage
 from ...runtime.engine.engine import Engine
-from ...runtime.engine.handle import Handle
-from ...runtime.grammar.grammar import Grammar, from_schema
 from ...runtime.options import LOGPROBS_MAX, Options
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.request import MAX_TOKENS
-from ...runtime.request import Request as EngineRequest
-from ..call import Call
-from ..engine_service import collect_answers, merge_streams
+from ...runtime.request import MAX_TOKENS, Request
+from ..engine_service import Call
 from ..http_errors import HttpError, field_error
-from ..streams import DONE_EVENT, event_stream, format_event
+from ..streams import DONE_EVENT, format_event
 from . import fields
 from .bodies import RequestBody
-from .endpoints import Endpoints, InternalRequest, Operation
+from .core import Format, InternalRequest, Said, answer_options, ask, format_grammar, respond, submit
 from .fields import Json
-from .tool_calls import AnswerCall, ToolCallParser, ToolUse, parse_call
+from .tool_calls import AnswerCall, ToolUse, parse_call
 
-JSON_OBJECT: Json = {"type": "object"}  # the schema of any object
-FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
-_LOGPROB_ENTRIES_MAX = 1 << 15  # of a response; they take 3 MB of JSON and 40 ms in which nothing else runs
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
 _LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
-_PROMPTS = Field(min_length=1, max_length=16, fail_fast=True)
-
-Tokens = Annotated[
-    list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1, max_length=1 << 20, fail_fast=True)
-]
+_STARTED = int(time())  # the field `created` of the models
 
 
 class FunctionCall(RequestBody):
@@ -64,13 +48,12 @@ class MessageToolCall(RequestBody):
 class ChatMessage(RequestBody):
     """A message of a conversation."""
 
-    refused: ClassVar[dict[str, str]] = {"audio": "send text", "function_call": "send tool_calls"}
+    refused: ClassVar = {"audio": "send text", "function_call": "send tool_calls"}
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: fields.Content | None = Field(None, description="Required, except beside tool_calls.")
     tool_calls: fields.ToolList[MessageToolCall] = Field([], description="Only for the role assistant.")
     tool_call_id: str | None = Field(None, description="Required for the role tool, and only for it.")
-    reasoning_content: str | None = Field(None, description="Without effect: it is left out.")
 
 
 class JsonSchemaFormat(RequestBody):
@@ -119,15 +102,25 @@ class OpenAiRequest(fields.Sampling):
 
     model: fields.ModelName = None
     n: fields.Count = Field(1, description="Number of answers.")
-    stop: fields.Stop = ""
+    stop: fields.Stop = Field([])
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+
+    def check_answers(self, call: Call, prompts: int = 1) -> None:
+        """Raise HttpError if there are more answers than the server allows."""
+        if self.n * prompts > (most := call.service.limits.answers):
+            status, asked = (422, "n") if self.n > most else (400, "prompts times n")
+            raise HttpError(status, f"{asked} must be less than or equal to {most}", param="n")
+
+    def varied(self, options: Options) -> Options:
+        """The options; several answers are sampled by default, as they would all be the same."""
+        return options.stochastic if self.n > 1 and self.temperature is None else options
 
 
 class ChatRequest(OpenAiRequest, fields.Answering):
     """Body of /v1/chat/completions."""
 
-    refused: ClassVar[dict[str, str]] = {
+    refused: ClassVar = {
         "functions": "use tools",
         "function_call": "use tool_choice",
         "audio": "answers are text",
@@ -152,12 +145,11 @@ class ChatRequest(OpenAiRequest, fields.Answering):
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""
 
-    refused: ClassVar[dict[str, str]] = {
-        "suffix": "write it into the prompt as the model expects it",
-        "best_of": "use n",
-    }
+    refused: ClassVar = {"suffix": "write it into the prompt as the model expects it", "best_of": "use n"}
 
-    prompt: str | Annotated[list[str], _PROMPTS] | Tokens | Annotated[list[Tokens], _PROMPTS]
+    prompt: Annotated[
+        list[str | fields.Tokens], Field(min_length=1, max_length=16, fail_fast=True), fields.SEVERAL
+    ]
     max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="0 requires echo.")
     calculator: bool = True
     echo: bool = Field(
@@ -165,28 +157,13 @@ class CompletionRequest(OpenAiRequest):
     )
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # as in OpenAI's API
 
-    @property
-    def prompts(self) -> list[Any]:
-        """The prompts, each a text or tokens."""
-        return texts_of(self.prompt)
-
-
-def texts_of(value: Any) -> list[Any]:
-    """Texts as a list, each a string or tokens, for which a single one may stand."""
-    single = isinstance(value, str) or isinstance(value[0], int)
-    return [value] if single else value
-
-
-def chat_messages(body: ChatRequest) -> list[Message]:
-    """Messages of a chat request; the role "developer" is "system" in chat templates.
-
-    Raises:
-        HttpError: 400 a message lacks a field, or has one that is not for its role.
-    """
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
-
 
 def _message(message: ChatMessage, path: str) -> Message:
+    """A message for the engine; the role "developer" is "system" in chat templates.
+
+    Raises:
+        HttpError: 400 it lacks a field, or has one that is not for its role.
+    """
     if message.content is None and not message.tool_calls:
         raise field_error(f"{path}.content", "is missing")
     if message.tool_calls and message.role != "assistant":
@@ -206,140 +183,89 @@ def _message(message: ChatMessage, path: str) -> Message:
     return Message(role, fields.text_of(message.content), tuple(calls), message.tool_call_id)
 
 
-def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None:
-    """Grammar for the format of an answer: text, json_object, or json_schema, which alone has a schema.
-
-    `param` is the field of the schema.
+def chat_request(call: Call, body: ChatRequest) -> InternalRequest:
+    """What a chat request asks.
 
     Raises:
-        RequestError: the schema is rejected.
-        HttpError: 400 the schema is missing, or the type takes no schema.
-    """
-    if (schema is None) == (kind == "json_schema"):
-        raise field_error(param, "is required for the type json_schema and not allowed otherwise")
-    return None if kind == "text" else from_schema(JSON_OBJECT if schema is None else schema)
-
-
-def chat_request(body: ChatRequest, tools: ToolUse, common: Json) -> InternalRequest:
-    """What a chat request asks; `common` are options that are not the body's.
-
-    Raises:
-        RequestError: an option is invalid, or the schema is rejected.
-        HttpError: 400 fields contradict each other; see also ToolUse.grammar().
+        RequestError: an option is invalid, or a schema is rejected.
+        HttpError: 400 fields contradict each other.
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise field_error("top_logprobs", "requires logprobs: true")
-    described, think = body.response_format.json_schema, body.chat_template_kwargs.enable_thinking
+    choice = body.tool_choice if isinstance(body.tool_choice, str) else body.tool_choice.function.name
+    functions, chosen = [tool.function for tool in body.tools], not isinstance(body.tool_choice, str)
+    tools = ToolUse.of(functions, call.engine, choice, named=chosen, several=body.parallel_tool_calls)
+    effort, described = ("reasoning_effort", body.reasoning_effort), body.response_format.json_schema
+    asked = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
+    options = answer_options(call, body, effort, **asked)
+    if (think := body.chat_template_kwargs.enable_thinking) is not None:
+        options["think"] = think
     schema = described.schema_ if described else None
-    asked = InternalRequest.of(
-        chat_messages(body),
+    made = ask(
+        [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
         tools,
-        answers=body.n,
-        stop=fields.stop_texts(body.stop),
-        grammar=tools.grammar(
-            format_grammar(body.response_format.type, schema, "response_format.json_schema")
-        ),
+        body,
+        body.n,
+        stop=body.stop,
+        grammar=format_grammar(body.response_format.type, schema, "response_format.json_schema"),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        **common | ({} if think is None else {"think": think}),
-        **body.sampling,
+        **options,
     )
-    if body.n > 1 and asked.options.votes:
-        message = f"reasoning_effort {asked.options.effort} cannot be combined with n above 1"
+    if body.n > 1 and made.options.votes:
+        message = f"reasoning_effort {made.options.effort} cannot be combined with n above 1"
         raise HttpError(400, message, param="n")
-    _check_entries(common["max_tokens"] * body.n, asked.options.logprobs)
-    return replace(asked, options=_varied(body, asked.options))
-
-
-def _varied(body: OpenAiRequest, options: Options) -> Options:
-    return options.stochastic if body.n > 1 and body.temperature is None else options
-
-
-def _check_entries(tokens: int, logprobs: int | None) -> None:
-    """Check how many log-probabilities the answers may have."""
-    entries = tokens * (1 + (logprobs or 0))
-    if logprobs is not None and entries > _LOGPROB_ENTRIES_MAX:
-        message = (
-            f"up to {entries} log-probabilities, at most {_LOGPROB_ENTRIES_MAX}: reduce max_tokens, n or "
-        )
-        raise HttpError(400, f"{message}the number of likeliest tokens", param="logprobs")
-
-
-@dataclass(frozen=True, slots=True)
-class EchoedPrompt:
-    """A prompt that the answer begins with, and the log-probabilities of all its tokens but the first."""
-
-    text: str
-    tokens: Sequence[int]
-    logprobs: Sequence[TokenLogprob] | None
-
-    @property
-    def empty_answer(self) -> Piece:
-        """An answer of no tokens."""
-        usage, nothing = Usage(len(self.tokens), 0), Timings(0.0, 0.0, 0.0)
-        return Piece("", answer=Answer(None, "", StopReason.LENGTH, usage, nothing, (), verified=False))
-
-    def before(self, piece: Piece) -> Piece:
-        """The first piece of an answer, behind the prompt."""
-        logprobs = piece.logprobs
-        if self.logprobs is not None:
-            logprobs = (TokenLogprob(self.tokens[0], 0.0), *self.logprobs, *logprobs)
-        return replace(piece, text=self.text + piece.text, logprobs=logprobs)
+    return replace(made, options=body.varied(made.options))
 
 
 @dataclass
-class ChatFormat:
-    """Writes chat completions, whole and as chunks of a stream; CompletionFormat writes text completions.
+class ChatFormat(Format):
+    """Prints chat completions; CompletionFormat prints text completions.
 
     Attributes:
         model: model name.
         engine: the engine that answers.
-        answers: answers per prompt.
-        tools: what the answers may call.
-        echoed: prompts that text completions begin with.
+        body: the request.
+        echoed: prompts that text completions begin with, each as a piece.
     """
 
     model: str
     engine: Engine
-    answers: int
-    tools: ToolUse = field(default_factory=ToolUse)
-    echoed: Sequence[EchoedPrompt] = ()
-    kinds: ClassVar[tuple[str, str, str]] = ("chatcmpl", "chat.completion", "chat.completion.chunk")
+    body: OpenAiRequest
+    echoed: Sequence[Piece] = ()
+    answers: dict[int, Said] = field(default_factory=dict)
+    kinds: ClassVar = ("chatcmpl", "chat.completion", "chat.completion.chunk")
 
     def __post_init__(self) -> None:
         self._id, self._created = f"{self.kinds[0]}-{uuid4().hex}", int(time())
-        self._parsers: dict[int, ToolCallParser] = defaultdict(self.tools.parser)
         self._begun = set[int]()
-        self._offsets: dict[int, _TextOffsets] = defaultdict(_TextOffsets)
 
-    def response(self, pieces: Sequence[Piece]) -> Json:
-        """Response with all answers, each given as one piece."""
-        choices = [self._choice(index, piece, streamed=False) for index, piece in enumerate(pieces)]
-        usage = self._usage([piece.answer for piece in pieces if piece.answer])
-        return {**self._header(self.kinds[1]), "choices": choices, "usage": usage}
+    def whole(self, answers: Sequence[Said]) -> Json:
+        choices = [self._choice(said, streamed=False) for said in answers]
+        return {**self._header(self.kinds[1]), "choices": choices, "usage": self._usage(answers)}
 
-    async def events(self, pieces: AsyncIterator[tuple[int, Piece]], *, usage: bool) -> AsyncIterator[str]:
-        """Events of a stream, with the usage in the last chunk if it is asked for."""
-        answers, none = dict[int, Answer](), {"usage": None} if usage else {}
-        async for index, piece in pieces:
-            if piece.answer:
-                answers[index] = piece.answer
-            choices = [self._choice(index, piece, streamed=True)]
-            yield format_event({**self._header(self.kinds[2]), "choices": choices, **none})
-        if usage:
-            told = self._usage([answers[index] for index in sorted(answers)])
-            yield format_event({**self._header(self.kinds[2]), "choices": [], "usage": told})
+    def part(self, said: Said) -> Iterator[str]:
+        none = {"usage": None} if self.body.stream_options.include_usage else {}
+        choices = [self._choice(said, streamed=True)]
+        yield format_event({**self._header(self.kinds[2]), "choices": choices, **none})
+        if said.piece.answer:
+            self.answers[said.index] = said
+
+    def end(self) -> Iterator[str]:
+        if self.body.stream_options.include_usage:
+            usage = self._usage([self.answers[index] for index in sorted(self.answers)])
+            yield format_event({**self._header(self.kinds[2]), "choices": [], "usage": usage})
         yield DONE_EVENT
 
     def _header(self, kind: str) -> Json:
         header = {"id": self._id, "object": kind, "created": self._created, "model": self.model}
         return {**header, "system_fingerprint": _FINGERPRINT}
 
-    def _usage(self, answers: Sequence[Answer]) -> Json:
+    def _usage(self, answers: Sequence[Said]) -> Json:
         """Usage of a response: a prompt counts once for its answers."""
-        prompts = [answer.usage for answer in answers[:: self.answers]]
+        prompts = [said.usage for said in answers[:: self.body.n]]
         prompt = sum(usage.prompt_tokens for usage in prompts)
-        completion = sum(answer.usage.completion_tokens for answer in answers)
-        thinking = sum(answer.usage.thinking_tokens for answer in answers)
+        completion = sum(said.usage.completion_tokens for said in answers)
+        thinking = sum(said.usage.thinking_tokens for said in answers)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -348,28 +274,30 @@ class ChatFormat:
             "completion_tokens_details": {"reasoning_tokens": thinking},
         }
 
-    def _choice(self, index: int, piece: Piece, *, streamed: bool) -> Json:
-        text, calls = self._parsers[index].take(piece)
-        said: Json = {"content": text, **reasoning_json(piece)}
-        if streamed:
-            said |= {} if index in self._begun else {"role": "assistant"}
-        else:
-            said |= {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
-        if calls:
-            said["tool_calls"] = [
-                {**({"index": at} if streamed else {}), **_call_json(call)} for at, call in enumerate(calls)
-            ]
+    def _is_first(self, index: int) -> bool:
+        """Whether this is the first event of an answer."""
+        first = index not in self._begun
         self._begun.add(index)
-        return {"index": index, "delta" if streamed else "message": said, **self._end(index, piece, calls)}
+        return first
 
-    def _end(self, index: int, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
-        reason = FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
-        reason = "tool_calls" if calls and reason == "stop" else reason
-        logprobs = piece.logprobs[piece.thinking_tokens :]
-        shown = self._logprobs(index, logprobs) if logprobs else None
-        return {"logprobs": shown, "finish_reason": reason, **warning_json(piece.answer)}
+    def _choice(self, said: Said, *, streamed: bool) -> Json:
+        message: Json = {"content": said.text, **said.reasoning("reasoning_content")}
+        if not streamed:
+            message |= {"content": said.text or (None if said.calls else ""), "refusal": None}
+        if self._is_first(said.index):
+            message["role"] = "assistant"
+        if said.calls:
+            message["tool_calls"] = [
+                ({"index": at} if streamed else {}) | _call_json(call) for at, call in enumerate(said.calls)
+            ]
+        return {"index": said.index, "delta" if streamed else "message": message, **self._end(said)}
 
-    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> Json:
+    def _end(self, said: Said) -> Json:
+        logprobs = said.piece.logprobs[said.piece.thinking_tokens :]
+        shown = self._logprobs(logprobs) if logprobs else None
+        return {"logprobs": shown, "finish_reason": said.finish_reason, **said.warning}
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
         content = [
             self._entry(entry.token, entry.logprob)
             | {"top_logprobs": [self._entry(*top) for top in entry.top]}
@@ -387,194 +315,130 @@ def _call_json(call: AnswerCall) -> Json:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def warning_json(answer: Answer | None) -> Json:
-    """The field that tells of an answer that violates its JSON schema; none if it does not."""
-    return {"warning": f"schema violated: {answer.violation}"} if answer and answer.violation else {}
-
-
-def reasoning_json(piece: Piece, name: str = "reasoning_content") -> Json:
-    """The votes so far and the thought, if there are any."""
-    return {name: piece.reasoning} if piece.reasoning else {}
-
-
-class CompletionFormat(ChatFormat):
-    """Writes text completions."""
-
-    kinds: ClassVar[tuple[str, str, str]] = ("cmpl", "text_completion", "text_completion")
-
-    def _choice(self, index: int, piece: Piece, *, streamed: bool) -> Json:
-        first = index not in self._begun
-        self._begun.add(index)
-        if self.echoed and first:
-            piece = self.echoed[index // self.answers].before(piece)
-        choice = {"index": index, "text": piece.text, **self._end(index, piece)}
-        if self.echoed and first and choice["logprobs"]:  # nothing comes before the first token: it has none
-            choice["logprobs"]["token_logprobs"][0] = choice["logprobs"]["top_logprobs"][0] = None
-        return choice
-
-    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> Json:
-        pieces = [self.engine.model.token_to_piece(entry.token) for entry in logprobs]
-        return {
-            "tokens": [*map(_text, pieces)],
-            "token_logprobs": [max(entry.logprob, _LOGPROB_MIN) for entry in logprobs],
-            "top_logprobs": [self._likeliest(entry.top) for entry in logprobs],
-            "text_offset": [self._offsets[index].add(piece) for piece in pieces],
-        }
-
-    def _likeliest(self, top: Iterable[tuple[int, float]]) -> dict[str, float]:
-        """Log-probabilities by text; of tokens with the same text, that of the likeliest."""
-        logprobs: dict[str, float] = {}
-        for token, logprob in top:
-            logprobs.setdefault(_text(self.engine.model.token_to_piece(token)), max(logprob, _LOGPROB_MIN))
-        return logprobs
-
-
-class _TextOffsets:
-    """Where the texts of tokens begin, in characters of the whole answer, over all chunks of a stream."""
-
-    def __init__(self) -> None:
-        self._decoder, self._offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
-
-    def add(self, token: bytes) -> int:
-        """Where the next token begins; a part of a character begins after those before."""
-        offset = self._offset
-        self._offset += len(self._decoder.decode(token))
-        return offset
-
-
 def _text(data: bytes) -> str:
     """Text of a token; an incomplete UTF-8 sequence becomes U+FFFD."""
     return data.decode("utf-8", "replace")
 
 
-@dataclass
-class OpenAiEndpoints(Endpoints):
-    """Chat and text completions, and models.
+class CompletionFormat(ChatFormat):
+    """Prints text completions."""
 
-    Attributes:
-        created: start time in Unix seconds, the `created` field of the models.
-    """
+    kinds: ClassVar = ("cmpl", "text_completion", "text_completion")
 
-    created: int = field(default_factory=lambda: int(time()))
-    operations = (
-        Operation("POST", "/v1/chat/completions", "chat", ChatRequest),
-        Operation("POST", "/v1/completions", "completion", CompletionRequest),
-        Operation("GET", "/v1/models", "models"),
-        Operation("GET", "/v1/models/{model}", "model"),
-    )
+    def _choice(self, said: Said, *, streamed: bool) -> Json:
+        echoes = bool(self.echoed) and self._is_first(said.index)
+        if echoes:
+            prompt = self.echoed[said.index // self.body.n]
+            said = replace(said, piece=Piece.joined([prompt, said.piece], said.piece.answer))
+        choice = {"index": said.index, "text": said.piece.text, **self._end(said)}
+        if echoes and choice["logprobs"]:  # nothing comes before the first token: it has none
+            choice["logprobs"]["token_logprobs"][0] = choice["logprobs"]["top_logprobs"][0] = None
+        return choice
 
-    async def chat(self, request: Request, body: ChatRequest) -> Response:
-        """Answer a conversation."""
-        engine, adapter = self._model(request, body.model)
-        functions, choice = [tool.function for tool in body.tools], body.tool_choice
-        named = None if isinstance(choice, str) else choice.function.name
-        tools = ToolUse.of(functions, engine, choice, named, several=body.parallel_tool_calls)
-        asked = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
-        common = self._common(request, adapter, body, ("reasoning_effort", body.reasoning_effort), **asked)
-        self._check_answers(body.n)
-        handles = await self._ask(request, lambda: chat_request(body, tools, common))
-        written = ChatFormat(Call.of(request).model, engine, body.n, tools)
-        return await self._respond(request, body, written, handles)
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+        return {
+            "tokens": [self._entry(entry.token, entry.logprob)["token"] for entry in logprobs],
+            "token_logprobs": [max(entry.logprob, _LOGPROB_MIN) for entry in logprobs],
+            "top_logprobs": [self._likeliest(entry) for entry in logprobs],
+        }
 
-    async def completion(self, request: Request, body: CompletionRequest) -> Response:
-        """Complete texts."""
-        if body.max_tokens == 0 and not body.echo:
-            raise field_error("max_tokens", "0 requires echo: true")
-        if body.max_tokens == 0 and body.stream:
-            raise field_error("max_tokens", "0 leaves nothing to stream")
-        engine, adapter = self._model(request, body.model)
-        self._check_answers(body.n, len(body.prompts))
-        max_tokens = self._max_tokens(request, MAX_TOKENS, max_tokens=body.max_tokens)
-        written = CompletionFormat(Call.of(request).model, engine, body.n)
-        if body.echo:
-            written.echoed = await self._echoed(request, body, max_tokens, adapter)
-        if not max_tokens:
-            return await _whole(
-                written, [prompt.empty_answer for prompt in written.echoed for _ in range(body.n)]
-            )
+    def _likeliest(self, entry: TokenLogprob) -> dict[str, float]:
+        """Log-probabilities by text; of tokens with the same text, that of the likeliest."""
+        found = [self._entry(*top) for top in reversed(entry.top)]
+        return {one["token"]: one["logprob"] for one in found}
 
-        def prepare() -> list[EngineRequest]:
-            prompts = [prompt.tokens for prompt in written.echoed] or _prompt_tokens(engine, body)
-            _check_entries(max_tokens * len(prompts) * body.n, body.logprobs)
-            options = Options(
-                adapter=adapter,
-                namespace=Call.of(request).namespace,
-                max_tokens=max_tokens,
-                stop=fields.stop_texts(body.stop),
-                calculator=body.calculator,
-                logprobs=body.logprobs,
-                report_end=body.echo,
-                think_budget=0,  # its text is the whole output
-                **body.sampling,
-            )
-            seeded = _varied(body, options).with_seeds(body.n)
-            return [EngineRequest(tuple(prompt), options) for prompt in prompts for options in seeded]
 
-        handles = await self._submit(request, prepare)
-        return await self._respond(request, body, written, handles)
+async def chat(call: Call, body: ChatRequest) -> Response:
+    """Answer a conversation."""
+    call.choose_model(body.model)
+    body.check_answers(call)
+    asked = await submit(call, lambda: chat_request(call, body))
+    return await respond(call, ChatFormat(call.model, call.engine, body), asked.tools, stream=body.stream)
 
-    def _check_answers(self, n: int, prompts: int = 1) -> None:
-        most = self.limits.answers
-        if n > most:
-            raise HttpError(422, f"n must be less than or equal to {most}", param="n")
-        if n * prompts > most:
-            raise HttpError(400, f"prompts times n is {n * prompts}, at most {most}", param="n")
 
-    async def models(self, _: Request) -> Response:
-        """List the models."""
-        return JSONResponse({"object": "list", "data": [*map(self._entry, self.service.models)]})
+async def completion(call: Call, body: CompletionRequest) -> Response:
+    """Complete texts."""
+    if body.max_tokens == 0 and not (body.echo and not body.stream):
+        raise field_error("max_tokens", "0 requires echo: true, without a stream")
+    call.choose_model(body.model)
+    body.check_answers(call, len(body.prompt))
+    max_tokens = call.max_tokens(MAX_TOKENS, max_tokens=body.max_tokens)
+    form = CompletionFormat(call.model, call.engine, body)
+    if body.echo:
+        form.echoed = await _echoed(call, body)
+    if not max_tokens:
+        ends = [_empty_answer(prompt) for prompt in form.echoed for _ in range(body.n)]
+        answers = [Said(index, end, "", ()) for index, end in enumerate(ends)]
+        return await to_thread.run_sync(lambda: JSONResponse(form.whole(answers)))
 
-    async def model(self, request: Request) -> Response:
-        """Describe a model."""
-        name, _ = self.service.resolve_model(request.path_params["model"])
-        return JSONResponse(self._entry(name))
+    def prepare() -> list[Request]:
+        options = Options(
+            adapter=call.adapter,
+            namespace=call.namespace,
+            max_tokens=max_tokens,
+            stop=body.stop,
+            calculator=body.calculator,
+            logprobs=body.logprobs,
+            report_end=body.echo,
+            think_budget=0,  # its text is the whole output
+            **body.sampling,
+        )
+        seeded = body.varied(options).with_seeds(body.n)
+        prompts = [prompt.tokens for prompt in form.echoed] or _prompt_tokens(call.engine, body)
+        return [Request(prompt, options) for prompt in prompts for options in seeded]
 
-    def _entry(self, name: str) -> Json:
-        entry = {"id": name, "object": "model", "created": self.created, "owned_by": "thirteen"}
-        if read_pooling(self.service.engine.model.header):
-            return entry | {"capabilities": ["embedding"]}
-        return entry | {"default_effort": self.service.default_effort(name, self.limits.answers)}
+    await call.submit(prepare)
+    return await respond(call, form, ToolUse(), stream=body.stream)
 
-    async def _respond(
-        self, request: Request, body: OpenAiRequest, written: ChatFormat, handles: Sequence[Handle]
-    ) -> Response:
-        if body.stream:
-            pieces = merge_streams(handles)
-            return event_stream(written.events(pieces, usage=body.stream_options.include_usage))
-        return await _whole(written, await collect_answers(request, handles))
 
-    async def _echoed(
-        self, request: Request, body: CompletionRequest, max_tokens: int, adapter: str
-    ) -> list[EchoedPrompt]:
-        """The prompts with the log-probabilities of their tokens, if these are asked for."""
-        engine, echoed = Call.of(request).engine, list[EchoedPrompt]()
-        async with self.service.scoring_turn():
-            prompts = await to_thread.run_sync(_prompt_tokens, engine, body)
-            if not all(prompts):
+async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
+    """The prompts with the log-probabilities of their tokens, if these are asked for."""
+    engine, echoed = call.engine, list[Piece]()
+    async with call.service.scoring_turn():
+        for prompt, tokens in zip(
+            body.prompt, await to_thread.run_sync(_prompt_tokens, engine, body), strict=True
+        ):
+            if not tokens:
                 raise field_error("prompt", "is empty")
-            _check_entries(sum(len(prompt) + max_tokens for prompt in prompts) * body.n, body.logprobs)
-            for prompt, tokens in zip(body.prompts, prompts, strict=True):
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                logprobs = None
-                if body.logprobs is not None:
-                    score = partial(engine.prompt_logprobs, tokens, body.logprobs, adapter)
-                    logprobs = await to_thread.run_sync(score)
-                pieces = b"".join(map(engine.model.token_to_piece, tokens))
-                text = prompt if isinstance(prompt, str) else _text(pieces)
-                echoed.append(EchoedPrompt(text, tokens, logprobs))
-        return echoed
+            await call.check_connected()
+            logprobs: Sequence[TokenLogprob] = ()
+            if body.logprobs is not None:
+                scored = await to_thread.run_sync(engine.prompt_logprobs, tokens, body.logprobs, call.adapter)
+                logprobs = (TokenLogprob(tokens[0], 0.0), *scored)
+            text = _text(b"".join(map(engine.model.token_to_piece, tokens)))
+            echoed.append(Piece(prompt if isinstance(prompt, str) else text, tokens, tuple(logprobs)))
+    return echoed
+
+
+def _empty_answer(prompt: Piece) -> Piece:
+    """An answer of no tokens."""
+    usage, nothing = Usage(len(prompt.tokens), 0), Timings(0.0, 0.0, 0.0)
+    return Piece("", answer=Answer(None, "", StopReason.LENGTH, usage, nothing, (), verified=False))
 
 
 def _prompt_tokens(engine: Engine, body: CompletionRequest) -> list[tuple[int, ...]]:
     prompts = list[tuple[int, ...]]()
-    for prompt in body.prompts:
+    for prompt in body.prompt:
         if not isinstance(prompt, str):
             engine.model.check_tokens(prompt)
         prompts.append(engine.encode_text(prompt) if isinstance(prompt, str) else tuple(prompt))
     return prompts
 
 
-async def _whole(written: ChatFormat, pieces: Sequence[Piece]) -> Response:
-    """Response with all answers, each given as one piece."""
-    return await to_thread.run_sync(lambda: JSONResponse(written.response(pieces)))
+async def models(call: Call) -> Response:
+    """List the models."""
+    entries = [_entry(call, name) for name in call.service.models]
+    return JSONResponse({"object": "list", "data": entries})
+
+
+async def model(call: Call) -> Response:
+    """Describe a model."""
+    name, _ = call.service.resolve_model(call.request.path_params["model"])
+    return JSONResponse(_entry(call, name))
+
+
+def _entry(call: Call, name: str) -> Json:
+    entry = {"id": name, "object": "model", "created": _STARTED, "owned_by": "thirteen"}
+    if call.engine.plan.embeds:
+        return entry | {"capabilities": ["embedding"]}
+    return entry | {"default_effort": call.service.default_effort(name)}

@@ -1,30 +1,24 @@
 """OpenAI's Responses API, without memory: a client sends the whole conversation."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from time import time
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import Field
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from ...runtime.answer import Answer, Piece, StopReason
 from ...runtime.prompt.prompt_encoder import Message
-from ..call import Call
-from ..engine_service import collect_answers, stream_pieces
-from ..http_errors import HttpError, field_error, to_http_error
-from ..streams import event_stream, format_event
+from ..engine_service import Call
+from ..http_errors import HttpError, field_error
+from ..streams import format_event
 from . import fields
 from .bodies import RequestBody
-from .endpoints import Endpoints, InternalRequest, Operation
+from .core import Format, InternalRequest, Said, answer_options, ask, format_grammar, respond, submit
 from .fields import Json
-from .openai import format_grammar, warning_json
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
-Event = tuple[str, Json]
 # The fields that an item of the input needs, by its type.
 _NEEDED = {
     "message": ("role", "content"),
@@ -39,14 +33,14 @@ class InputItem(RequestBody):
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    status: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
     content: fields.Content | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = Field(None, description="A JSON object, as text.")
     output: fields.Content | None = None
-    summary: fields.MessageList[Json] = Field([])
+    summary: list[Json] = Field([])
 
 
 class FunctionTool(fields.FunctionDefinition):
@@ -82,13 +76,13 @@ class ReasoningConfig(RequestBody):
     """How much is computed for an answer."""
 
     effort: fields.EffortName = "low"
-    summary: Literal["auto", "concise", "detailed"] | None = None
+    summary: str | None = None
 
 
 class ResponseRequest(fields.Sampling, fields.Answering):
     """Body of /v1/responses."""
 
-    refused: ClassVar[dict[str, str]] = {
+    refused: ClassVar = {
         "background": "use stream",
         "conversation": "send the whole conversation as input",
         "max_tokens": "use max_output_tokens",
@@ -128,9 +122,8 @@ def input_messages(body: ResponseRequest) -> list[Message]:
             role = "system" if item.role == "developer" else str(item.role)
             messages.append(Message(role, fields.text_of(item.content)))
         elif item.type == "function_call":
-            call = parse_call(
-                str(item.call_id), str(item.name), str(item.arguments), f"input[{index}].arguments"
-            )
+            param = f"input[{index}].arguments"
+            call = parse_call(str(item.call_id), str(item.name), str(item.arguments), param)
             if not messages or messages[-1].role != "assistant":
                 messages.append(Message("assistant", ""))
             messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
@@ -139,154 +132,134 @@ def input_messages(body: ResponseRequest) -> list[Message]:
     return messages
 
 
-def response_request(body: ResponseRequest, tools: ToolUse, common: Json) -> InternalRequest:
-    """What a request for a response asks; `common` are options that are not the body's.
+def response_request(call: Call, body: ResponseRequest) -> InternalRequest:
+    """What a request for a response asks.
 
     Raises:
         RequestError: an option is invalid, or the schema is rejected.
         HttpError: 400 fields contradict each other.
     """
-    written = body.text.format
+    written, choice = body.text.format, body.tool_choice
     if written.type == "json_schema" and written.name is None:
         raise field_error("text.format.name", "is required for the type json_schema")
-    return InternalRequest.of(
-        input_messages(body),
-        tools,
-        grammar=tools.grammar(format_grammar(written.type, written.schema_, "text.format.schema")),
-        **common,
-        **body.sampling,
-    )
+    named, name = not isinstance(choice, str), choice if isinstance(choice, str) else choice.name
+    tools = ToolUse.of(body.tools, call.engine, name, named=named, several=body.parallel_tool_calls)
+    effort = "reasoning.effort", body.reasoning.effort
+    options = answer_options(call, body, effort, max_output_tokens=body.max_output_tokens)
+    grammar = format_grammar(written.type, written.schema_, "text.format.schema")
+    return ask(input_messages(body), tools, body, grammar=grammar, **options)
 
 
-class _Part(NamedTuple):
-    """A part of an item: its type, the item and its field, its events, and more of its fields."""
-
-    type: str
-    item: str
-    field: str
-    event: str
-    text_event: str
-    extra: Json
-
-    def of(self, text: str) -> Json:
-        return {"type": self.type, "text": text, **self.extra}
-
-    def place(self, item: Json) -> Json:
-        return {"item_id": item["id"], f"{self.field}_index": 0}
+# By the type of an item with text: the field of its part, names of the part's and its text's events, the part
+_PARTS: dict[str, tuple[str, str, str, Json]] = {
+    "reasoning": (*("summary", "reasoning_summary_part", "reasoning_summary_text"), {"type": "summary_text"}),
+    "message": (
+        *("content", "content_part", "output_text"),
+        {"type": "output_text", "annotations": [], "logprobs": []},
+    ),
+}
 
 
-_VOTES = _Part("summary_text", "reasoning", "summary", "reasoning_summary_part", "reasoning_summary_text", {})
-_THOUGHT = _Part("reasoning_text", "reasoning", "content", "content_part", "reasoning_text", {})
-_TEXT = _Part(
-    "output_text", "message", "content", "content_part", "output_text", {"annotations": [], "logprobs": []}
-)
-_PARTS = {part.type: part for part in (_VOTES, _THOUGHT, _TEXT)}
+class ResponseFormat(Format):
+    """Prints a response: whole, and as the events of a stream."""
 
+    def __init__(self, body: ResponseRequest, model: str, asked: InternalRequest) -> None:
+        self._body, self._model, self._asked = body, model, asked
+        self._id, self._created, self._number = f"resp_{uuid4().hex}", int(time()), 0
+        self._output = list[Json]()
+        self._response: Json = {}
 
-class ResponseFormat:
-    """Writes a response: whole, and as the events of a stream."""
+    def whole(self, answers: Sequence[Said]) -> Json:
+        for _ in self.part(answers[0]):
+            pass
+        return self._response
 
-    def __init__(self, body: ResponseRequest, model: str, tools: ToolUse, effort: str) -> None:
-        self._body, self._model, self._tools, self._effort = body, model, tools, effort
-        self._id, self._created = f"resp_{uuid4().hex}", int(time())
-        self._parser, self._output = tools.parser(), list[Json]()
+    def begin(self) -> Iterator[str]:
+        for name in ("created", "in_progress"):
+            yield self._event(name, response=self._describe("in_progress"))
 
-    def response(self, piece: Piece) -> Json:
-        """The response with an answer, which is given as one piece."""
-        *_, (_, last) = self._add(piece)
-        response: Json = last["response"]
-        return response
-
-    async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[str]:
-        """Events of a streamed response; if it fails, the last one says so."""
-        numbers = count()
-
-        def event(name: str, fields: Json) -> str:
-            kind = f"response.{name}"
-            return format_event({"type": kind, "sequence_number": next(numbers), **fields}, kind)
-
-        try:
-            for name in ("created", "in_progress"):
-                yield event(name, {"response": self._response("in_progress")})
-            async for piece in pieces:
-                for name, fields in self._add(piece):
-                    yield event(name, fields)
-        except Exception as error:
-            failure = {"code": "server_error", "message": to_http_error(error).message}
-            yield event("failed", {"response": self._response("failed", error=failure, output=[])})
-
-    def _add(self, piece: Piece) -> Iterator[Event]:
-        """Add a piece of the answer to the output; the last event has the whole response."""
-        text, calls = self._parser.take(piece)
-        yield from self._write(_VOTES, piece.reasoning.removesuffix(piece.thinking))
-        yield from self._write(_THOUGHT, piece.thinking)
-        yield from self._write(_TEXT, text)
-        if answer := piece.answer:
-            if not calls and (not self._output or self._output[-1]["type"] != "message"):
-                yield from self._begin(_TEXT)  # an answer without text
-            status = "incomplete" if answer.stop_reason is StopReason.LENGTH else "completed"
-            yield from self._end(status=status, **warning_json(answer))
-            for call in calls:
+    def part(self, said: Said) -> Iterator[str]:
+        yield from self._write("reasoning", said.piece.reasoning)
+        yield from self._write("message", said.text)
+        if said.piece.answer:
+            if not said.calls and (not self._output or self._output[-1]["type"] != "message"):
+                yield from self._begin("message")  # an answer without text
+            cut = said.finish_reason == "length"
+            status, reason = ("incomplete", {"reason": "max_output_tokens"}) if cut else ("completed", None)
+            yield from self._end(status=status, **said.warning)
+            for call in said.calls:
                 yield from self._call(call)
-            details = {"reason": "max_output_tokens"} if status == "incomplete" else None
-            yield (
-                status,
-                {"response": self._response(status, usage=_usage(answer), incomplete_details=details)},
-            )
+            self._response = self._describe(status, usage=_usage(said), incomplete_details=reason)
+            yield self._event(status, response=self._response)
 
-    def _write(self, part: _Part, text: str) -> Iterator[Event]:
+    def failed(self, error: HttpError) -> str:
+        failure = {"code": "server_error", "message": error.message}
+        return self._event("failed", response=self._describe("failed", error=failure, output=[]))
+
+    def _event(self, name: str, /, **fields: object) -> str:
+        kind, number = f"response.{name}", self._number
+        self._number += 1
+        return format_event({"type": kind, "sequence_number": number, **fields}, kind)
+
+    def _item_event(self, name: str, /, **fields: object) -> str:
+        """An event of the last item."""
+        return self._event(name, output_index=len(self._output) - 1, **fields)
+
+    def _part_event(self, name: str, /, **fields: object) -> str:
+        """An event of the last item's part."""
+        item = self._output[-1]
+        place = {"item_id": item["id"], f"{_PARTS[item['type']][0]}_index": 0}
+        return self._item_event(name, **place, **fields)
+
+    def _write(self, kind: str, text: str) -> Iterator[str]:
+        """Write text of the votes and the thought, or of the answer."""
         if not text:
             return
-        if not self._output or not self._output[-1].get(part.field) or self._output[-1]["type"] != part.item:
-            yield from self._begin(part)
-        item = self._output[-1]
-        item[part.field][0]["text"] += text
-        more: Json = {"logprobs": []} if part is _TEXT else {}
-        yield f"{part.text_event}.delta", self._at(part.place(item)) | {"delta": text, **more}
+        if not self._output or self._output[-1]["type"] != kind:
+            yield from self._begin(kind)
+        field, _, event, _ = _PARTS[kind]
+        self._output[-1][field][0]["text"] += text
+        yield self._part_event(f"{event}.delta", delta=text, logprobs=[])
 
-    def _begin(self, part: _Part) -> Iterator[Event]:
-        """Begin a part, and its item if that is another one."""
-        if not self._output or self._output[-1]["type"] != part.item:
-            yield from self._end()
-            kind: Json = {"summary": []} if part.item == "reasoning" else _MESSAGE
-            prefix = "rs" if part.item == "reasoning" else "msg"
-            self._output.append({"type": part.item, "id": f"{prefix}_{uuid4().hex}", **kind})
-            yield "output_item.added", self._at({"item": self._output[-1]})
-        item = self._output[-1]
-        item[part.field] = [part.of("")]
-        yield f"{part.event}.added", self._at(part.place(item)) | {"part": part.of("")}
+    def _begin(self, kind: str) -> Iterator[str]:
+        """Begin an item and its part."""
+        yield from self._end()
+        field, event, _, part = _PARTS[kind]
+        more = {} if kind == "reasoning" else {"role": "assistant", "status": "in_progress"}
+        prefix = "rs" if kind == "reasoning" else "msg"
+        item: Json = {"type": kind, "id": f"{prefix}_{uuid4().hex}", field: [], **more}
+        self._output.append(item)
+        yield self._item_event("output_item.added", item=item)
+        item[field] = [{**part, "text": ""}]
+        yield self._part_event(f"{event}.added", part=item[field][0])
 
-    def _end(self, **fields: object) -> Iterator[Event]:
-        """End the last item; the fields are those of a message."""
+    def _end(self, **fields: object) -> Iterator[str]:
+        """End the last item and its part; the fields are those of a message."""
         if not self._output:
             return
         item = self._output[-1]
-        for made in (*item.get("summary", ()), *item.get("content", ())):
-            part = _PARTS[made["type"]]
-            place = self._at(part.place(item))
-            more: Json = {"logprobs": []} if part is _TEXT else {}
-            yield f"{part.text_event}.done", place | {"text": made["text"], **more}
-            yield f"{part.event}.done", place | {"part": made}
+        field, event, text_event, _ = _PARTS[item["type"]]
+        (part,) = item[field]
+        yield self._part_event(f"{text_event}.done", text=part["text"], logprobs=[])
+        yield self._part_event(f"{event}.done", part=part)
         item |= fields if item["type"] == "message" else {}
-        yield "output_item.done", self._at({"item": item})
+        yield self._item_event("output_item.done", item=item)
 
-    def _call(self, call: AnswerCall) -> Iterator[Event]:
+    def _call(self, call: AnswerCall) -> Iterator[str]:
         """All events of a call: it comes as a whole."""
         item: Json = {"type": "function_call", "id": call.id.replace("call_", "fc_"), "call_id": call.id}
         item |= {"name": call.name, "arguments": call.arguments, "status": "completed"}
         self._output.append(item)
-        yield "output_item.added", self._at({"item": item | {"arguments": "", "status": "in_progress"}})
-        place = self._at({"item_id": item["id"]})
-        yield "function_call_arguments.delta", place | {"delta": call.arguments}
-        yield "function_call_arguments.done", place | {"name": call.name, "arguments": call.arguments}
-        yield "output_item.done", self._at({"item": item})
+        yield self._item_event("output_item.added", item=item | {"arguments": "", "status": "in_progress"})
+        event, said = "function_call_arguments", {"item_id": item["id"]}
+        yield self._item_event(f"{event}.delta", **said, delta=call.arguments)
+        yield self._item_event(f"{event}.done", **said, name=call.name, arguments=call.arguments)
+        yield self._item_event("output_item.done", item=item)
 
-    def _at(self, fields: Json) -> Json:
-        return {"output_index": len(self._output) - 1, **fields}
-
-    def _response(self, status: str, **fields: object) -> Json:
-        body, choice = self._body, self._body.tool_choice
-        return {
+    def _describe(self, status: str, **fields: object) -> Json:
+        """The response."""
+        told = {"instructions", "max_output_tokens", "tools", "top_p", "truncation", "parallel_tool_calls"}
+        return self._body.model_dump(include=told) | {
             "id": self._id,
             "object": "response",
             "created_at": self._created,
@@ -294,30 +267,21 @@ class ResponseFormat:
             "status": status,
             "error": None,
             "incomplete_details": None,
-            "instructions": body.instructions,
-            "max_output_tokens": body.max_output_tokens,
             "metadata": {},
             "output": self._output,
-            "parallel_tool_calls": self._tools.several,
             "previous_response_id": None,
-            "reasoning": {"effort": self._effort, "summary": None},
+            "reasoning": {"effort": self._asked.options.effort, "summary": None},
             "store": False,
-            "temperature": body.temperature or 0.0,
-            "text": body.text.model_dump(by_alias=True, exclude_none=True),
-            "tool_choice": choice.model_dump() if isinstance(choice, FunctionChoice) else choice or "auto",
-            "tools": [tool.model_dump() for tool in body.tools],
-            "top_p": body.top_p,
-            "truncation": "disabled",
+            "temperature": self._body.temperature or 0.0,
+            "text": self._body.text.model_dump(by_alias=True, exclude_none=True),
+            "tool_choice": self._body.model_dump()["tool_choice"] or "auto",
             "usage": None,
             **fields,
         }
 
 
-_MESSAGE: Json = {"status": "in_progress", "role": "assistant", "content": []}
-
-
-def _usage(answer: Answer) -> Json:
-    usage = answer.usage
+def _usage(said: Said) -> Json:
+    usage = said.usage
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
@@ -327,26 +291,10 @@ def _usage(answer: Answer) -> Json:
     }
 
 
-class ResponsesEndpoints(Endpoints):
-    """/v1/responses."""
-
-    operations = (Operation("POST", "/v1/responses", "create_response", ResponseRequest),)
-
-    async def create_response(self, request: Request, body: ResponseRequest) -> Response:
-        """Answer a conversation."""
-        if body.previous_response_id:
-            raise field_error(
-                "previous_response_id", "is not supported: send the whole conversation as input"
-            )
-        engine, adapter = self._model(request, body.model)
-        choice = body.tool_choice
-        named = None if isinstance(choice, str) else choice.name
-        tools = ToolUse.of(body.tools, engine, choice, named, several=body.parallel_tool_calls)
-        effort = "reasoning.effort", body.reasoning.effort
-        common = self._common(request, adapter, body, effort, max_output_tokens=body.max_output_tokens)
-        handles = await self._ask(request, lambda: response_request(body, tools, common))
-        written = ResponseFormat(body, Call.of(request).model, tools, common["effort"])
-        if body.stream:
-            return event_stream(written.events(stream_pieces(handles[0])), "error")
-        (piece,) = await collect_answers(request, handles)
-        return JSONResponse(written.response(piece))
+async def response(call: Call, body: ResponseRequest) -> Response:
+    """Answer a conversation."""
+    if body.previous_response_id:
+        raise field_error("previous_response_id", "is not supported: send the whole conversation as input")
+    call.choose_model(body.model)
+    asked = await submit(call, lambda: response_request(call, body))
+    return await respond(call, ResponseFormat(body, call.model, asked), asked.tools, stream=body.stream)

@@ -25,15 +25,14 @@ _TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
 # Where a call may begin: at a tag, or at a fence or an object at the start of a line.
 _OPENING = re.compile(rf"(?P<tag>{_TAG})\s*|^[^\S\n]*(?:(?P<fence>{_FENCE})[\w-]*\s*|(?={{))", re.MULTILINE)
-# What calls begin with, without white space.
-_CALLS = tuple(f'{{"{key}":' for key in ("name", "type", "function", "arguments", "parameters"))
+# The same while the text grows: also what may become a tag or a fence.
+_MAY_OPEN = re.compile(rf"{_TAG}|<[a-z_]*\Z|^[^\S\n]*(?:{_FENCE}|{{|`+\Z)", re.MULTILINE)
 # What stands behind the calls.
 _CLOSED = {
     "tag": re.compile(rf"\s*(?:{_END_TAG}|\Z)"),
     "fence": re.compile(rf"\s*{_FENCE}"),
     None: re.compile(r"[^\S\n;]*;?[^\S\n]*(?=\n|\Z)"),
 }
-_LOOK = 64  # characters that tell a call from other text
 _BETWEEN_CALLS = re.compile(r"[\s;]*")
 _DECODER = JSONDecoder(strict=False)  # models write line breaks in strings
 _NO_PARAMETERS: Json = {"type": "object", "properties": {}}
@@ -98,9 +97,9 @@ class ToolUse:
         cls,
         tools: Sequence[FunctionDefinition],
         engine: Engine,
-        choice: object = "auto",
-        named: str | None = None,
+        choice: str = "auto",
         *,
+        named: bool = False,
         several: bool = True,
     ) -> Self:
         """The tools of the answer to a request.
@@ -108,26 +107,25 @@ class ToolUse:
         Args:
             tools: what the client offers.
             engine: the engine that answers.
-            choice: auto, none, required, or a function.
-            named: the name of the latter.
+            choice: auto, none, required, or the name of a function.
+            named: whether it is the latter.
             several: whether there may be several calls.
 
         Raises:
             HttpError: 400 fields contradict each other, or the chat template takes no tools.
         """
-        names = [tool.name for tool in tools]
-        required = choice not in {"", "auto", "none"}
+        names, required = [tool.name for tool in tools], named or choice == "required"
         if not names and required:
             raise field_error("tool_choice", "requires tools")
         if names and not engine.takes_tools:
             raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
         if len({*names}) < len(names):
             raise field_error("tools", "has two functions of the same name")
-        if named and named not in names:
-            raise field_error("tool_choice", f"names {named}, which is no function in tools")
-        if not names or choice == "none":
+        if named and choice not in names:
+            raise field_error("tool_choice", f"names {choice}, which is no function in tools")
+        if not names or (choice == "none" and not named):
             return cls()
-        functions = [tool for tool in tools if named in {None, tool.name}]
+        functions = [tool for tool in tools if not named or tool.name == choice]
         return cls(tools, functions, required, several, _TAG in engine.chat_template)
 
     def template_fields(self) -> list[Json]:
@@ -200,8 +198,7 @@ class ToolCallParser:
     def __init__(self, names: frozenset[str], *, several: bool = True) -> None:
         """Start an answer that may call the functions of these names; see ToolUse."""
         self._names, self._several = names, several
-        self._held = ""  # what may belong to a call
-        self._in_call = self._started = False
+        self._text, self._sent = "", 0  # all of it, and how many characters were certain to be no call
 
     def take(self, piece: Piece) -> tuple[str, list[AnswerCall]]:
         """Text and calls of a piece; the calls come with the last one."""
@@ -213,60 +210,44 @@ class ToolCallParser:
 
     def feed(self, text: str) -> str:
         """Take more of the answer, and return what is certain not to belong to a call."""
-        self._held += text
-        end = len(self._held[: self._certain()].rstrip()) if self._names else len(self._held)
-        certain, self._held = self._held[:end], self._held[end:]
-        self._started = self._started or bool(certain)
+        self._text += text
+        certain = self._text[self._sent :]
+        if self._names:
+            opening = _MAY_OPEN.search(self._text, self._sent)
+            certain = self._text[self._sent : opening.start() if opening else None].rstrip()
+        self._sent += len(certain)
         return certain
 
     def finish(self) -> tuple[str, list[AnswerCall]]:
         """Return the rest of the text, and the calls; the answer is complete."""
-        text, calls, position = [], list[AnswerCall](), 0
-        while opening := self._opening(position):
+        text, calls, position = [], list[AnswerCall](), self._sent
+        while self._names and (opening := _OPENING.search(self._text, position)):
             found, end = self._read_calls(opening)
-            before = self._held[position : opening.start() if found else end]
+            before = self._text[position : opening.start() if found else end]
             text.append(before.rstrip() if found else before)
             calls, position = calls + found, end
-        rest = self._held[position:]
+        rest = self._text[position:]
         text.append(rest.rstrip() if calls else rest)
         unique = dict[tuple[str, str], AnswerCall]()  # of a model that repeats itself
         for call in calls:
             unique.setdefault((call.name, call.arguments), call)
         return "".join(text), [*unique.values()][: None if self._several else 1]
 
-    def _opening(self, position: int) -> re.Match[str] | None:
-        """The next place where a call may begin."""
-        found = _OPENING.finditer(self._held, position) if self._names else iter(())
-        # What is held begins within a line if something before it was certain.
-        return next((one for one in found if one.start() or one["tag"] or not self._started), None)
-
-    def _certain(self) -> int:
-        """How many of the held characters are certain not to belong to a call, but for white space."""
-        position = 0
-        while not self._in_call and (opening := self._opening(position)):
-            begun = "".join(self._held[opening.end() : opening.end() + _LOOK].split())
-            if not begun or any(one.startswith(begun[: len(one)]) for one in _CALLS):
-                self._in_call = any(map(begun.startswith, _CALLS))
-                return opening.start()
-            position = _behind(opening)
-        if self._in_call:
-            return 0
-        marks = (mark[:size] for mark in (_TAG, _FENCE) for size in range(len(mark), 0, -1))
-        return len(self._held) - next((len(mark) for mark in marks if self._held.endswith(mark)), 0)
-
     def _read_calls(self, opening: re.Match[str]) -> tuple[list[AnswerCall], int]:
         """The calls that begin at a place, and where they end; without calls, where to look on."""
         calls, end, position = list[AnswerCall](), opening.end(), opening.end()
         while found := self._read_call(position):
             calls.append(found[0])
-            end, position = found[1], next(_BETWEEN_CALLS.finditer(self._held, found[1])).end()
-        last = _CLOSED[opening.lastgroup].match(self._held, end)
-        return (calls, last.end()) if calls and last else ([], _behind(opening))
+            end, position = found[1], next(_BETWEEN_CALLS.finditer(self._text, found[1])).end()
+        last = _CLOSED[opening.lastgroup].match(self._text, end)
+        if calls and last:
+            return calls, last.end()
+        return [], max(opening.end("tag"), opening.end("fence"), opening.start() + 1)
 
     def _read_call(self, start: int) -> tuple[AnswerCall, int] | None:
         """Read a call of a known function, and return where it ends."""
         try:
-            value, end = _DECODER.raw_decode(self._held, start)
+            value, end = _DECODER.raw_decode(self._text, start)
             match value.get("function", value) if isinstance(value, dict) else None:
                 case {"name": str(name), "arguments": dict(arguments)} | {
                     "name": str(name),
@@ -278,8 +259,3 @@ class ToolCallParser:
         except (ValueError, RecursionError, RequestError):  # no JSON, no text, or too deep for a prompt
             pass
         return None
-
-
-def _behind(opening: re.Match[str]) -> int:
-    """Where to look on behind a place at which no call begins: behind its tag or fence, or its brace."""
-    return max(opening.end("tag"), opening.end("fence"), opening.start() + 1)

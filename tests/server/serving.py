@@ -15,9 +15,8 @@ from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.request import BASE
-from thirteen.server.access.api_keys import ApiKeys
-from thirteen.server.access.listen_config import ListenConfig
-from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.api_keys import ApiKeys
+from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
 
@@ -66,9 +65,9 @@ def serve_engine(
 ) -> Iterator[RunningServer]:
     """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
-    service = EngineService(engine, models)
+    service = EngineService(engine, models, limits)
     keys = keys if keys is None or isinstance(keys, ApiKeys) else ApiKeys(keys)
-    server = DrainServer(service, ListenConfig(keys=keys, origins=origins), limits or RequestLimits())
+    server = DrainServer(service, ListenConfig(keys=keys, origins=origins))
     with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()
         thread = threading.Thread(target=server.run, args=([bound],))

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError, RequestError, ThirteenError
-from thirteen.server.access import key_limits
-from thirteen.server.access.api_keys import FILE_BYTES_MAX, ApiKeys
-from thirteen.server.access.listen_config import ListenConfig
-from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server import api_keys
+from thirteen.server.api_keys import FILE_BYTES_MAX, ApiKeys
+from thirteen.server.config import ListenConfig, RequestLimits
 
 from ..repeats import REPEATS
 from ..runtime.gguf_adapters import write_lora
@@ -133,7 +132,7 @@ def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
 
 def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
     now = [1_000_000_000.0]
-    monkeypatch.setattr(key_limits, "time", lambda: now[0])
+    monkeypatch.setattr(api_keys, "time", lambda: now[0])
     keys = write_keys(
         tmp_path, f"fast: {ONE} requests_per_minute=2\nlong: {TWO} tokens_per_day=5 adapters=math\n"
     )

@@ -17,6 +17,7 @@ from time import sleep
 
 import httpx
 import pytest
+from starlette.requests import Request as HttpRequest
 from thirteen.cli import main as cli
 from thirteen.errors import ClosedError, EngineFailedError
 from thirteen.runtime.answer import Timings
@@ -27,12 +28,10 @@ from thirteen.runtime.options import Options
 from thirteen.runtime.plan.options import EngineOptions
 from thirteen.runtime.request import BASE, Request
 from thirteen.server import streams
-from thirteen.server.access.listen_config import ListenConfig
-from thirteen.server.access.request_limits import RequestLimits
-from thirteen.server.call import Call
-from thirteen.server.engine_service import EngineService
+from thirteen.server.config import ListenConfig, RequestLimits
+from thirteen.server.drain_server import run_server
+from thirteen.server.engine_service import Call, EngineService
 from thirteen.server.http_errors import to_http_error
-from thirteen.server.serve import run_server
 from thirteen.workflows.model_files import ModelFiles
 from thirteen.workflows.serving import EngineLoader
 
@@ -74,6 +73,10 @@ def client(engine):
     with serve_engine(engine, name="tiny") as server, server.http() as client:
         client.running = server
         yield client
+
+
+def call_of(service):
+    return Call(service, HttpRequest({"type": "http"}))
 
 
 def endless(engine):
@@ -221,7 +224,7 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
         return [endless(engine)]
 
     async def cancel():
-        task = asyncio.create_task(EngineService(engine, {"tiny": BASE}).submit(Call(engine), prepare))
+        task = asyncio.create_task(call_of(EngineService(engine, {"tiny": BASE})).submit(prepare))
         await asyncio.to_thread(preparing.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -334,11 +337,12 @@ def test_metrics_by_path_status_and_key(serving):
 
 def test_the_page_chooses_medium_for_a_cheap_model_without_adapter(tiny):
     with open_engine(tiny) as engine:
-        service = EngineService(engine, {"tiny": BASE, "math": "math"})
-        chosen = [service.default_effort(*one) for one in (("tiny", 8), ("tiny", 7), ("math", 8))]
-        assert chosen == [Effort.MEDIUM, Effort.LOW, Effort.LOW]
+        models = {"tiny": BASE, "math": "math"}
+        eight, seven = (EngineService(engine, models, RequestLimits(answers=most)) for most in (8, 7))
+        assert eight.default_effort("tiny") is Effort.MEDIUM
+        assert eight.default_effort("math") is seven.default_effort("tiny") is Effort.LOW
         engine.model.header.fields["thirteen.adapter.id"] = None
-        assert service.default_effort("tiny", 8) is Effort.LOW
+        assert eight.default_effort("tiny") is Effort.LOW
 
 
 def test_an_engine_that_fails_to_warm_up_is_closed(tiny, tmp_path, monkeypatch):
@@ -355,7 +359,7 @@ def test_an_engine_that_fails_to_warm_up_is_closed(tiny, tmp_path, monkeypatch):
     files = ModelFiles(Path(shutil.copy(tiny, tmp_path / "model.gguf")))
     loader = EngineLoader(EngineOptions(queue=4, slots=1, context=256, **FIXED))
     engine = loader.load(files)
-    service = EngineService(engine, {"one": BASE}, lambda: loader.load(files))
+    service = EngineService(engine, {"one": BASE}, load_changed=lambda: loader.load(files))
     os.utime(files.model, (1, 1))
     fail[0] = True
     with pytest.raises(OSError, match="no"):
@@ -364,7 +368,7 @@ def test_an_engine_that_fails_to_warm_up_is_closed(tiny, tmp_path, monkeypatch):
     fail[0] = False
 
     async def reload_during_a_call():
-        with service.answering(Call(engine)):
+        with service.answering(call_of(service)):
             await service.reload()
             assert service.engine is not engine and not engine.closed
 
@@ -384,7 +388,7 @@ def test_a_failed_engine_ends_the_server_after_its_responses(tiny, say):
 
         with pytest.raises(EngineFailedError, match="engine has failed"):
             service = EngineService(engine, {"tiny": BASE})
-            run_server(service, ListenConfig(), RequestLimits(), ask)
+            run_server(service, ListenConfig(), ask)
         assert responses[0].result().status_code == 500
 
 
@@ -397,7 +401,7 @@ def test_a_request_that_waits_while_the_engine_fails_is_not_to_blame(tiny):
             return [Request((1,))]
 
         with pytest.raises(ClosedError) as caught:
-            asyncio.run(EngineService(engine, {"tiny": BASE}).submit(Call(engine), prepare))
+            asyncio.run(call_of(EngineService(engine, {"tiny": BASE})).submit(prepare))
         assert to_http_error(caught.value).status == 503
 
 

@@ -81,14 +81,14 @@ function pressed(label, message) {
 }
 
 /** Ask a question and stream the answer: "text" and "thinking" events, and an answer without value and steps. */
-export async function streamAnswer({ question, turns, temperature = 0 }, signal, onEvent) {
+export async function streamAnswer({ question, turns }, signal, onEvent) {
   if (model.computed > CONTEXTS_KEPT * model.context) {
     await model.engine.exit().catch(() => {});
     Object.assign(model, { engine: await model.load(), computed: 0 });
   }
   for (let dropped = 0; ; dropped++) {
     try {
-      const answer = await generate(messagesOf(turns.slice(dropped), question), temperature, signal, onEvent);
+      const answer = await generate(messagesOf(turns.slice(dropped), question), signal, onEvent);
       return { ...answer, dropped_turns: dropped };
     } catch (error) {
       signal.throwIfAborted();
@@ -107,7 +107,7 @@ function messagesOf(turns, question) {
   return [...earlier, { role: "user", content: question }];
 }
 
-async function generate(messages, temperature, signal, onEvent) {
+async function generate(messages, signal, onEvent) {
   const start = performance.now();
   const answer = { text: "", thinking: "", value: null, steps: [], stop_reason: "end", model: model.name };
   let [firstMs, timings] = [0, {}];
@@ -123,8 +123,7 @@ async function generate(messages, temperature, signal, onEvent) {
     if (delta?.reasoning_content) receive("thinking", delta.reasoning_content);
     if (delta?.content) receive("text", delta.content);
   };
-  const seed = Math.floor(Math.random() * 2 ** 31);
-  const options = { temperature, seed, max_tokens: MAX_TOKENS, stream: true, abortSignal: signal, onData };
+  const options = { temperature: 0, max_tokens: MAX_TOKENS, stream: true, abortSignal: signal, onData };
   await model.engine.createChatCompletion({ messages, ...options });
   const { prompt_n = 0, predicted_n = 0, predicted_ms = 0 } = timings;
   model.computed += prompt_n + predicted_n;

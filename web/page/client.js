@@ -1,19 +1,26 @@
 // Client of the server's API. A failed request is an Error whose message is one line for the user.
 
-import { load, save } from "./store.js";
-
 export const ABOUT =
   "Questions are sent to this server only. Sums in an answer are checked: right ones are underlined, wrong ones show " +
   "the right value. Whether they are the right sums for the question is not checked.";
 export const HAS_VOTES = true;
 const KEY_NAME = "thirteen.key";
 const CONNECTION_LOST = "The connection was lost before the answer was complete.";
-let apiKey = load("sessionStorage", KEY_NAME);
+let apiKey = "";
+try {
+  apiKey = sessionStorage.getItem(KEY_NAME);
+} catch {
+  // the browser stores nothing
+}
 
 /** Send this API key with every request, until the tab is closed. */
 export function setApiKey(key) {
   apiKey = key;
-  save("sessionStorage", KEY_NAME, key);
+  try {
+    sessionStorage.setItem(KEY_NAME, key);
+  } catch {
+    // it holds until the page is left
+  }
 }
 
 /** @returns {Promise<Array<{id: string, default_effort?: string}>>} the models that answer, the default first. */
@@ -27,7 +34,7 @@ export async function listModels() {
 /**
  * Ask a question and stream the answer.
  *
- * @param {{question: string, turns: object[], effort: string, model?: string, temperature?: number}} request
+ * @param {{question: string, turns: object[], effort: string, model?: string}} request
  * @param {AbortSignal} signal aborts the request.
  * @param {(event: string, data: object) => void} onEvent called with "thinking", "text" and "tally".
  * @returns {Promise<object>} the answer; rejected if the request fails, or the connection is lost.

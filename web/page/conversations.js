@@ -1,7 +1,5 @@
 // Conversations in this browser's storage, the newest first: the last ones, within a size.
 
-import { load, save } from "./store.js";
-
 const STORAGE_NAME = "thirteen.conversations-2"; // another number for another format
 const CONVERSATIONS_MAX = 20;
 const CHARS_MAX = 1_000_000; // browsers store about five million
@@ -9,10 +7,16 @@ const CHARS_MAX = 1_000_000; // browsers store about five million
 /** @returns {{id: string, turns: Array<{question: string, text: string, answer: ?object}>}} */
 export const newConversation = () => ({ id: Date.now().toString(36), turns: [] });
 
-/** The stored conversations, the newest first. */
-export const loadConversations = () => load("localStorage", STORAGE_NAME) ?? [];
+/** The stored conversations, the newest first; none where the browser stores nothing (private windows). */
+export function loadConversations() {
+  try {
+    return JSON.parse(localStorage.getItem(STORAGE_NAME)) ?? [];
+  } catch {
+    return [];
+  }
+}
 
-/** Store a conversation as the newest. */
+/** Store a conversation as the newest; one without turns is not kept. */
 export function storeConversation(conversation) {
   saveConversations([conversation, ...loadConversations().filter(({ id }) => id !== conversation.id)]);
 }
@@ -24,5 +28,9 @@ export function saveConversations(conversations) {
     const last = turns.findLastIndex((turn) => (room -= JSON.stringify(turn).length) < 0);
     return { id, turns: turns.slice(last + 1) };
   });
-  save("localStorage", STORAGE_NAME, kept.filter(({ turns }) => turns.length));
+  try {
+    localStorage.setItem(STORAGE_NAME, JSON.stringify(kept.filter(({ turns }) => turns.length)));
+  } catch {
+    // unavailable or full
+  }
 }

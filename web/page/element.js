@@ -12,3 +12,10 @@ export function element(name, attributes, ...children) {
   created.append(...children);
   return created;
 }
+
+/** A button that calls a function. */
+export function button(label, attributes, onClick) {
+  const created = element("button", { type: "button", ...attributes }, label);
+  created.addEventListener("click", onClick);
+  return created;
+}

@@ -2,9 +2,8 @@
 
 import { checksText, statsText, valueText, votesText } from "./answer.js";
 import { showText } from "./answer_text.js";
-import { element } from "./element.js";
+import { button, element } from "./element.js";
 
-const COPIED_MS = 1500;
 const VALUE_CHARS = 12; // longer ones are shown smaller
 let count = 0; // for unique ids
 
@@ -19,27 +18,17 @@ export class TurnView {
   #checks = element("p", { class: "checks small" });
   #stats = element("p", { class: "stats small" });
 
-  /**
-   * @param {{question: string, text: string, answer: ?object}} turn
-   * @param {Object<string, function>} handlers `onEdit()` and `onAgain()` are called when the question is to be
-   *   edited or asked again, `onCopied(message)` when the answer has been copied.
-   */
-  constructor({ question, text, answer }, { onEdit, onAgain, onCopied }) {
+  /** @param {{question: string, text: string, answer: ?object}} turn */
+  constructor({ question, text, answer }) {
     const id = `question-${++count}`;
-    const button = (label, onClick) => {
-      const created = element("button", { type: "button", class: "secondary", "aria-describedby": id }, label);
-      created.addEventListener("click", onClick);
-      return created;
-    };
-    const copy = button("Copy", async () => {
-      copy.textContent = await copyText(this.text).then(() => "Copied", () => "Not copied");
-      onCopied(copy.textContent);
-      setTimeout(() => (copy.textContent = "Copy"), COPIED_MS);
+    const copy = button("Copy", { class: "secondary", "aria-describedby": id }, async () => {
+      await navigator.clipboard.writeText(this.text);
+      copy.textContent = "Copied";
     });
+    copy.hidden = !navigator.clipboard; // over plain HTTP from another machine
     const heading = element("h2", { id, class: "question" }, question);
-    const head = element("div", { class: "head" }, heading, button("Edit", onEdit));
-    const foot = element("div", { class: "foot row" }, this.#stats, copy, button("Regenerate", onAgain));
-    const parts = [head, this.#result, this.#thought, this.#content, this.#votes, this.#checks, foot];
+    const foot = element("div", { class: "foot row" }, this.#stats, copy);
+    const parts = [heading, this.#result, this.#thought, this.#content, this.#votes, this.#checks, foot];
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
     this.#thought.hidden = true;
     if (answer) this.finish(answer);
@@ -90,17 +79,4 @@ export class TurnView {
     this.#frame = 0;
     showText(this.#content, this.text, steps);
   }
-}
-
-/** Copy a text. Over plain HTTP from another machine the browser has no clipboard interface, but the older command. */
-async function copyText(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const box = element("textarea", { class: "unseen" }, text);
-  const focused = document.activeElement;
-  document.body.append(box);
-  box.select();
-  const copied = document.execCommand("copy");
-  box.remove();
-  focused?.focus();
-  if (!copied) throw new Error("not copied");
 }

@@ -7,34 +7,33 @@ from typing import Any, cast
 
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
-from thirteen.runtime.effort import Effort
-from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
 from thirteen.runtime.prompt.question_prompt import PLAIN
-from thirteen.server.api import ollama
 from thirteen.server.api.answers import AnswerRequest, CheckRequest, check_claim
 from thirteen.server.api.bodies import RequestBody, read_body
-from thirteen.server.api.endpoints import InternalRequest
+from thirteen.server.api.core import InternalRequest
 from thirteen.server.api.ollama import OllamaChatRequest, OllamaGenerateRequest, ollama_request
 from thirteen.server.api.openai import ChatRequest, CompletionRequest, chat_request
 from thirteen.server.api.responses import ResponseRequest, response_request
-from thirteen.server.api.tool_calls import ToolUse
+from thirteen.server.config import RequestLimits
+from thirteen.server.engine_service import Call, EngineService
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 
 from ...runtime.conftest import CONTROL, TEMPLATE
 from ..mutators import mutate_json
 from ..target import Target, tiny_model
 
-_BODY_BYTES = 1 << 20
-_COMMON: dict[str, Any] = {"adapter": "base", "namespace": "", "effort": Effort.LOW, "max_tokens": 256}
 _MODELS: tuple[type[RequestBody], ...] = (
     *(ChatRequest, CompletionRequest, ResponseRequest),
     *(OllamaChatRequest, OllamaGenerateRequest, AnswerRequest, CheckRequest),
 )
 _TOOL_TEMPLATE = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
-_ENGINE = cast(Engine, SimpleNamespace(takes_tools=True, chat_template=_TOOL_TEMPLATE))
+_ENGINE = SimpleNamespace(
+    takes_tools=True, chat_template=_TOOL_TEMPLATE, thinks=False, default_max_tokens=256, context=512
+)
+_SERVICE = SimpleNamespace(engine=_ENGINE, limits=RequestLimits(body_bytes=1 << 20))
 _encoder = PromptEncoder(tiny_model(), ChatTemplate(_TOOL_TEMPLATE, *CONTROL[::2]))
 
 
@@ -58,33 +57,25 @@ def check(data: bytes) -> bool:
 
 
 def _accepts(data: bytes, model: type[RequestBody]) -> bool:
+    call = Call(cast(EngineService, _SERVICE), _request(data))
     try:
-        _use(_finish(read_body(_request(data), model, _BODY_BYTES, [])))
+        _use(call, _finish(read_body(call, model)))
     except ThirteenError as error:
         return _refused(error)
     return True
 
 
-def _use(body: RequestBody) -> None:
+def _use(call: Call, body: RequestBody) -> None:
     """Make what a body asks, as the endpoints do."""
     match body:
         case ChatRequest():
-            functions, choice = [tool.function for tool in body.tools], body.tool_choice
-            named = None if isinstance(choice, str) else choice.function.name
-            _encode(chat_request(body, ToolUse.of(functions, _ENGINE, choice, named), _COMMON))
+            _encode(chat_request(call, body))
         case CompletionRequest():
             Options(max_tokens=body.max_tokens or 1, logprobs=body.logprobs, **body.sampling)
         case ResponseRequest():
-            response_choice = body.tool_choice
-            named = None if isinstance(response_choice, str) else response_choice.name
-            tools = ToolUse.of(body.tools, _ENGINE, response_choice, named)
-            _encode(response_request(body, tools, _COMMON))
-        case OllamaChatRequest():
-            tools = ToolUse.of([tool.function for tool in body.tools], _ENGINE)
-            _encode(ollama_request(body, ollama.chat_messages(body), tools, _COMMON))
-        case OllamaGenerateRequest():
-            messages = PLAIN.messages(body.prompt, body.system)
-            _encode(ollama_request(body, messages, ToolUse(), _COMMON))
+            _encode(response_request(call, body))
+        case OllamaChatRequest() | OllamaGenerateRequest():
+            _encode(ollama_request(call, body))
         case AnswerRequest():
             Options(max_tokens=body.max_tokens, **body.sampling)
             _encoder.encode_conversation(PLAIN.messages(body.question, body.system))

@@ -1,14 +1,10 @@
 """/v1/answer and /v1/check over HTTP: values, checked equations and streams."""
 
-import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from thirteen.runtime.answer import Answer, Piece, StopReason, Timings, Usage
-from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.engine.conversation import Conversation
-from thirteen.server.api.answers import answer_events
 
 from ...waiting import wait_until
 from ..serving import TIMEOUT_S
@@ -76,35 +72,13 @@ def test_turns_for_which_there_is_no_room_are_dropped_and_counted(tiny_server):
     assert served["usage"]["prompt_tokens"] <= 256 - 4
 
 
-def test_stream_has_text_steps_and_answer(http):
+def test_stream_has_text_and_answer(http):
     streamed = events(http, question=PRODUCT)
     whole = answer(http, question=PRODUCT)
     assert "".join(data["text"] for name, data in streamed if name == "text") == whole["text"]
-    assert [data for name, data in streamed if name == "step"] == whole["steps"]
     name, last = streamed[-1]
     equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
     assert name == "answer" and all(last[key] == whole[key] for key in equal)
-
-
-def test_step_event_follows_the_complete_equation():
-    """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
-    parts = ["12 * 13", " = 1", "56", ". Then", " 1 + 1 = 3", ". So 5 + 5 = 10"]
-    text = "".join(parts)
-    steps = read_equations(text).steps
-
-    async def pieces():
-        for part in parts:
-            yield Piece(part)
-        last = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), steps, verified=False)
-        yield Piece("", answer=last)
-
-    async def collect():
-        return [event async for event in answer_events(pieces(), "m", 0, "")]
-
-    collected = asyncio.run(collect())
-    names = [name for name, _ in collected]
-    assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
-    assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
 
 
 @pytest.mark.parametrize(
@@ -148,4 +122,4 @@ def test_votes_share_the_slots_with_the_same_clients_other_requests(tool_server,
         )
         assert not any(vote.done() for vote in votes)
         service.abort_all()
-        assert [vote.result(TIMEOUT_S).status_code for vote in votes] == [503, 503]
+        assert {vote.result(TIMEOUT_S).status_code for vote in votes} <= {200, 503}

@@ -6,7 +6,7 @@ import gguf
 import jsonschema
 import pytest
 from thirteen.runtime.prompt.prompt_encoder import Message
-from thirteen.server.access.request_limits import RequestLimits
+from thirteen.server.config import RequestLimits
 
 from ...runtime.embedders import write_embedder
 from ...runtime.thinking_templates import TEMPLATES

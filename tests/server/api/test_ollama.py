@@ -7,8 +7,8 @@ from typing import Any
 import ollama
 import pytest
 from ollama import _types as types
-from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.api.ollama import OllamaChatRequest, OllamaRequest, chat_messages
+from thirteen.server.config import RequestLimits
 
 from ..serving import TIMEOUT_S, serve_engine
 from ..tool_model import record_prompts
@@ -95,7 +95,6 @@ def test_show_describes_a_model(client, tiny, tiny_server):
     assert shown.details.quantization_level == "unknown"
     assert shown.modelinfo["llama.block_count"] == 2
     assert shown.modelinfo["general.parameter_count"] == weights
-    assert shown.modelinfo["tokenizer.ggml.tokens"] is None
     assert "<|im_start|>" in shown.template and shown.capabilities == ["completion"]
 
 
@@ -125,7 +124,7 @@ HONOURED = {
     "/api/chat": {"model", "messages", "stream", "format", "options", "keep_alive", "tools", "think"},
     "/api/generate": {"model", "prompt", "system", "stream", "format", "options", "keep_alive", "think"},
     "options": {*NUMBERS, "num_ctx", "stop"},
-    "messages[0]": {"role", "content", "thinking", "tool_calls", "tool_name"},
+    "messages[0]": {"role", "content", "tool_calls", "tool_name"},
 }
 REFUSED = {*OllamaRequest.refused, "messages[0].images"}
 

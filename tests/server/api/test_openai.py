@@ -92,10 +92,6 @@ def test_completion(client):
     assert "Paris" in answer.choices[0].text
     logprobs = answer.choices[0].logprobs
     assert "".join(logprobs.tokens) == answer.choices[0].text and len(logprobs.top_logprobs[0]) == 2
-    assert [
-        answer.choices[0].text[offset:].startswith(token)
-        for offset, token in zip(logprobs.text_offset, logprobs.tokens, strict=True)
-    ] == [True] * 4
     streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(**body, stream=True))
     assert streamed == answer.choices[0].text
 
@@ -183,25 +179,10 @@ def test_the_completion_follows_the_prompt(tiny_client):
     assert (whole.text, whole.finish_reason) == (TEXT + alone.text, alone.finish_reason)
     assert whole.logprobs.tokens[-5:] == alone.logprobs.tokens
     assert whole.logprobs.token_logprobs[-5:] == pytest.approx(alone.logprobs.token_logprobs, abs=1e-3)
-    assert whole.logprobs.text_offset[-5:] == [len(TEXT) + at for at in alone.logprobs.text_offset]
     chunks = [chunk.choices[0] for chunk in complete(tiny_client, max_tokens=5, logprobs=1, stream=True)]
     assert "".join(choice.text for choice in chunks) == whole.text
     streamed = [value for choice in chunks if choice.logprobs for value in choice.logprobs.token_logprobs]
     assert streamed == pytest.approx(whole.logprobs.token_logprobs, abs=1e-3)
-
-
-@pytest.mark.parametrize("echo", [True, False])
-def test_offsets_of_a_stream_are_those_of_the_whole_text(tiny_client, echo):
-    """They began at 0 in every chunk."""
-    options = {"echo": echo, "max_tokens": 40, "logprobs": 0, "n": 2, "temperature": 1, "seed": 7}
-    streamed, chunks = ([], []), 0
-    for chunk in complete(tiny_client, stream=True, **options):
-        (choice,) = chunk.choices
-        if choice.logprobs:
-            streamed[choice.index].extend(choice.logprobs.text_offset)
-            chunks += 1
-    assert chunks > 2
-    assert [*streamed] == [one.logprobs.text_offset for one in complete(tiny_client, **options).choices]
 
 
 def test_other_clients_are_answered_while_a_prompt_is_scored(tiny, monkeypatch):

@@ -134,15 +134,20 @@ def test_only_the_first_of_several_calls_may_be_wanted():
     assert parse(f"{CALL};{CALL}", several=False) == ("", [ADD])
 
 
-def test_text_comes_before_the_answer_ends_unless_it_may_belong_to_a_call():
+@pytest.mark.parametrize(
+    ("pieces", "fed"),
+    [
+        (
+            ["a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}", " e"],
+            ["a", " <b>", " \nc", "", " <tool d", *[""] * 3],
+        ),
+        ([" ", "\n", "a ", "{", "b"], ["", "", " \na", " {", "b"]),
+        (["a`b``", "\n``", "x`\n", "``", "`py", "\nx\n```\n"], ["a`b``", "", "\n``x`", "", "", ""]),
+    ],
+)
+def test_text_comes_before_the_answer_ends_unless_it_may_belong_to_a_call(pieces, fed):
     parser = ToolCallParser(NAMES)
-    fed = [parser.feed(piece) for piece in ("a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}", " e")]
-    assert fed == ["a <b", ">", " \nc", "", " <tool d", "", "\n<tool_call>{}", " e"]
-    parser = ToolCallParser(NAMES)
-    assert [parser.feed(piece) for piece in (" ", "\n", "a ", "{", "b")] == ["", "", " \na", " {", "b"]
-    parser = ToolCallParser(NAMES)
-    fed = [parser.feed(piece) for piece in ("```", "py", "\nx", "\n```\n", "{", '"', "a", '\n{"name": ', "a")]
-    assert fed == ["", "", "```py\nx", "", "", "", "", '\n```\n{"a', ""]
+    assert [parser.feed(piece) for piece in pieces] == fed
 
 
 JSON = st.recursive(

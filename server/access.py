@@ -5,16 +5,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.routing import Route
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...errors import BusyError
-from ..call import Call
-from ..engine_service import EngineService
-from ..http_errors import OLLAMA_PATHS, HttpError, to_http_error
-from ..request_log import ID_HEADER, IGNORED_HEADER, ignored_names, log_request, request_id
-from .key_limits import ApiKey
-from .listen_config import ListenConfig
+from ..errors import BusyError
+from .api_keys import METRICS, ApiKey
+from .config import ListenConfig
+from .engine_service import Call, EngineService
+from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
+from .request_log import ID_HEADER, IGNORED_HEADER, ignored_names, log_request, request_id
 
 # Of CORSMiddleware, beside the allowed origins.
 CORS_OPTIONS: dict[str, Any] = {
@@ -23,6 +22,7 @@ CORS_OPTIONS: dict[str, Any] = {
     "allow_private_network": True,  # these pages are meant to reach a server on the user's machine
     "expose_headers": ["Retry-After", ID_HEADER, IGNORED_HEADER],
 }
+CALL = "thirteen.call"  # the key of a request's Call in its scope
 _METRICS_PATH = "/metrics"
 # Need a key if the server has keys; other paths are public.
 _PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, _METRICS_PATH)
@@ -44,8 +44,8 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call, began, number = Call(self._service.engine), monotonic(), request_id(scope)
-        call.add_to(scope)
+        began, number = monotonic(), request_id(scope)
+        call = scope[CALL] = Call(self._service, Request(scope, receive))
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -54,7 +54,7 @@ class AccessMiddleware:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers[ID_HEADER] = number
                 if ignored := ignored_names(call):
-                    headers[IGNORED_HEADER] = ", ".join(ignored)
+                    headers[IGNORED_HEADER] = ignored
             await send(message)
             call.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -62,13 +62,14 @@ class AccessMiddleware:
             try:
                 await self._respond(call, scope, receive, send_noted)
             finally:
-                await self._record(call, scope, began, number)
+                call.abort()  # what the client no longer waits for
+                await self._record(call, monotonic() - began, number)
 
     async def _respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             call.key = self._check_access(scope)
             if self._keys and call.key and scope["method"] == "POST":
-                self._keys.usage.admit(call.key)
+                self._keys.admit(call.key)
             await self._app(scope, receive, send)
         except Exception as error:
             if call.status:
@@ -79,48 +80,38 @@ class AccessMiddleware:
 
     def _check_access(self, scope: Scope) -> ApiKey | None:
         """Check the host and the API key of a request, and return the key, None where none is needed."""
-        keys, allowed_hosts = self._keys, self._allowed_hosts
+        keys, allowed_hosts, path = self._keys, self._allowed_hosts, scope["path"]
         headers = dict(scope["headers"])
         if b"transfer-encoding" in headers and b"content-length" in headers:
             # A proxy in front may go by the other one: what it takes for the body would be a request here.
             message = "Content-Length and Transfer-Encoding exclude each other"
             raise HttpError(400, message, headers={"Connection": "close"})
         if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
-            raise HttpError(
-                403,
-                f"host {host[:100]!r} is not allowed: a server without API keys accepts only "
-                f"{', '.join(allowed_hosts)}",
-            )
-        if not keys or not scope["path"].startswith(_PROTECTED_PATHS):
+            names = ", ".join(allowed_hosts)
+            message = f"host {host[:100]!r} is not allowed: a server without API keys accepts only {names}"
+            raise HttpError(403, message)
+        if not keys or not path.startswith(_PROTECTED_PATHS):
             return None
-        authorization = headers.get(b"authorization", b"")
-        if scope["path"] == _METRICS_PATH and keys.reads_metrics(authorization):
-            return None
-        key = keys.identify(authorization)
-        if key is None:
+        key = keys.identify(headers.get(b"authorization", b""))
+        if key is None or (key.name == METRICS and path != _METRICS_PATH):
             raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
-        if scope["path"] == _METRICS_PATH:
-            raise HttpError(
-                403, "this API key does not read the metrics: the key file needs a line `metrics: KEY`"
-            )
+        if path == _METRICS_PATH and key.name != METRICS:
+            raise HttpError(403, "this API key does not read the metrics: that of a line `metrics: KEY` does")
         return key
 
-    async def _record(self, call: Call, scope: Scope, began: float, number: str) -> None:
+    async def _record(self, call: Call, took_s: float, number: str) -> None:
         """Count and log a call that has ended."""
         ends = await call.ends()
         self._service.note_ends(ends)
-        self._service.metrics.count(call, _route_path(scope), ends)
+        metrics, route = self._service.metrics, call.request.scope.get("route")
+        path, failed = getattr(route, "path", "") or "other", len(call.handles) - len(ends)
+        metrics.count_request(path, call.outcome, call.key_name, call.embedded_tokens, failed)
+        for end in ends:
+            metrics.count_answer(end, call.key_name)
         if self._keys and call.key:
             tokens = sum(end.usage.prompt_tokens + end.usage.completion_tokens for end in ends)
-            self._keys.usage.add_tokens(call.key, tokens + call.embedded_tokens)
-        log_request(call, scope, monotonic() - began, number, ends)
-
-
-def _route_path(scope: Scope) -> str:
-    """Path pattern of the matched route, or "other"; starlette provides it in the scope only since 1.7."""
-    endpoint = scope.get("endpoint")
-    routes = (route for route in scope["app"].routes if isinstance(route, Route))
-    return next((route.path for route in routes if route.endpoint == endpoint), "other")
+            self._keys.add_tokens(call.key, tokens + call.embedded_tokens)
+        log_request(call, took_s, number, ends)
 
 
 def _hostname(host_header: bytes) -> str:
