@@ -25,6 +25,7 @@ from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import PROMETHEUS_TYPE
 
 _REFERENCE = "#/components/schemas/{model}"
+_RESPONSES = {"200": {"description": "Success."}, "default": {"description": "An error, in one line."}}
 
 Respond = Callable[..., Awaitable[Response]]  # of a call, and of the body of a POST
 
@@ -55,7 +56,6 @@ GETS: dict[str, Respond] = {
     "/v1/models": openai.models,
     "/v1/models/{model:path}": openai.model,  # names may contain slashes
     "/api/tags": ollama.tags,
-    "/api/ps": ollama.ps,
     "/api/version": ollama.server_version,
     "/health": health,
     "/ready": ready,
@@ -121,30 +121,14 @@ def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1 document of all routes, with the models that check the request bodies."""
     bodies = [body for body in map(_body_of, POSTS.values()) if body]
     _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Thirteen", "version": version("thirteen")},
-        "paths": {
-            path.replace(":path", ""): {method: _operation(path, respond)}
-            for method, routes in (("get", GETS), ("post", POSTS))
-            for path, respond in routes.items()
-        },
-        "components": {
-            "schemas": schemas["$defs"],
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-        },
-        "security": [{"key": []}, {}],  # {}: a server without keys needs none
-    }
-
-
-def _operation(path: str, respond: Respond) -> dict[str, Any]:
-    responses = {"200": {"description": "Success."}, "default": {"description": "An error, in one line."}}
-    described: dict[str, Any] = {"summary": respond.__doc__, "responses": responses}
-    described["operationId"] = re.sub(r"\W+", "_", path).strip("_")
-    if body := _body_of(respond):
-        schema = {"$ref": _REFERENCE.format(model=body.__name__)}
-        described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
-    if "{" in path:
-        parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-        described["parameters"] = [parameter]
-    return described
+    paths: dict[str, Any] = {}
+    for method, routes in (("get", GETS), ("post", POSTS)):
+        for path, respond in routes.items():
+            name = re.sub(r"\W+", "_", path).strip("_")
+            described = {"operationId": name, "summary": respond.__doc__, "responses": _RESPONSES}
+            if body := _body_of(respond):
+                schema = {"$ref": _REFERENCE.format(model=body.__name__)}
+                described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+            paths[path.replace(":path", "")] = {method: described}
+    info = {"title": "Thirteen", "version": version("thirteen")}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas["$defs"]}}

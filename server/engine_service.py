@@ -1,11 +1,10 @@
 """The engine of a server, and the HTTP requests that it answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
-from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect
@@ -29,8 +28,6 @@ _TAG = ":latest"  # what Ollama's clients add to a name without a tag
 _RETRY_AFTER_MAX_S = 60  # OpenAI's clients take longer times for none
 _MEAN_ANSWERS = 8  # answers over which the mean time of one is taken
 _ENDING_S = 10.0  # in which an answer that was aborted ends
-
-Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -151,23 +148,20 @@ class Call:
 
     async def whole_pieces(self) -> list[Piece]:
         """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
-        for answer in await self._until_disconnect(asyncio.gather(*self.handles)):
-            _check_completed(answer)
-        return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
-
-    async def _until_disconnect(self, awaitable: Awaitable[Result]) -> Result:
-        awaited, disconnected = asyncio.ensure_future(awaitable), asyncio.ensure_future(self._disconnect())
-        awaited.add_done_callback(
+        answers, leaving = asyncio.gather(*self.handles), asyncio.ensure_future(self._disconnect())
+        answers.add_done_callback(
             lambda done: done.cancelled() or done.exception()
         )  # else asyncio may log it
         try:
-            await asyncio.wait((awaited, disconnected), return_when=asyncio.FIRST_COMPLETED)
-            if not awaited.done():
+            await asyncio.wait((answers, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not answers.done():
                 raise ClientDisconnect
-            return awaited.result()
+            for answer in answers.result():
+                _check_completed(answer)
         finally:
-            disconnected.cancel()
-            awaited.cancel()
+            leaving.cancel()
+            answers.cancel()
+        return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
 
     async def _disconnect(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":

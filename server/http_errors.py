@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.responses import JSONResponse
 
@@ -13,20 +14,8 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only me
 
 _log = logging.getLogger(__name__)
 
-# Error type and default code of each status, as OpenAI's clients expect them.
-ERROR_TYPES = {
-    400: ("invalid_request_error", "invalid_request"),
-    401: ("invalid_request_error", "invalid_api_key"),
-    403: ("invalid_request_error", "forbidden"),
-    404: ("invalid_request_error", "not_found"),
-    405: ("invalid_request_error", "method_not_allowed"),
-    413: ("invalid_request_error", "request_too_large"),
-    415: ("invalid_request_error", "unsupported_media_type"),
-    422: ("invalid_request_error", "invalid_value"),
-    429: ("rate_limit_error", "rate_limit_exceeded"),
-    500: ("server_error", "internal_error"),
-    503: ("server_error", "unavailable"),
-}
+# Codes that OpenAI's clients know, where they are not the name of the status.
+_CODES = {400: "invalid_request", 401: "invalid_api_key", 422: "invalid_value", 429: "rate_limit_exceeded"}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 
 
@@ -53,7 +42,7 @@ class HttpError(errors.ThirteenError):
         self.status = status
         self.headers = headers or {}
         self.param = None if param is None else _replace_surrogates(param)
-        self.code = code or ERROR_TYPES[status][1]
+        self.code = code or _CODES.get(status) or HTTPStatus(status).name.lower()
 
     @property
     def message(self) -> str:
@@ -64,10 +53,9 @@ class HttpError(errors.ThirteenError):
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
         """JSON body of the response."""
-        error_type, _ = ERROR_TYPES[self.status]
-        return {
-            "error": {"message": self.message, "type": error_type, "param": self.param, "code": self.code}
-        }
+        kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+        kind = "server_error" if self.status >= 500 else kind
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """HTTP response to a request for a path, with these headers and those of the status."""

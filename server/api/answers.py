@@ -38,15 +38,11 @@ class AnswerRequest(fields.Sampling, fields.Answering):
 
     model: fields.ModelName = None
     question: Annotated[str, Field(min_length=1)]
-    turns: fields.MessageList[EarlierTurn] = Field(
-        [], description="Earlier turns; the oldest are dropped if the context has no room."
-    )
+    turns: fields.MessageList[EarlierTurn] = Field([], description="The oldest are dropped without room.")
     system: str | None = None
     max_tokens: fields.Count | None = None
     effort: fields.EffortName = "low"
-    min_confidence: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Confidence below which there is no value, and `sure` is false."
-    )
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.0  # below this there is no value
     stream: bool = False
 
 

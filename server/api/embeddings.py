@@ -20,9 +20,6 @@ from .ollama import OllamaModel
 _TEXTS = 64  # that are embedded before the next look at whether the client is there
 _INPUTS = Field(min_length=1, max_length=2048, fail_fast=True)  # as in OpenAI's API
 _Text = Annotated[str, Field(min_length=1)]
-_Dimensions = Annotated[
-    Count | None, Field(description="Numbers of each vector that are kept, the first ones.")
-]
 
 
 class EmbeddingRequest(RequestBody):
@@ -31,18 +28,16 @@ class EmbeddingRequest(RequestBody):
     input: Annotated[list[_Text | Tokens], _INPUTS, SEVERAL]
     model: ModelName = None
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: _Dimensions = None
-    truncate: bool = Field(
-        False, description="Cut off the end of a text that is too long, instead of refusing it."
-    )
+    dimensions: Count | None = None
+    truncate: bool = Field(False, description="Cut off a text that is too long, instead of refusing it.")
 
 
 class OllamaEmbedRequest(OllamaModel):
     """Body of /api/embed."""
 
     input: Annotated[list[str], _INPUTS, SEVERAL]
-    truncate: bool = Field(True, description="Cut off the end of a text that is too long.")
-    dimensions: _Dimensions = None
+    truncate: bool = True
+    dimensions: Count | None = None
 
 
 async def embeddings(call: Call, body: EmbeddingRequest) -> Response:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ...runtime.effort import Effort
-from ...runtime.options import BIAS_MAX, SEED_MAX, TEMPERATURE_MIN, Options
+from ...runtime.options import BIAS_MAX, SEED_MAX, Options
 from .bodies import RequestBody
 
 _INT_MAX = 2**31 - 1
@@ -43,6 +43,8 @@ Count = Annotated[int, Field(ge=1)]
 Tokens = Annotated[
     list[Annotated[int, Field(ge=0, le=_INT_MAX)]], Field(min_length=1, max_length=1 << 20, fail_fast=True)
 ]
+_TokenText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]
 SEVERAL = BeforeValidator(_several, str | list[Any])
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 # Each new piece of text is searched for all stop strings.
@@ -101,36 +103,22 @@ class Answering(RequestBody):
     """Fields of all requests for an answer of a chat model."""
 
     calculator: bool = Field(True, description="Complete arithmetic with exact results.")
-    think_budget: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Tokens after which a thought is ended; 0 is no thought. At most 3/4 of max_tokens."
-    )
+    think_budget: Annotated[int, Field(ge=0)] | None = None  # tokens after which a thought is ended
 
 
 class Sampling(RequestBody):
     """Fields of all requests that choose how to sample."""
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None,
-        description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
-    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # 0, or 0.7 for several answers
     top_p: Annotated[float, Field(ge=0, le=1)] = _DEFAULT.top_p
-    top_k: Annotated[int, Field(ge=0, le=_INT_MAX)] = Field(_DEFAULT.top_k, description="0 disables top-k.")
+    top_k: Annotated[int, Field(ge=0, le=_INT_MAX)] = _DEFAULT.top_k
     min_p: Annotated[float, Field(ge=0, lt=1)] = _DEFAULT.min_p
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
-        None, description="By default, and at -1, random."
-    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None  # random, as at -1
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     repeat_penalty: Annotated[float, Field(ge=0.01, le=BIAS_MAX)] = 1.0
-    repeat_last_n: Annotated[int, Field(ge=-1, le=_INT_MAX)] = Field(
-        -1, description="Last tokens of the answer that penalties look at; -1 for all."
-    )
-    logit_bias: Annotated[
-        dict[
-            Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]
-        ],
-        Field(max_length=1024),
-    ] = Field({})
+    repeat_last_n: Annotated[int, Field(ge=-1, le=_INT_MAX)] = -1  # the whole answer
+    logit_bias: Annotated[dict[_TokenText, _Bias], Field(max_length=1024)] = Field({})
 
     @property
     def sampling(self) -> Json:

@@ -26,16 +26,13 @@ from .core import FINISH_REASONS, Format, InternalRequest, Said, answer_options,
 from .fields import Json
 from .tool_calls import ToolUse
 
-_NEVER = "9999-12-31T23:59:59Z"
 _NS = 1_000_000_000
 
 
 class OllamaOptions(fields.Sampling):
     """Options of a request."""
 
-    num_predict: Annotated[int, Field(ge=-2)] | None = Field(
-        None, description="Maximum tokens of the answer; as many as the server allows if not above 0."
-    )
+    num_predict: Annotated[int, Field(ge=-2)] | None = None  # if not above 0, as many as the server allows
     num_ctx: fields.Count | None = Field(None, description="Without effect: the server's context is used.")
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 64
     stop: fields.Stop = Field([])
@@ -92,9 +89,7 @@ class OllamaMessage(RequestBody):
 class OllamaChatRequest(OllamaRequest):
     """Body of /api/chat."""
 
-    messages: fields.MessageList[OllamaMessage] = Field(
-        [], description="Without messages, nothing is generated."
-    )
+    messages: fields.MessageList[OllamaMessage] = Field([], description="Without any, nothing is generated.")
     tools: fields.ToolList[fields.Tool] = Field([])
 
 
@@ -106,30 +101,19 @@ class OllamaGenerateRequest(OllamaRequest):
 
 
 def chat_messages(body: OllamaChatRequest) -> list[Message]:
-    """Messages of a chat request; a result is that of the last message's call of its tool, or of its place.
+    """Messages of a chat request; the id of a call is the name of its tool.
 
     Raises:
         HttpError: 400 a message has calls that are not for its role.
     """
     messages: list[Message] = []
-    open_calls: list[ToolCall] = []
     for index, message in enumerate(body.messages):
         if message.tool_calls and message.role != "assistant":
             raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
-        calls = [
-            ToolCall(f"call_{index}_{at}", call.function.name, call.function.arguments)
-            for at, call in enumerate(message.tool_calls)
-        ]
-        answered = None
-        if message.role == "tool":
-            named = (call for call in open_calls if call.name == message.tool_name)
-            answered = message.tool_name or f"call_{index}"
-            if call := next(named, next(iter(open_calls), None)):
-                open_calls.remove(call)
-                answered = call.id
-        else:
-            open_calls = [*calls]
-        messages.append(Message(message.role, message.content, tuple(calls), answered))
+        made = [call.function for call in message.tool_calls]
+        calls = tuple(ToolCall(function.name, function.name, function.arguments) for function in made)
+        answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None
+        messages.append(Message(message.role, message.content, calls, answered))
     return messages
 
 
@@ -237,18 +221,6 @@ async def _answer(call: Call, body: OllamaRequest, *, empty: bool) -> Response:
 async def tags(call: Call) -> Response:
     """List the models."""
     return JSONResponse({"models": _models(call)})
-
-
-async def ps(call: Call) -> Response:
-    """List the models in memory."""
-    total = call.engine.plan.memory.total_bytes
-    loaded = {
-        "size": total,
-        "size_vram": total if call.engine.plan.settings.gpu_layers == "all" else 0,
-        "context_length": call.engine.context,
-        "expires_at": _NEVER,
-    }
-    return JSONResponse({"models": [model | loaded for model in _models(call)]})
 
 
 async def show(call: Call, body: OllamaModel) -> Response:

@@ -11,7 +11,7 @@ from anyio import to_thread
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from ...runtime.answer import Answer, Piece, StopReason, Timings, TokenLogprob, Usage
+from ...runtime.answer import Piece, TokenLogprob
 from ...runtime.engine.engine import Engine
 from ...runtime.options import LOGPROBS_MAX, Options
 from ...runtime.prompt.prompt_encoder import Message
@@ -137,9 +137,7 @@ class ChatRequest(OpenAiRequest, fields.Answering):
     reasoning_effort: fields.EffortName = "low"
     chat_template_kwargs: TemplateVariables = TemplateVariables.model_validate({})
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = Field(
-        None, description="Requires logprobs."
-    )
+    top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None  # requires logprobs
 
 
 class CompletionRequest(OpenAiRequest):
@@ -150,11 +148,9 @@ class CompletionRequest(OpenAiRequest):
     prompt: Annotated[
         list[str | fields.Tokens], Field(min_length=1, max_length=16, fail_fast=True), fields.SEVERAL
     ]
-    max_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="0 requires echo.")
+    max_tokens: fields.Count | None = None
     calculator: bool = True
-    echo: bool = Field(
-        False, description="Begin the answer with the prompt, and its log-probabilities with the prompt's."
-    )
+    echo: bool = Field(False, description="Begin the answer with the prompt, and its log-probabilities.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # as in OpenAI's API
 
 
@@ -358,18 +354,12 @@ async def chat(call: Call, body: ChatRequest) -> Response:
 
 async def completion(call: Call, body: CompletionRequest) -> Response:
     """Complete texts."""
-    if body.max_tokens == 0 and not (body.echo and not body.stream):
-        raise field_error("max_tokens", "0 requires echo: true, without a stream")
     call.choose_model(body.model)
     body.check_answers(call, len(body.prompt))
     max_tokens = call.max_tokens(MAX_TOKENS, max_tokens=body.max_tokens)
     form = CompletionFormat(call.model, call.engine, body)
     if body.echo:
         form.echoed = await _echoed(call, body)
-    if not max_tokens:
-        ends = [_empty_answer(prompt) for prompt in form.echoed for _ in range(body.n)]
-        answers = [Said(index, end, "", ()) for index, end in enumerate(ends)]
-        return await to_thread.run_sync(lambda: JSONResponse(form.whole(answers)))
 
     def prepare() -> list[Request]:
         options = Options(
@@ -408,12 +398,6 @@ async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
             text = _text(b"".join(map(engine.model.token_to_piece, tokens)))
             echoed.append(Piece(prompt if isinstance(prompt, str) else text, tokens, tuple(logprobs)))
     return echoed
-
-
-def _empty_answer(prompt: Piece) -> Piece:
-    """An answer of no tokens."""
-    usage, nothing = Usage(len(prompt.tokens), 0), Timings(0.0, 0.0, 0.0)
-    return Piece("", answer=Answer(None, "", StopReason.LENGTH, usage, nothing, (), verified=False))
 
 
 def _prompt_tokens(engine: Engine, body: CompletionRequest) -> list[tuple[int, ...]]:

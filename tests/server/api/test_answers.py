@@ -1,13 +1,9 @@
-"""/v1/answer and /v1/check over HTTP: values, checked equations and streams."""
-
-import json
-from concurrent.futures import ThreadPoolExecutor
+"""/v1/answer and /v1/check over HTTP: values, checked equations, turns and votes."""
 
 import pytest
 from thirteen.runtime.engine.conversation import Conversation
 
-from ...waiting import wait_until
-from ..serving import TIMEOUT_S
+from .formats import events
 
 PRODUCT = "Repeat exactly: 1234 * 5678 ="
 
@@ -24,31 +20,20 @@ def answer(http, **body):
     return response.json()
 
 
-def events(http, **body):
-    """Names and data of the events of a stream."""
-    with http.stream("POST", "/v1/answer", json=body | {"stream": True}) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        blocks = "".join(response.iter_text()).split("\n\n")
-    assert blocks.pop() == ""
-    pairs = [block.split("\n") for block in blocks]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
-
-
 def test_answer_is_the_engines(http, smollm2_server):
     served, direct = answer(http, question=PRODUCT), smollm2_server.service.engine.answer(PRODUCT)
-    assert (served["text"], served["value"], served["verified"]) == (
-        direct.text,
-        direct.value,
-        direct.verified,
-    )
+    for name in ("text", "value", "verified", "grounded"):
+        assert served[name] == getattr(direct, name)
     (step,) = served["steps"]
     assert (step["expression"], step["claimed"], step["ok"]) == ("1234 * 5678", "7006652", True)
     assert served["text"][step["result"] : step["end"]] == step["claimed"]
     assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
-    assert served["grounded"] is direct.grounded is True
     assert (served["stop_reason"], served["tally"]) == ("end", None)
     assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
     assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
+    last = events(http.post("/v1/answer", json={"question": PRODUCT, "stream": True}).text)[-1]
+    equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
+    assert last["event"] == "answer" and all(last[name] == served[name] for name in equal)
 
 
 def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
@@ -65,20 +50,12 @@ def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
 
 def test_turns_for_which_there_is_no_room_are_dropped_and_counted(tiny_server):
     turns = [{"question": f"{number} " * 10, "answer": "yes"} for number in range(20)]
+    body = {"question": "Why?", "turns": turns, "max_tokens": 4}
     with tiny_server.http() as http:
-        served = answer(http, question="Why?", turns=turns, max_tokens=4)
-        (*_, (name, streamed)) = events(http, question="Why?", turns=turns, max_tokens=4)
-    assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20 and name == "answer"
+        served = answer(http, **body)
+        streamed = events(http.post("/v1/answer", json=body | {"stream": True}).text)[-1]
+    assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20
     assert served["usage"]["prompt_tokens"] <= 256 - 4
-
-
-def test_stream_has_text_and_answer(http):
-    streamed = events(http, question=PRODUCT)
-    whole = answer(http, question=PRODUCT)
-    assert "".join(data["text"] for name, data in streamed if name == "text") == whole["text"]
-    name, last = streamed[-1]
-    equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
-    assert name == "answer" and all(last[key] == whole[key] for key in equal)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +63,7 @@ def test_stream_has_text_and_answer(http):
     [
         ("12 * 13 = 156", "156", True),
         ("12 * 13 = 155", "155", False),
-        ("no sum at all", None, False),
+        ("no sum", None, False),
         ("", None, False),
     ],
 )
@@ -101,25 +78,9 @@ def test_an_answer_tells_how_its_value_came_about(tool_server, say):
     http = tool_server.http()
     body = {"question": "How much is 2 + 3?", "effort": "medium", "calculator": False}
     say("So 2 + 3 = 6.", "It is 2 + 3 = 5.", "The answer is 5.")
-    found = http.post("/v1/answer", json=body).json()
+    found = answer(http, **body)
     assert (found["value"], found["text"], found["grounded"]) == ("5", "It is 2 + 3 = 5.", True)
     assert found["tally"] == {"asked": 8, "ended": 3, "votes": {"5": 2}} and 0 < found["confidence"] < 1
-    unsure = http.post("/v1/answer", json=body | {"min_confidence": 0.9999}).json()
+    unsure = answer(http, **body, min_confidence=0.9999)
     assert (found["sure"], unsure["sure"], unsure["value"]) == (True, False, None)
     assert unsure["text"] == "The answer is 5." and unsure["confidence"] < 0.9999
-
-
-@pytest.mark.exhaustive
-def test_votes_share_the_slots_with_the_same_clients_other_requests(tool_server, say):
-    """A long vote would keep the page's next question waiting."""
-    say("word " * 100)
-    service, body = tool_server.service, {"question": "How much is 2 + 3?", "effort": "high"}
-    with tool_server.http() as client, ThreadPoolExecutor(2) as pool:
-        votes = [pool.submit(client.post, "/v1/answer", json=body) for _ in range(2)]
-        wait_until(lambda: service.engine.load.waiting, pause_s=0.001)
-        assert (
-            client.post("/v1/answer", json={"question": "Name a colour.", "max_tokens": 4}).status_code == 200
-        )
-        assert not any(vote.done() for vote in votes)
-        service.abort_all()
-        assert {vote.result(TIMEOUT_S).status_code for vote in votes} <= {200, 503}

@@ -31,12 +31,6 @@ def client(server):
         yield client
 
 
-@pytest.fixture(scope="module")
-def http(server):
-    with server.http() as client:
-        yield client
-
-
 @pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
 def test_openai_client(client, engine, encoding):
     made = client.embeddings.create(model="bert", input=TEXTS, **encoding)
@@ -66,7 +60,7 @@ def test_every_kind_of_input(client, engine, kind):
         ({"input": ""}, 422, "input must have at least 1 character"),
         ({"input": []}, 422, "input"),
         ({"input": ["x"] * 2049}, 422, "at most 2048 items"),
-        ({"input": {"a": 1}}, 422, "input must be a valid string or a valid list"),
+        ({"input": {"a": 1}}, 422, "input must be a valid list"),
         ({"input": "x " * 100}, 400, "text 0 has 102 tokens, and the context holds 64"),
         ({"input": [10**6]}, 400, "token 1000000 is not one of"),
         ({"input": "x", "dimensions": 65}, 400, "dimensions must be an integer from 1 to 64"),
@@ -90,8 +84,6 @@ def test_ollama_client(server, engine):
     np.testing.assert_allclose([cut], engine.embed(["x " * 100], truncate=True), atol=2e-3)
     with pytest.raises(ollama.ResponseError, match="has 102 tokens"):
         client.embed("bert", "x " * 100, truncate=False)
-    old = client.embeddings("bert", TEXTS[0])
-    np.testing.assert_allclose([old.embedding], engine.embed(TEXTS[:1]), atol=2e-3)
     assert client.show("bert").capabilities == ["embedding"]
 
 
@@ -100,16 +92,16 @@ def test_a_model_that_continues_texts_says_what_to_take(tiny_server):
         client.embeddings.create(model="tiny", input="x")
 
 
-def test_metrics_count_the_tokens(http):
-    def tokens():
-        line = next(
-            one for one in http.get("/metrics").text.splitlines() if one.startswith("thirteen_prompt_tok")
-        )
-        return float(line.split()[1])
+def test_metrics_count_the_tokens(server):
+    with server.http() as http:
 
-    before = tokens()
-    http.post("/v1/embeddings", json={"input": "x"})
-    assert tokens() == before + 3
+        def tokens():
+            lines = http.get("/metrics").text.splitlines()
+            return float(next(line for line in lines if line.startswith("thirteen_prompt_tok")).split()[1])
+
+        before = tokens()
+        http.post("/v1/embeddings", json={"input": "x"})
+        assert tokens() == before + 3
 
 
 @pytest.mark.exhaustive

@@ -1,4 +1,4 @@
-"""/v1/responses with OpenAI's own client: answers, events, and conversations that are sent back."""
+"""/v1/responses with OpenAI's own client: events, and conversations that are sent back."""
 
 import json
 
@@ -72,17 +72,14 @@ def test_input_is_a_conversation(client):
 
 
 def test_events(client):
-    whole = respond(client)
-    events = list(respond(client, stream=True))
+    whole, events = respond(client), list(respond(client, stream=True))
     names = [event.type for event in events]
-    assert list(dict.fromkeys(names)) == EVENTS
-    assert names == sorted(names, key=EVENTS.index)
+    assert list(dict.fromkeys(names)) == EVENTS and names == sorted(names, key=EVENTS.index)
     assert [event.sequence_number for event in events] == list(range(len(events)))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert "".join(deltas) == whole.output_text
     first, last = events[0].response, events[-1].response
-    assert (first.status, first.output, first.usage) == ("in_progress", [], None)
-    assert (last.id, last.output_text) == (first.id, whole.output_text)
+    assert "".join(deltas) == whole.output_text == last.output_text
+    assert (first.status, first.output, first.usage, first.id) == ("in_progress", [], None, last.id)
     assert last.usage.output_tokens == 12
     done = {event.type: event for event in events}
     assert done["response.output_text.done"].text == whole.output_text
@@ -91,27 +88,29 @@ def test_events(client):
     assert done["response.output_item.added"].item.id == last.output[0].id
 
 
-def test_the_clients_own_accumulation_of_a_stream(ending):
+def test_an_answer_without_text_in_the_clients_own_accumulation(ending):
     with (
         open_engine(ending, context=256) as engine,
         serve_engine(engine, name="tiny") as server,
         server.openai() as client,
+        client.responses.stream(model="tiny", input=QUESTION) as stream,
     ):
-        with client.responses.stream(model="tiny", input=QUESTION) as stream:
-            response = stream.get_final_response()
-        assert (response.status, response.output_text) == ("completed", "")
-        assert response.incomplete_details is None
+        response = stream.get_final_response()
+    assert (response.status, response.output_text) == ("completed", "")
+    assert response.incomplete_details is None
 
 
-def test_a_schema_is_enforced_and_parsed(client):
-    response = client.responses.parse(
-        model="tiny", input=QUESTION, text_format=Flag, max_output_tokens=60, temperature=0
-    )
-    assert response.output_parsed.ok in {True, False} and response.status == "completed"
-    assert response.text.format.name == "Flag"
-    with client.responses.stream(
-        model="tiny", input=QUESTION, text_format=Flag, max_output_tokens=60, temperature=0
-    ) as stream:
+def test_a_schema_is_parsed_by_the_client(client):
+    asked = {
+        "model": "tiny",
+        "input": QUESTION,
+        "text_format": Flag,
+        "max_output_tokens": 60,
+        "temperature": 0,
+    }
+    response = client.responses.parse(**asked)
+    assert response.output_parsed.ok in {True, False} and response.text.format.name == "Flag"
+    with client.responses.stream(**asked) as stream:
         assert stream.get_final_response().output_parsed == response.output_parsed
 
 
@@ -126,37 +125,29 @@ def test_nothing_is_stored(client):
         client.responses.retrieve(response.id)
 
 
-def test_a_call_is_sent_back_with_its_result(tool_server, tool_client, say, monkeypatch):
+def test_a_call_its_events_and_its_result(tool_server, tool_client, say, monkeypatch):
     prompts = record_prompts(tool_server.service.engine, monkeypatch)
     say(f"Let me see.\n{WRITTEN}")
-    asked = {"tools": TOOLS, "max_output_tokens": 300}
-    first = respond(tool_client, **asked)
+    with tool_client.responses.stream(model="tiny", input=QUESTION, tools=TOOLS) as stream:
+        (done,) = [one for one in stream if one.type == "response.function_call_arguments.done"]
+        first = stream.get_final_response()
+    assert (done.output_index, json.loads(done.arguments)) == (1, CALL["arguments"])
+    assert (first.tools[0].name, first.tool_choice) == ("weather", "auto")
     text, call = first.output
     assert (text.content[0].text, call.name, json.loads(call.arguments)) == ("Let me see.", *CALL.values())
+    say(WRITTEN)
+    names = [event.type for event in respond(tool_client, tools=TOOLS, max_output_tokens=300, stream=True)]
+    assert not any("output_text" in name for name in names) and names[-1] == "response.completed"
     say("Yes.")
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
     question = {"role": "user", "content": QUESTION}
-    assert respond(tool_client, [question, *first.to_dict()["output"], result], **asked).output_text == "Yes."
+    output = first.to_dict()["output"]
+    assert respond(tool_client, [question, *output, result], tools=TOOLS).output_text == "Yes."
     assert json.dumps(CALL) in prompts[-1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[-1]
 
 
-def test_events_of_a_call(tool_client, say):
-    say(f"Let me see.\n{WRITTEN}")
-    with tool_client.responses.stream(model="tiny", input=QUESTION, tools=TOOLS) as stream:
-        events = list(stream)
-        final = stream.get_final_response()
-    assert [item.type for item in final.output] == ["message", "function_call"]
-    (done,) = [one for one in events if one.type == "response.function_call_arguments.done"]
-    assert (done.output_index, json.loads(done.arguments)) == (1, CALL["arguments"])
-    say(WRITTEN)
-    asked = {"tools": TOOLS, "max_output_tokens": 300, "stream": True}
-    names = [event.type for event in respond(tool_client, **asked)]
-    assert not any("output_text" in name for name in names) and names[-1] == "response.completed"
-    assert (final.tools[0].name, final.tool_choice) == ("weather", "auto")
-
-
 def test_reasoning_is_an_item_of_its_own(tool_client, say):
-    """The votes are its summary; a response can be sent back with it."""
+    """A response can be sent back with it."""
     say("The answer is 5.")
     question = "How much is 2 + 3?"
     asked = {"model": "tiny", "input": question, "reasoning": {"effort": "medium", "summary": "auto"}}
@@ -164,14 +155,10 @@ def test_reasoning_is_an_item_of_its_own(tool_client, say):
     with tool_client.responses.stream(**asked) as stream:
         kinds = [event.type.removeprefix("response.") for event in stream]
         streamed = stream.get_final_response()
-    again = tool_client.responses.create(
-        **asked | {"input": [*whole.output, {"role": "user", "content": question}]}
-    )
-    for found in (whole, streamed, again):
+    sent_back = [*whole.output, {"role": "user", "content": question}]
+    for found in (whole, streamed, tool_client.responses.create(**asked | {"input": sent_back})):
         reasoning, message = found.output
         assert reasoning.summary[0].text.endswith("2 of 2 agree on 5\n") and reasoning.id != message.id
         assert (message.content[0].text, found.reasoning.effort) == ("The answer is 5.", "medium")
     summary = [f"reasoning_summary_{name}" for name in ("part.added", "text.delta", "text.done", "part.done")]
-    item = ["output_item.added", *summary, "output_item.done"]
-    assert list(dict.fromkeys(kinds))[2:8] == item
-    assert kinds.index("output_text.delta") > kinds.index(item[-1])
+    assert list(dict.fromkeys(kinds))[2:8] == ["output_item.added", *summary, "output_item.done"]

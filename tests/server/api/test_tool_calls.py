@@ -15,20 +15,8 @@ from ...runtime.grammar.texts import GrammarTexts
 
 NAMES = frozenset({"add", "get_weather"})
 CALL = '{"name": "add", "arguments": {"a": 1}}'
-ADD = ("add", {"a": 1})
+ADD = [("add", {"a": 1})]
 NESTED = "[" * (JSON_NESTING_MAX - 1) + "%s" + "]" * (JSON_NESTING_MAX - 1)
-WEATHER = {
-    "type": "object",
-    "properties": {"city": {"$ref": "#/$defs/city"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
-    "required": ["city", "days"],
-    "$defs": {"city": {"enum": ["Oslo", "São Paulo"]}},
-}
-SUM = {
-    "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}},
-    "required": ["a"],
-}
-SCHEMAS = {"get_weather": WEATHER, "add": SUM, "now": {"type": "object", "properties": {}}}
 
 
 def parse(*pieces, several=True):
@@ -50,59 +38,33 @@ def fence(call, info="json"):
 @pytest.mark.parametrize(
     ("text", "content", "calls"),
     [
-        (tag(CALL), "", [ADD]),
-        (f"<tool_call>\n{CALL}\n</tool_call>\n", "", [ADD]),
-        (f"Let me see.\n\n{tag(CALL)}", "Let me see.", [ADD]),
-        (f"{tag(CALL)}\n{tag(CALL)}", "", [ADD]),
-        (f"{tag(CALL)}\nDone.", "\nDone.", [ADD]),
-        (f"<tool_call>{CALL}", "", [ADD]),  # the model ended its turn instead
-        (tag(CALL.replace("arguments", "parameters")), "", [ADD]),
-        (
-            tag('{"name": "add", "arguments": {"a": "</tool_call>\n"}}'),
-            "",
-            [("add", {"a": "</tool_call>\n"})],
-        ),
-        (f"<tool_call>{tag(CALL)}", "<tool_call>", [ADD]),
+        (f"<tool_call>\n{CALL}\n</tool_call>\n", "", ADD),
+        (f"Let me see.\n\n{tag(CALL)}", "Let me see.", ADD),
+        (f"{tag(CALL)}\n{tag(CALL)}", "", ADD),
+        (f"{tag(CALL)}\nDone.", "\nDone.", ADD),
+        (f"<tool_call>{CALL}", "", ADD),  # the model ended its turn instead
+        (tag(CALL.replace("arguments", "parameters")), "", ADD),
+        (tag(CALL.replace("1", '"</tool_call>\n"')), "", [("add", {"a": "</tool_call>\n"})]),
+        (f"<tool_call>{tag(CALL)}", "<tool_call>", ADD),
         (tag(CALL.replace("1", NESTED % "")), "", [("add", {"a": json.loads(NESTED % "")})]),
-    ],
-)
-def test_calls_with_tags(text, content, calls):
-    assert parse(text) == (content, calls)
-
-
-@pytest.mark.parametrize(
-    ("text", "calls"),
-    [
-        (CALL, [ADD]),
-        (f" \n{CALL}\n", [ADD]),
-        (CALL.replace("arguments", "parameters"), [ADD]),
-        (f"{CALL}; {CALL}", [ADD]),
-        (f"{CALL}\n{CALL};", [ADD]),
-        ('{"type": "function", ' + CALL[1:], [ADD]),
-        ('{"type": "function", "function": ' + CALL + "}", [ADD]),
-        (fence(CALL), [ADD]),
-        (f" {fence(CALL, '')}\n", [ADD]),
-        (f"{fence(CALL)}\n\n{fence(CALL, 'tool_call')}", [ADD]),
-    ],
-)
-def test_calls_without_tags(text, calls):
-    assert parse(text) == ("", calls)
-
-
-@pytest.mark.parametrize(
-    ("text", "content", "calls"),
-    [
-        (f"Sure:\n{CALL}\nDone.", "Sure:\nDone.", [ADD]),
-        (f"Sure:\n{fence(CALL)}\nDone.", "Sure:\nDone.", [ADD]),
-        (f"```python\nx = {{}}\n```\n{CALL}", "```python\nx = {}\n```", [ADD]),
-        (f"{{a}}\n{CALL}", "{a}", [ADD]),
-        (fence(CALL)[:-4], "```json", [ADD]),  # the model ended its turn instead
+        (f" \n{CALL}\n", "", ADD),
+        (f"{CALL}; {CALL}", "", ADD),
+        (f"{CALL}\n{CALL};", "", ADD),
+        ('{"type": "function", ' + CALL[1:], "", ADD),
+        ('{"type": "function", "function": ' + CALL + "}", "", ADD),
+        (f" {fence(CALL, '')}\n", "", ADD),
+        (f"{fence(CALL)}\n\n{fence(CALL, 'tool_call')}", "", ADD),
+        (f"Sure:\n{CALL}\nDone.", "Sure:\nDone.", ADD),
+        (f"Sure:\n{fence(CALL)}\nDone.", "Sure:\nDone.", ADD),
+        (f"```python\nx = {{}}\n```\n{CALL}", "```python\nx = {}\n```", ADD),
+        (f"{{a}}\n{CALL}", "{a}", ADD),
+        (fence(CALL)[:-4], "```json", ADD),  # the model ended its turn instead
         (f"Write {CALL}", f"Write {CALL}", []),
         (f"Write {fence('{}')}", f"Write {fence('{}')}", []),
         (fence(f"{CALL} # calls"), fence(f"{CALL} # calls"), []),
     ],
 )
-def test_calls_between_other_text(text, content, calls):
+def test_calls_are_taken_out_of_the_text(text, content, calls):
     assert parse(text) == parse(*text) == (content, calls)
 
 
@@ -113,13 +75,12 @@ def test_calls_between_other_text(text, content, calls):
         '{"name": "add"}',
         '{"name": "add", "arguments": [1]}',
         '{"name": ["add"], "arguments": {}}',
-        '{"name": "add", "arguments": {"a": NaN}}',
-        '{"name": "add", "arguments": {"a": ' + "9" * 5000 + "}}",
-        '{"name": "add", "arguments": {"a": ' + "[" * 100_000 + "}}",
+        CALL.replace("1", "NaN"),
+        CALL.replace("1", "9" * 5000),
+        CALL.replace("1", "[" * 100_000),
         CALL.replace("1", NESTED % "[]"),
         CALL.replace("1", '"\\ud800"'),  # no text: Ollama's API could not send it
         CALL[:-1],
-        "add(1)",
         "",
         f"{CALL} and more",
     ],
@@ -130,16 +91,17 @@ def test_what_is_no_call_of_a_known_function_stays_text(call):
 
 
 def test_only_the_first_of_several_calls_may_be_wanted():
-    assert parse(tag(CALL) * 2, several=False) == ("", [ADD])
-    assert parse(f"{CALL};{CALL}", several=False) == ("", [ADD])
+    other = CALL.replace("1", "2")
+    assert parse(f"{CALL};{other}") == ("", [*ADD, ("add", {"a": 2})])
+    assert parse(f"{CALL};{other}", several=False) == ("", ADD)
 
 
 @pytest.mark.parametrize(
     ("pieces", "fed"),
     [
         (
-            ["a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}", " e"],
-            ["a", " <b>", " \nc", "", " <tool d", *[""] * 3],
+            ["a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}"],
+            ["a", " <b>", " \nc", "", " <tool d", "", ""],
         ),
         ([" ", "\n", "a ", "{", "b"], ["", "", " \na", " {", "b"]),
         (["a`b``", "\n``", "x`\n", "``", "`py", "\nx\n```\n"], ["a`b``", "", "\n``x`", "", "", ""]),
@@ -163,8 +125,7 @@ TEXTS = st.lists(st.sampled_from(SCRAPS) | st.text(max_size=3), max_size=12).map
 @given(TEXTS, st.lists(st.integers(0, 60)))
 def test_any_pieces_of_a_text_give_the_same(text, cuts):
     bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[start:end] for start, end in pairwise(bounds)]
-    content, calls = parse(*pieces)
+    content, calls = parse(*(text[start:end] for start, end in pairwise(bounds)))
     assert (content, calls) == parse(text)
     assert calls or content == text
 
@@ -176,15 +137,21 @@ def test_any_pieces_of_a_text_give_the_same(text, cuts):
 )
 def test_calls_that_are_written_are_read(calls, before, ascii_only):
     """Whatever the arguments hold, tags and brackets included."""
-    texts = [
-        json.dumps({"name": name, "arguments": arguments}, ensure_ascii=ascii_only)
-        for name, arguments in calls
-    ]
+    named = [{"name": name, "arguments": arguments} for name, arguments in calls]
+    texts = [json.dumps(call, ensure_ascii=ascii_only) for call in named]
     assert parse(before, *(f"<tool_call>\n{text}\n</tool_call>" for text in texts)) == (
         before.rstrip(),
         calls,
     )
     assert parse("; ".join(texts)) == parse(fence("\n".join(texts))) == ("", calls)
+
+
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"$ref": "#/$defs/city"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "$defs": {"city": {"enum": ["Oslo", "São Paulo"]}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -193,33 +160,24 @@ def texts(tiny):
         yield GrammarTexts(model)
 
 
-def tool_use(tagged, *, required=True, several=True, strict=False, schemas=SCHEMAS):
-    functions = tuple(
-        FunctionDefinition(name=name, parameters=schemas[name], strict=strict) for name in schemas
-    )
-    return ToolUse((), functions, required, several, tagged)
-
-
-@pytest.mark.parametrize("several", [True, False])
 @pytest.mark.parametrize("tagged", [True, False])
-def test_a_strict_call_is_optional_and_fits_its_schema(texts, tagged, several):
-    use = tool_use(tagged, required=False, strict=True, several=several)
+def test_a_strict_call_is_optional_and_fits_its_schema(texts, tagged):
+    functions = [FunctionDefinition(name="get_weather", parameters=WEATHER, strict=True)]
+    functions += [FunctionDefinition(name="loose", parameters={"anything": "goes"})]
+    grammar = ToolUse((), functions, required=False, tagged=tagged).grammar()
     call = '{"name": "get_weather", "%s": {"city": "Oslo","days": %d}}'
     call %= ("arguments", 3) if tagged else ("parameters", 3)
-    wrong = call.replace("3", "33")
+    wrong, loose = call.replace("3", "33"), call.replace("get_weather", "loose").replace("3", "33")
     if tagged:
-        call, wrong = (f"<tool_call>\n{text}\n</tool_call>" for text in (call, wrong))
-    accepted = [call, "", "12 <b> is }\n", *([f"Let me see: {call}", call * 2] if tagged else [" \n[1]"])]
+        call, wrong, loose = (f"<tool_call>\n{text}\n</tool_call>" for text in (call, wrong, loose))
+    accepted = [
+        call,
+        loose,
+        "",
+        "12 <b> is }\n",
+        *([f"Let me see: {call}", call * 2] if tagged else [" \n[1]"]),
+    ]
     rejected = [wrong, wrong[:-1], *([f"Let me see: {wrong}"] if tagged else ["{}", " {"])]
-    assert [text for text in accepted if not texts.accepts(use.grammar(), text)] == []
-    assert [text for text in rejected if texts.accepts(use.grammar(), text)] == []
-
-
-def test_only_strict_functions_are_held_to_their_schemas_where_a_call_is_optional(texts):
-    loose = FunctionDefinition(name="loose", parameters={"anything": "goes"})
-    strict = FunctionDefinition(name="add", parameters=SUM, strict=True)
-    use = ToolUse((), (loose, strict), required=False, tagged=True)
-    call = '<tool_call>\n{"name": "%s", "arguments": {"a": "text"}}\n</tool_call>'
-    assert texts.accepts(use.grammar(), call % "loose")
-    assert not texts.accepts(use.grammar(), call % "add")
-    assert ToolUse((), (loose,), required=False).grammar() is None
+    assert [text for text in accepted if not texts.accepts(grammar, text)] == []
+    assert [text for text in rejected if texts.accepts(grammar, text)] == []
+    assert ToolUse((), functions[1:], required=False).grammar() is None
