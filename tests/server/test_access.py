@@ -20,7 +20,6 @@ from .serving import open_engine, serve_engine
 ROOT = Path(__file__).parents[2]
 ONE, TWO = (f"{name}-of-more-than-twenty-characters" for name in ("one", "two"))
 WORK = {"prompt": "a", "max_tokens": 2}
-POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check", "/api/chat")
 
 
 def bearer(key):
@@ -59,24 +58,17 @@ def refused(response, status):
     return response.json()["error"]
 
 
-def test_a_key_is_required_but_for_probes(serving):
-    client = serving(keys=["right-key", "another"])
-    for path in ("/v1/models", "/metrics", "/v1/models/tiny", "/v1/nothing"):
-        for headers in ({}, bearer("wrong"), {"Authorization": "right-key"}):
-            response = client.get(path, headers=headers)
-            assert refused(response, 401)["code"] == "invalid_api_key"
-            assert response.headers["www-authenticate"] == "Bearer"
-    for path in POSTS:
-        assert refused(client.post(path, json={}), 401)
-    for key in ("right-key", "another"):
-        assert client.get("/v1/models", headers=bearer(key)).status_code == 200
-    for path in ("/health", "/ready", "/openapi.json"):
-        assert client.get(path).status_code == 200
-
-
-def test_only_a_key_of_its_own_reads_the_metrics(serving, tmp_path):
+def test_a_key_is_required_but_for_probes_and_only_a_key_of_its_own_reads_the_metrics(serving, tmp_path):
     """One client's key told it the tokens, cache hits and times of the others."""
     client = serving(keys=write_keys(tmp_path, f"{ONE}\nmetrics: {TWO}\n"))
+    for path in ("/v1/models", "/metrics", "/v1/nothing", "/api/tags"):
+        for headers in ({}, bearer("wrong"), {"Authorization": ONE}):
+            response = client.get(path, headers=headers)
+            assert refused(response, 401) and response.headers["www-authenticate"] == "Bearer"
+    assert client.get("/v1/models").json()["error"]["code"] == "invalid_api_key"
+    assert refused(client.post("/v1/completions", json={}), 401)
+    for path in ("/health", "/ready", "/openapi.json", "/"):
+        assert client.get(path).status_code == 200
     for path, statuses in (("/metrics", [403, 200, 401]), ("/v1/models", [200, 401, 401])):
         assert [client.get(path, headers=bearer(key)).status_code for key in (ONE, TWO, "3")] == statuses
 
@@ -87,7 +79,6 @@ def test_only_a_key_of_its_own_reads_the_metrics(serving, tmp_path):
         (f"{ONE}\n{ONE[:19]}".encode(), "line 2: a key of 19 characters, at least 20"),
         (f"{ONE}\nmetrics: \n".encode(), "line 2: a key of 0 characters"),
         (f"#\nmetrics: {TWO}".encode(), "contains no key"),
-        (b"# none\n", "contains no key"),
         (b"\xff", "UTF-8"),
         ("é".encode() * (FILE_BYTES_MAX // 2) + b"\n" + ONE.encode(), "more than 1,048,576 bytes"),
         (
@@ -116,18 +107,15 @@ def test_keys_have_names_and_only_line_feeds_end_their_lines(tmp_path):
     assert (first.name, second.name) == ("line 3", "alice") and first.namespace != second.namespace
     for wrong in (b"Bearer o", b"Bearer # ours", b"Bearer", b"", odd.encode()):
         assert keys.identify(wrong) is None
-    with pytest.raises(FileError, match="No such file"):
-        ApiKeys.from_file(tmp_path / "missing")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
 def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
     path = tmp_path / "keys"
     path.write_text("one")
-    for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
+    for mode, warned in ((0o604, True), (0o640, False)):
         path.chmod(mode)
         assert bool(ApiKeys.warnings(path)) is warned
-    assert ApiKeys.warnings(tmp_path / "missing") == []
 
 
 def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
@@ -235,24 +223,18 @@ def test_the_document_has_all_limits_with_their_defaults():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("queue = 0", None),
         ("ques = 1", "ques is not one of queue, body_bytes, .*"),
         ("answers = 65", "answers must be less than or equal to 64, not 65"),
         ("idle_s = '30'", "idle_s must be a valid integer, not '30'"),
         ("queue 1", "not TOML: .*"),
-        (f"queue = {'[' * 5000}", "not TOML: .*"),
         (f"queue = {'9' * 5000}", "not TOML: .*"),
         (" " * 20_000, "more than 16,384 bytes, the limit"),
-        (None, "No such file or directory"),
     ],
     ids=lambda text: str(text)[:20],
 )
 def test_a_wrong_limit_is_named_with_the_file(text, problem, tmp_path):
-    path = tmp_path / "limits.toml"
-    if text is not None:
-        path.write_text(text)
-    if problem is None:
-        assert RequestLimits.from_file(path) == RequestLimits(queue=0)
-    else:
-        with pytest.raises(ThirteenError, match=f"^{re.escape(str(path))}: {problem}$"):
-            RequestLimits.from_file(path)
+    (path := tmp_path / "limits.toml").write_text(text)
+    with pytest.raises(ThirteenError, match=f"^{re.escape(str(path))}: {problem}$"):
+        RequestLimits.from_file(path)
+    path.write_text("queue = 0")
+    assert RequestLimits.from_file(path) == RequestLimits(queue=0)
