@@ -4,13 +4,13 @@ import asyncio
 import gc
 import json
 import os
-import re
 import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -43,7 +43,6 @@ pytestmark = pytest.mark.slow
 
 JSON = {"Content-Type": "application/json"}
 WORK = {"prompt": "a", "max_tokens": 2}
-POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check")
 
 
 @pytest.fixture(scope="module")
@@ -100,53 +99,51 @@ def counted(client, status):
     return float(metrics(client).get(label, 0))
 
 
-def test_unknown_path_model_or_method_has_openais_error_format(client):
-    assert error(client.get("/v1/nothing"), 404)["code"] == "not_found"
-    unknown = error(client.get("/v1/models/nobody"), 404)
-    assert unknown["code"] == "model_not_found"
-    assert unknown["message"] == "the model 'nobody' does not exist; this server has tiny"
-    wrong = client.get("/v1/check")
-    assert error(wrong, 405)["code"] == "method_not_allowed" and wrong.headers["allow"] == "POST"
+@pytest.mark.parametrize(
+    ("method", "path", "content", "headers", "status", "code"),
+    [
+        ("GET", "/v1/nothing", None, {}, 404, "not_found"),
+        ("GET", "/v1/models/nobody", None, {}, 404, "model_not_found"),
+        ("GET", "/v1/check", None, {}, 405, "method_not_allowed"),
+        ("POST", "/v1/check", b"{}", {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
+        ("POST", "/v1/check", b"{}", {}, 415, "unsupported_media_type"),
+        ("POST", "/v1/check", b"{}", JSON | {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
+        ("POST", "/v1/completions", b"", JSON, 400, "invalid_request"),
+        ("POST", "/v1/completions", b"[]", JSON, 422, "invalid_value"),
+        ("POST", "/v1/answer", b" " * 5_000_000, JSON, 413, "request_entity_too_large"),
+    ],
+)
+def test_a_wrong_request_has_openais_error_format(client, method, path, content, headers, status, code):
+    response = client.request(method, path, content=content, headers=headers)
+    assert error(response, status)["code"] == code
+    if status == 405:
+        assert response.headers["allow"] == "POST"
+    if code == "model_not_found":
+        assert "the model 'nobody' does not exist; this server has tiny" in response.text
 
 
-def test_oversized_body_is_413_and_the_client_receives_it(serving):
+def test_a_body_without_a_length_is_limited_too(serving):
     client = serving(limits=RequestLimits(body_bytes=1000))
-    assert "1000" in error(client.post("/v1/answer", content=b" " * 5_000_000, headers=JSON), 413)["message"]
     assert error(client.post("/v1/answer", content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_body_must_be_json(client, path):
-    assert error(client.post(path, content=b"{}", headers={"Content-Type": "text/plain"}), 415)
-    assert error(client.post(path, content=b"{}"), 415)
-    assert error(client.post(path, content=b"{}", headers=JSON | {"Content-Encoding": "gzip"}), 415)
-    assert error(client.post(path, content=b"", headers=JSON), 400)
-    assert error(client.post(path, content=b"[]", headers=JSON), 422)
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client, kind):
+def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client):
     """Ollama's own examples with curl name none, and a page of another site may send these unasked."""
-    headers = {"Content-Type": kind} if kind else {}
-    body = b'{"model": "tiny"}'
-    assert client.post("/api/show", content=body, headers=headers).status_code == 200
-    for origin in ("https://evil.example", "null"):
-        assert client.post("/api/show", content=body, headers=headers | {"Origin": origin}).status_code == 415
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        ask = partial(client.post, "/api/show", content=b'{"model": "tiny"}')
+        assert ask(headers=headers).status_code == 200
+        assert ask(headers=headers | {"Origin": "https://evil.example"}).status_code == 415
 
 
-@pytest.mark.parametrize("first", ["Content-Length: 57", "transfer-encoding: chunked"])
-def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client, first):
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
-    second = "Transfer-Encoding: chunked" if first.startswith("C") else "content-length: 57"
-    lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Type: application/json", first, second]
-    head = "\r\n".join([*lines, "", ""])
+    lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Length: 57", "Transfer-Encoding: chunked"]
     hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", client.running.port), timeout=TIMEOUT_S) as connection:
-        connection.sendall((head + hidden).encode())
+        connection.sendall(("\r\n".join([*lines, "", ""]) + hidden).encode())
         received = b"".join(iter(lambda: connection.recv(10_000), b""))
     assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
     assert received.count(b"HTTP/1.1") == 1, "the hidden request was answered"
-    assert b"exclude each other" in received
 
 
 def test_full_queue_is_429_and_submission_is_all_or_nothing(client, engine):
@@ -195,15 +192,8 @@ def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serv
 
 
 def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(client, tokenized):
-    long = "a" * 900_000
-    for path, body in {
-        "completions": {"prompt": long},
-        "answer": {"question": long},
-        "chat/completions": {"messages": [{"role": "user", "content": long}]},
-    }.items():
-        refused = error(client.post(f"/v1/{path}", json=body), 400)
-        assert re.search(r"\b9000\d\d bytes", refused["message"])  # the roles count too
-    assert max(tokenized, default=0) < 10_000
+    refused = error(client.post("/v1/completions", json={"prompt": "a" * 900_000}), 400)
+    assert "900000 bytes" in refused["message"] and max(tokenized, default=0) < 10_000
 
 
 def test_clients_beyond_the_queue_get_429_and_all_others_an_answer(client):

@@ -45,19 +45,10 @@ def value(call, name, **arguments):
     return result.structured_content
 
 
-def test_the_tools_are_described(call):
+def test_solve(call):
     solve, check = call("list_tools").tools
     assert (solve.name, check.name) == ("solve", "check_arithmetic")
-    assert solve.input_schema["required"] == ["question"] and solve.input_schema["$defs"]["Effort"][
-        "enum"
-    ] == ["low", "medium", "high"]
-    assert check.input_schema["required"] == ["text"]
-    names = "value verified grounded confidence complete steps text"
-    assert set(solve.output_schema["properties"]) == set(names.split())
-    assert all(tool.description and tool.annotations.read_only_hint for tool in (solve, check))
-
-
-def test_solve(call):
+    assert (solve.input_schema["required"], check.input_schema["required"]) == (["question"], ["text"])
     found = value(call, "solve", question=QUESTION)
     step = {"expression": "12 * 13", "claimed": "156", "computed": "156", "ok": True}
     assert (found["value"], found["verified"]) == ("156", True) and found["steps"][0].items() >= step.items()
@@ -107,9 +98,7 @@ def test_check_arithmetic(call):
         ("solve", {}, "question\n  Field required"),
         ("solve", {"question": " \n"}, "solve: the question is empty"),
         ("solve", {"question": "x" * 32_769}, "question\n  String should have at most 32768 characters"),
-        ("solve", {"question": "word " * 2000}, "solve: the prompt has"),
         ("solve", {"question": "x", "effort": "most"}, "effort\n  Input should be 'low', 'medium' or 'high'"),
-        ("check_arithmetic", {"text": "x" * 4097}, "text\n  String should have at most 4096 characters"),
     ],
 )
 def test_bad_input_is_an_error_that_the_caller_can_correct(call, name, arguments, problem):
