@@ -31,27 +31,22 @@ def client(server):
         yield client
 
 
-@pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}, {"encoding_format": "base64"}])
-def test_openai_client(client, engine, encoding):
-    made = client.embeddings.create(model="bert", input=TEXTS, **encoding)
-    vectors = [one.embedding for one in made.data]
-    if encoding.get("encoding_format") == "base64":
-        import base64
-
-        vectors = [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
-    np.testing.assert_allclose(vectors, engine.embed(TEXTS), atol=1e-6)
+def test_openai_client(client, engine):
+    """Its default is base64, which it decodes."""
     tokens = sum(map(len, engine.embedding_tokens(TEXTS)))
-    assert (made.model, made.usage.prompt_tokens, made.usage.total_tokens) == ("bert", tokens, tokens)
-    assert [one.index for one in made.data] == [0, 1]
+    for encoding in ({}, {"encoding_format": "float"}):
+        made = client.embeddings.create(model="bert", input=TEXTS, **encoding)
+        np.testing.assert_allclose([one.embedding for one in made.data], engine.embed(TEXTS), atol=1e-6)
+        assert (made.model, made.usage.prompt_tokens, made.usage.total_tokens) == ("bert", tokens, tokens)
+        assert [one.index for one in made.data] == [0, 1]
 
 
-@pytest.mark.parametrize("kind", ["text", "tokens", "token_lists"])
-def test_every_kind_of_input(client, engine, kind):
+def test_every_kind_of_input(client, engine):
     tokens = [list(one) for one in engine.embedding_tokens(TEXTS)]
-    given = {"text": TEXTS[0], "tokens": tokens[0], "token_lists": tokens}[kind]
-    made = client.embeddings.create(model="default", input=given, dimensions=8)
-    expected = engine.embed(TEXTS, 8)[: len(made.data)]
-    np.testing.assert_allclose([one.embedding for one in made.data], expected, atol=2e-3)
+    for given in (TEXTS[0], tokens[0], tokens):
+        made = client.embeddings.create(model="default", input=given, dimensions=8)
+        expected = engine.embed(TEXTS, 8)[: len(made.data)]
+        np.testing.assert_allclose([one.embedding for one in made.data], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize(
