@@ -125,7 +125,11 @@ def openapi_document() -> dict[str, Any]:
     for method, routes in (("get", GETS), ("post", POSTS)):
         for path, respond in routes.items():
             name = re.sub(r"\W+", "_", path).strip("_")
-            described = {"operationId": name, "summary": respond.__doc__, "responses": _RESPONSES}
+            described: dict[str, Any] = {
+                "operationId": name,
+                "summary": respond.__doc__,
+                "responses": _RESPONSES,
+            }
             if body := _body_of(respond):
                 schema = {"$ref": _REFERENCE.format(model=body.__name__)}
                 described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}

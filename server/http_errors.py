@@ -41,13 +41,13 @@ class HttpError(errors.ThirteenError):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
-        self.param = None if param is None else _replace_surrogates(param)
+        self.param = param
         self.code = code or _CODES.get(status) or HTTPStatus(status).name.lower()
 
     @property
     def message(self) -> str:
-        """The message as one line of valid UTF-8, truncated to MESSAGE_CHARS_MAX."""
-        line = " ".join(_replace_surrogates(str(self)).split())
+        """The message as one line, truncated to MESSAGE_CHARS_MAX."""
+        line = " ".join(str(self).split())
         return line if len(line) <= MESSAGE_CHARS_MAX else f"{line[:MESSAGE_CHARS_MAX]}…"
 
     @property
@@ -68,10 +68,6 @@ class HttpError(errors.ThirteenError):
 def field_error(param: str, problem: str) -> HttpError:
     """400 for a field of a request body: the message is its path and what is wrong with it."""
     return HttpError(400, f"{param} {problem}", param=param)
-
-
-def _replace_surrogates(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
 
 
 def to_http_error(error: BaseException) -> HttpError:

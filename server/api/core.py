@@ -18,7 +18,7 @@ from ..engine_service import Call
 from ..http_errors import HttpError, field_error
 from ..streams import EVENT_STREAM_TYPE, format_event, stream_response
 from .fields import Answering, Json, Sampling, read_effort
-from .tool_calls import AnswerCall, ToolUse
+from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
@@ -181,7 +181,7 @@ async def submit(call: Call, parse: Callable[[], InternalRequest]) -> InternalRe
 
 async def respond(call: Call, form: Format, tools: ToolUse, *, stream: bool) -> Response:
     """Respond with the answers of a call in a format."""
-    parsers = defaultdict(tools.parser)
+    parsers: dict[int, ToolCallParser] = defaultdict(tools.parser)
 
     def said(index: int, piece: Piece) -> Said:
         return Said(index, piece, *parsers[index].take(piece))

@@ -62,10 +62,9 @@ def read_effort(name: str | bool, *, thinks: bool) -> tuple[Effort, bool | None]
     """The effort, and whether a model that can think does so; None leaves it to its chat template."""
     if name is True:  # other models vote instead
         return (Effort.LOW if thinks else Effort.MEDIUM), True
-    if name in (False, "none"):
-        return Effort.LOW, False
-    others = {"": Effort.LOW, "minimal": Effort.LOW, "xhigh": Effort.HIGH, "max": Effort.HIGH}
-    return others.get(name) or Effort(name), None
+    others = {"": "low", "none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
+    effort = Effort(others.get(name, name)) if name else Effort.LOW
+    return effort, (False if name in (False, "none") else None)
 
 
 class TextPart(RequestBody):

@@ -274,10 +274,8 @@ def _details(header: Header) -> Json:
     with suppress(ValueError):
         file_type = str(LlamaFileType(header.metadata.get("general.file_type")).name)
     return {
-        "parent_model": "",
         "format": "gguf",
         "family": family,
-        "families": [family],
         "parameter_size": f"{weights / 1e9:.1f}B" if weights >= 1e9 else f"{weights / 1e6:.2f}M",
         "quantization_level": file_type.removeprefix("MOSTLY_").removeprefix("ALL_"),
     }

@@ -258,8 +258,7 @@ class ResponseFormat(Format):
 
     def _describe(self, status: str, **fields: object) -> Json:
         """The response."""
-        told = {"instructions", "max_output_tokens", "tools", "top_p", "truncation", "parallel_tool_calls"}
-        return self._body.model_dump(include=told) | {
+        return self._body.model_dump(include={"instructions", "tools", "parallel_tool_calls"}) | {
             "id": self._id,
             "object": "response",
             "created_at": self._created,
@@ -267,12 +266,9 @@ class ResponseFormat(Format):
             "status": status,
             "error": None,
             "incomplete_details": None,
-            "metadata": {},
             "output": self._output,
-            "previous_response_id": None,
             "reasoning": {"effort": self._asked.options.effort, "summary": None},
             "store": False,
-            "temperature": self._body.temperature or 0.0,
             "text": self._body.text.model_dump(by_alias=True, exclude_none=True),
             "tool_choice": self._body.model_dump()["tool_choice"] or "auto",
             "usage": None,
