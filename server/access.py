@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import BusyError
-from .api_keys import METRICS, ApiKey
+from .api_keys import ANYONE, METRICS, ApiKey
 from .config import ListenConfig
 from .engine_service import Call, EngineService
 from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
@@ -68,7 +68,7 @@ class AccessMiddleware:
     async def _respond(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             call.key = self._check_access(scope)
-            if self._keys and call.key and scope["method"] == "POST":
+            if self._keys and scope["method"] == "POST":
                 self._keys.admit(call.key)
             await self._app(scope, receive, send)
         except Exception as error:
@@ -78,8 +78,8 @@ class AccessMiddleware:
             headers = {"Retry-After": str(self._service.retry_after_s)} if full else None
             await to_http_error(error).response(scope["path"], headers)(scope, receive, send)
 
-    def _check_access(self, scope: Scope) -> ApiKey | None:
-        """Check the host and the API key of a request, and return the key, None where none is needed."""
+    def _check_access(self, scope: Scope) -> ApiKey:
+        """Check the host and the API key of a request, and return the key."""
         keys, allowed_hosts, path = self._keys, self._allowed_hosts, scope["path"]
         headers = dict(scope["headers"])
         if b"transfer-encoding" in headers and b"content-length" in headers:
@@ -91,7 +91,7 @@ class AccessMiddleware:
             message = f"host {host[:100]!r} is not allowed: a server without API keys accepts only {names}"
             raise HttpError(403, message)
         if not keys or not path.startswith(_PROTECTED_PATHS):
-            return None
+            return ANYONE
         key = keys.identify(headers.get(b"authorization", b""))
         if key is None or (key.name == METRICS and path != _METRICS_PATH):
             raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
@@ -105,10 +105,10 @@ class AccessMiddleware:
         self._service.note_ends(ends)
         metrics, route = self._service.metrics, call.request.scope.get("route")
         path, failed = getattr(route, "path", "") or "other", len(call.handles) - len(ends)
-        metrics.count_request(path, call.outcome, call.key_name, call.embedded_tokens, failed)
+        metrics.count_request(path, call.outcome, call.key.name, call.embedded_tokens, failed)
         for end in ends:
-            metrics.count_answer(end, call.key_name)
-        if self._keys and call.key:
+            metrics.count_answer(end, call.key.name)
+        if self._keys:
             tokens = sum(end.usage.prompt_tokens + end.usage.completion_tokens for end in ends)
             self._keys.add_tokens(call.key, tokens + call.embedded_tokens)
         log_request(call, took_s, number, ends)

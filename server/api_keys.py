@@ -55,6 +55,9 @@ class ApiKey:
             raise HttpError(403, f"this API key may not use the model {model!r}", param="model")
 
 
+ANYONE = ApiKey("", "", KeyLimits())  # clients of a server without keys, and of public paths
+
+
 class ApiKeys:
     """API keys by their hashes, and what they have used since the start.
 

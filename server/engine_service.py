@@ -18,7 +18,7 @@ from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
 from ..runtime.request import BASE, Request
-from .api_keys import ApiKey
+from .api_keys import ANYONE, ApiKey
 from .config import RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import Metrics
@@ -37,7 +37,7 @@ class Call:
     Attributes:
         service: the engine and its models.
         request: the request.
-        key: its API key; None where the server has no keys.
+        key: its API key.
         engine: the engine that answers it, also if another one replaces that meanwhile.
         model: name of the model that it asks.
         adapter: engine adapter of the model.
@@ -51,7 +51,7 @@ class Call:
 
     service: "EngineService"
     request: HttpRequest
-    key: ApiKey | None = None
+    key: ApiKey = ANYONE
     model: str = ""
     adapter: str = BASE
     handles: Sequence[Handle] = ()
@@ -63,16 +63,6 @@ class Call:
 
     def __post_init__(self) -> None:
         self.engine = self.service.engine
-
-    @property
-    def key_name(self) -> str:
-        """How the log and the metrics name the key."""
-        return self.key.name if self.key else ""
-
-    @property
-    def namespace(self) -> str:
-        """Namespace of the prefix cache: each key has its own, and clients without keys share one."""
-        return self.key.namespace if self.key else ""
 
     @property
     def outcome(self) -> int:
@@ -89,7 +79,7 @@ class Call:
                 and these are not asked for, or the reverse; 503 the server is shutting down.
         """
         self.model, self.adapter = self.service.resolve_model(name)
-        if self.key and self.adapter != BASE:
+        if self.adapter != BASE:
             self.key.check_adapter(self.model, self.adapter)
         if embeds != self.engine.plan.embeds:
             message = f"{self.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"

@@ -48,7 +48,7 @@ def log_request(call: Call, took_s: float, number: str, ends: Sequence[SequenceE
         "completion_tokens": sum(end.usage.completion_tokens for end in ends),
         "stop_reasons": [end.stop_reason.value for end in ends],
         "ignored": ignored_names(call),
-        "key": call.key_name,
+        "key": call.key.name,
         "request_id": number,
     }
     told = {name: value for name, value in fields.items() if value}

@@ -63,7 +63,7 @@ def answer_options(
         raise field_error(param, f"{asked} samples up to {answers} answers, at most {most} here")
     return {
         "adapter": call.adapter,
-        "namespace": call.namespace,
+        "namespace": call.key.namespace,
         "effort": asked,
         "think": think,
         "think_budget": body.think_budget,

@@ -364,7 +364,7 @@ async def completion(call: Call, body: CompletionRequest) -> Response:
     def prepare() -> list[Request]:
         options = Options(
             adapter=call.adapter,
-            namespace=call.namespace,
+            namespace=call.key.namespace,
             max_tokens=max_tokens,
             stop=body.stop,
             calculator=body.calculator,
