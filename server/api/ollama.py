@@ -33,7 +33,6 @@ class OllamaOptions(fields.Sampling):
     """Options of a request."""
 
     num_predict: Annotated[int, Field(ge=-2)] | None = None  # if not above 0, as many as the server allows
-    num_ctx: fields.Count | None = Field(None, description="Without effect: the server's context is used.")
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 64
     stop: fields.Stop = Field([])
 
@@ -42,7 +41,6 @@ class OllamaModel(RequestBody):
     """Names a model."""
 
     model: Annotated[str, Field(min_length=1)]
-    keep_alive: float | str | None = Field(None, description="Without effect.")
 
 
 class OllamaRequest(OllamaModel, fields.Answering):
@@ -128,8 +126,6 @@ def ollama_request(call: Call, body: OllamaRequest) -> InternalRequest:
         messages, offered = chat_messages(body), body.tools
     elif isinstance(body, OllamaGenerateRequest):
         messages = PLAIN.messages(body.prompt, body.system)
-    if (body.options.num_ctx or 0) > call.engine.context:
-        call.ignored.append("num_ctx")
     predicted = body.options.num_predict
     most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
     schema = {"type": "object"} if body.format == "json" else body.format
