@@ -138,7 +138,6 @@ def test_a_stored_model_is_not_downloaded_again_until_it_is_deleted(site: str, v
             "a page on this device can use 1 MB of memory",
         ),
         ("WebAssembly.validate = () => false", "requires WebAssembly with SIMD and 64-bit memory"),
-        ("WebAssembly = undefined", "requires WebAssembly with SIMD"),
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "requires HTTPS"),
         ("window.fetch = () => Promise.reject(new TypeError('offline'))", "cannot be found"),
     ],

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 
 import jsonschema
@@ -208,15 +205,6 @@ def test_llm_calls_a_function_and_reads_its_result(tool_server, say):
     assert chain.text() == "It rains."
 
 
-def test_the_command_line_of_llm(tiny_server, expected):
-    llm_model(tiny_server, "supports_schema")
-    options = ("-m", "one", "-o", "temperature", "0", "-o", "max_tokens", "12")
-    command = [sys.executable, "-m", "llm", QUESTION, "-s", SYSTEM, *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.rstrip("\n") == expected.rstrip("\n")
-
-
 def test_effort_of_langchain(tool_server, say):
     """The tokens are those of two answers that agree."""
     say("The answer is 5.")
@@ -235,20 +223,3 @@ def test_effort_of_langchain(tool_server, say):
         assert streamed == "The answer is 5.", name
     shown = models["ollama"].invoke("How much is 2 + 3?").additional_kwargs["reasoning_content"]
     assert shown.endswith("2 of 2 agree on 5\n")  # a stream may tell of more
-
-
-def test_effort_of_pydantic_ai(tool_server, say):
-    from pydantic_ai import Agent
-    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-    from pydantic_ai.providers.openai import OpenAIProvider
-
-    say("The answer is 5.")
-    provider = OpenAIProvider(base_url=f"{tool_server.url}/v1", api_key="unused")
-    for model in (OpenAIChatModel, OpenAIResponsesModel):
-        settings = {"openai_reasoning_effort": "medium"}
-        result = Agent(model("tiny", provider=provider), model_settings=settings).run_sync(
-            "How much is 2 + 3?"
-        )
-        assert (result.output, result.usage.output_tokens) == ("The answer is 5.", 34)
-        thinking = [part.content for part in result.response.parts if part.part_kind == "thinking"]
-        assert "".join(thinking).strip() == "2 of 2 agree on 5"
