@@ -35,13 +35,7 @@ class Call:
     """An HTTP request while it is answered: what its endpoint, the log and the metrics know of it.
 
     Attributes:
-        service: the engine and its models.
-        request: the request.
-        key: its API key.
         engine: the engine that answers it, also if another one replaces that meanwhile.
-        model: name of the model that it asks.
-        adapter: engine adapter of the model.
-        handles: of its answers.
         embedded_tokens: tokens of the texts that it embeds.
         ignored: names of the fields of its body that have no effect.
         status: status of the response; 0 before that begins.

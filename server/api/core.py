@@ -1,5 +1,6 @@
 """The core of all formats: what a request asks, and its answers, which each format prints in its own way."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +26,7 @@ FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LE
 
 @dataclass(frozen=True, slots=True)
 class InternalRequest:
-    """What every format asks: the next message of a conversation.
-
-    Attributes:
-        messages: what was said so far.
-        options: how to answer.
-        tools: what the answer may call.
-        answers: how many answers.
-    """
+    """What every format asks: so many answers to a conversation."""
 
     messages: Sequence[Message]
     options: Options
@@ -75,12 +69,7 @@ def answer_options(
 def ask(
     messages: Sequence[Message], tools: ToolUse, sampling: Sampling, answers: int = 1, **options: Any
 ) -> InternalRequest:
-    """Ask with these options; with tools, or without a number in the question, nothing is voted on.
-
-    Raises:
-        RequestError: an option is invalid.
-        HttpError: 400 a schema of the tools is rejected.
-    """
+    """Ask with these options; with tools, or without a number in the question, nothing is voted on."""
     question = next((message.content for message in reversed(messages) if message.role == "user"), "")
     options["effort"] = options["effort"].for_question("" if tools.tools else question)
     options["grammar"] = tools.grammar(options.get("grammar"))
@@ -104,14 +93,7 @@ def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An event of the answers to a request: what is new of one of them.
-
-    Attributes:
-        index: of the answer.
-        piece: new text, thought and votes; the last one has the whole answer.
-        text: the text without calls.
-        calls: functions that the answer calls; they come with the last piece.
-    """
+    """An event of the answers to a request: what is new of one of them; its text is without its calls."""
 
     index: int
     piece: Piece
@@ -141,22 +123,22 @@ class Said:
         return {name: self.piece.reasoning} if self.piece.reasoning else {}
 
 
-class Format:
+class Format(ABC):
     """How a format prints the answers to a request: whole, or as the parts of a stream."""
 
     media_type = EVENT_STREAM_TYPE
 
+    @abstractmethod
     def whole(self, answers: Sequence[Said]) -> Json:
         """The response, with each answer as one event."""
-        raise NotImplementedError
 
     def begin(self) -> Iterator[str]:
         """Parts before all others."""
         yield from ()
 
+    @abstractmethod
     def part(self, said: Said) -> Iterator[str]:
         """Parts that tell of an event."""
-        raise NotImplementedError
 
     def end(self) -> Iterator[str]:
         """Parts after all others."""

@@ -99,11 +99,7 @@ class OllamaGenerateRequest(OllamaRequest):
 
 
 def chat_messages(body: OllamaChatRequest) -> list[Message]:
-    """Messages of a chat request; the id of a call is the name of its tool.
-
-    Raises:
-        HttpError: 400 a message has calls that are not for its role.
-    """
+    """Messages of a chat request; the id of a call is the name of its tool."""
     messages: list[Message] = []
     for index, message in enumerate(body.messages):
         if message.tool_calls and message.role != "assistant":
@@ -116,11 +112,7 @@ def chat_messages(body: OllamaChatRequest) -> list[Message]:
 
 
 def ollama_request(call: Call, body: OllamaRequest) -> InternalRequest:
-    """What a request asks.
-
-    Raises:
-        RequestError: an option is invalid for the engine, or the schema is rejected.
-    """
+    """What a request asks; RequestError if an option is invalid, or the schema is rejected."""
     messages, offered = list[Message](), list[fields.Tool]()
     if isinstance(body, OllamaChatRequest):
         messages, offered = chat_messages(body), body.tools

@@ -155,11 +155,7 @@ class CompletionRequest(OpenAiRequest):
 
 
 def _message(message: ChatMessage, path: str) -> Message:
-    """A message for the engine; the role "developer" is "system" in chat templates.
-
-    Raises:
-        HttpError: 400 it lacks a field, or has one that is not for its role.
-    """
+    """A message for the engine; the role "developer" is "system" in chat templates."""
     if message.content is None and not message.tool_calls:
         raise field_error(f"{path}.content", "is missing")
     if message.tool_calls and message.role != "assistant":
@@ -180,12 +176,7 @@ def _message(message: ChatMessage, path: str) -> Message:
 
 
 def chat_request(call: Call, body: ChatRequest) -> InternalRequest:
-    """What a chat request asks.
-
-    Raises:
-        RequestError: an option is invalid, or a schema is rejected.
-        HttpError: 400 fields contradict each other.
-    """
+    """What a chat request asks; RequestError or HttpError if fields contradict each other."""
     if body.top_logprobs is not None and not body.logprobs:
         raise field_error("top_logprobs", "requires logprobs: true")
     choice = body.tool_choice if isinstance(body.tool_choice, str) else body.tool_choice.function.name
@@ -215,14 +206,7 @@ def chat_request(call: Call, body: ChatRequest) -> InternalRequest:
 
 @dataclass
 class ChatFormat(Format):
-    """Prints chat completions; CompletionFormat prints text completions.
-
-    Attributes:
-        model: model name.
-        engine: the engine that answers.
-        body: the request.
-        echoed: prompts that text completions begin with, each as a piece.
-    """
+    """Prints chat completions."""
 
     model: str
     engine: Engine
@@ -317,7 +301,7 @@ def _text(data: bytes) -> str:
 
 
 class CompletionFormat(ChatFormat):
-    """Prints text completions."""
+    """Prints text completions; `echoed` are the prompts that they begin with, each as a piece."""
 
     kinds: ClassVar = ("cmpl", "text_completion", "text_completion")
 

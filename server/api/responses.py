@@ -106,11 +106,7 @@ class ResponseRequest(fields.Sampling, fields.Answering):
 
 
 def input_messages(body: ResponseRequest) -> list[Message]:
-    """Messages of the input; calls belong to the message of the model before them.
-
-    Raises:
-        HttpError: 422 an item lacks a field, 400 the arguments of a call are no JSON object.
-    """
+    """Messages of the input; calls belong to the message of the model before them."""
     messages = [Message("system", body.instructions)] if body.instructions else []
     if isinstance(body.input, str):
         return [*messages, Message("user", body.input)]
@@ -133,12 +129,7 @@ def input_messages(body: ResponseRequest) -> list[Message]:
 
 
 def response_request(call: Call, body: ResponseRequest) -> InternalRequest:
-    """What a request for a response asks.
-
-    Raises:
-        RequestError: an option is invalid, or the schema is rejected.
-        HttpError: 400 fields contradict each other.
-    """
+    """What a request for a response asks; RequestError or HttpError if fields contradict each other."""
     written, choice = body.text.format, body.tool_choice
     if written.type == "json_schema" and written.name is None:
         raise field_error("text.format.name", "is required for the type json_schema")
