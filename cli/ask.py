@@ -2,32 +2,25 @@
 
 import sys
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..errors import RequestError
+from ..runtime.effort import Effort
 from . import options
-from .console import checks_text, confidence_text, json_text, note, show_text, value_text, votes_text
-from .spinner import LOADING_DELAY_S, spinner, text_pieces
-from .word_wrap import WordWrap
-
-if TYPE_CHECKING:
-    from ..runtime.answer import Answer
-    from ..runtime.engine.engine import Engine
-    from ..runtime.options import Options
-
-app = typer.Typer()
+from .answer_text import answer_findings, stream_answer, value_text
+from .application import command
+from .console import note, show, show_text, wait_for
 
 
-@app.command(
-    epilog=options.example(
-        "ask 'Tom has 12 eggs and buys 6 more. How many eggs does he have?'",
-        "ask qwen2.5-0.5b 'What is the capital of France?'",
-        "ask model.gguf - < question.txt",
-    )
+@command(
+    "ask 'Tom has 12 eggs and buys 6 more. How many eggs does he have?'",
+    "ask qwen2.5-0.5b 'What is the capital of France?'",
+    "ask model.gguf - < question.txt",
 )
 def ask(
+    ctx: typer.Context,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -45,49 +38,41 @@ def ask(
     seed: options.Seed = 0,
     calculator: options.Calculator = True,
     schema: options.Schema = None,
-    effort: options.AnswerEffort = options.LOW,
-    min_confidence: options.MinConfidence = 0.0,
+    effort: options.AnswerEffort = Effort.LOW,
     threads: options.Threads = None,
-    library: options.Library = None,
-    kv: options.Kv = None,
     gpu_layers: options.GpuLayers = "0",
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
-    spinner.begin("loading…", LOADING_DELAY_S)
-    from ..runtime.effort import parse_effort
+    wait_for("loading…")
     from ..runtime.engine.engine import Engine
-    from ..runtime.options import Options
     from ..runtime.plan.plan import EnginePlan
     from ..workflows.default_model import is_default_model, is_short_sum, limits
 
-    request = Options(
-        system=system,
-        temperature=temperature,
-        seed=seed,
-        max_tokens=max_tokens,
-        think=think,
-        calculator=calculator,
-        grammar=options.answer_grammar(schema),
-        effort=(chosen := parse_effort(effort)),
-        min_confidence=min_confidence,
-    )
-    engine_options = options.engine_options(
-        gpu_layers, threads=threads, library=library, kv=kv, context=context, slots=chosen.rule.width
-    )
+    request = options.request_options(ctx, schema)
+    engine_options = options.engine_options(ctx, slots=effort.rule.width)
     files = options.resolve_model(name, adapter, threads=threads)
-    spinner.begin(f"loading {files.model.name}…")
+    wait_for(f"loading {files.model.name}…")
     plan = EnginePlan.make(files.model, replace(engine_options, adapter=files.adapter))
     with Engine(plan) as engine:
         if engine.notice:
             note(engine.notice)
-        answer = _stream(engine, question, request, silent=as_json)
-    spinner.end()
+        wait_for("reading the question…")
+        answer = stream_answer(engine.stream(question, request), silent=as_json)
     if as_json:
-        print(json_text(asdict(answer) | answer.token_rates | {"model": str(files.model), "plan": plan.json}))
+        show(True, asdict(answer) | answer.token_rates | {"model": files.model, "plan": plan.json})
     else:
-        _show_answer(answer)
+        value = value_text(answer)
+        show_text(f"\n\nanswer: {value}" if value else "")
+        usage, speed = answer.usage, answer.token_rates["decode_tokens_per_s"]
+        for line in answer_findings(answer):
+            note(line)
+        note(
+            f"{usage.completion_tokens} tokens at {speed:.1f}/s, "
+            f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
+            f"stop reason {answer.stop_reason}"
+        )
     if is_default_model(files.model) and not adapter and not (answer.steps and is_short_sum(question)):
         note(limits())
 
@@ -98,7 +83,7 @@ def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     from ..workflows.model_files import is_model_name
 
     if len(words) > 2:
-        raise typer.BadParameter(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")
+        raise RequestError(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")
     model = words[0] if len(words) == 2 or (words and is_model_name(words[0])) else None
     question = words[-1] if len(words) == 2 or (words and model is None) else None
     if question in (None, "-"):
@@ -112,37 +97,3 @@ def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     if not question.strip():
         raise RequestError(f"ask {model or ''}".rstrip() + ": the question is missing")
     return model, question
-
-
-def _stream(engine: "Engine", question: str, request: "Options", *, silent: bool) -> "Answer":
-    """Print the answer as it is generated."""
-    wrap = WordWrap()
-    spinner.begin("reading the question…")
-    for piece in text_pieces(engine.stream(question, request)):
-        if not silent:
-            wrap.write(piece.text)
-    wrap.flush()
-    assert piece.answer is not None, "the last piece carries the answer"
-    return piece.answer
-
-
-def _show_answer(answer: "Answer") -> None:
-    """Print the final value on standard output, and votes, equations and timings on standard error."""
-    usage = answer.usage
-    value = value_text(answer)
-    show_text(f"\n\nanswer: {value}" if value else "")
-    if answer.tally:
-        decided = f"decided after {answer.tally.ended} of {answer.tally.asked}"
-        note(f"votes: {votes_text(answer.tally)} ({decided})")
-    if confidence := confidence_text(answer, "confidence: {:.0%}"):
-        note(confidence)
-    if checks := checks_text(answer):
-        note(checks)
-    if answer.violation:
-        note(f"warning: the answer violates the schema: {answer.violation}")
-    thought = f", {usage.thinking_tokens} of them a thought," if usage.thinking_tokens else ""
-    note(
-        f"{usage.completion_tokens} tokens{thought} at {answer.token_rates['decode_tokens_per_s']:.1f}/s, "
-        f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
-        f"stop reason {answer.stop_reason}"
-    )

@@ -1,27 +1,27 @@
 """Command `thirteen batch`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import RequestError
+from ..files.progress import Progress
+from ..runtime.effort import Effort
 from . import options
-from .console import note, progress_bar, show_fields, warn
-from .help_sections import advanced_option
-
-app = typer.Typer()
+from .application import advanced_option, command
+from .console import note, run_bars, show, warn
 
 
-@app.command(
-    epilog=options.example(
-        "batch questions.jsonl my-model.gguf --out answers.jsonl",
-        "batch questions.jsonl my-model.gguf --schema invoice.json",
-        "batch questions.txt my-model.gguf --effort medium",
-        "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
-    )
+@command(
+    "batch questions.jsonl my-model.gguf --out answers.jsonl",
+    "batch questions.jsonl my-model.gguf --schema invoice.json",
+    "batch questions.txt my-model.gguf --effort medium",
+    "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
 )
 def batch(
+    ctx: typer.Context,
     questions: Annotated[
         Path,
         typer.Argument(
@@ -35,8 +35,14 @@ def batch(
     ] = Path("answers.jsonl"),
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
-    effort: options.AnswerEffort = options.LOW,
-    min_confidence: options.MinConfidence = 0.0,
+    effort: options.AnswerEffort = Effort.LOW,
+    min_confidence: Annotated[
+        float,
+        advanced_option(
+            help='Answer "not sure" below this probability of being right, and where it is not known: single '
+            "answers of most models."
+        ),
+    ] = 0.0,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
     calculator: options.Calculator = True,
@@ -59,49 +65,49 @@ def batch(
     """
     from ..runtime.batch.batch_file import BatchFile
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchSettings
-    from ..runtime.effort import parse_effort
     from ..runtime.machine import default_threads
-    from ..runtime.options import Options
 
     if questions.suffix == ".gguf":
-        raise typer.BadParameter("the questions come first: thirteen batch QUESTIONS MODEL")
-    asked = Options(
-        system=system,
-        effort=parse_effort(effort),
-        min_confidence=min_confidence,
-        temperature=temperature,
-        seed=seed,
-        calculator=calculator,
-        max_tokens=max_tokens,
-        think=think,
-        grammar=options.answer_grammar(schema),
-    )
-    settings = BatchSettings(options=asked)
-    engine = options.engine_options(gpu_layers, ray, ENGINE)
+        raise RequestError("the questions come first: thirteen batch QUESTIONS MODEL")
+    settings = BatchSettings(options=options.request_options(ctx, schema))
+    engine = replace(ENGINE, gpu_layers=gpu_layers)
 
     def find() -> tuple[Path, Path | None]:
         files = options.resolve_model(model, adapter, threads=threads)
         return files.model, files.adapter
 
-    executor = options.batch_executor(ray, workers, find)
+    executor = options.batch_executor(ctx, find)
     questions.stat()  # a missing file is refused before anything is downloaded, as is an output
     batch_file = BatchFile(questions, output, skip_bad)
     batch_file.check_output()
     job = BatchJob(*find(), settings, threads or default_threads(), engine)
     try:
-        with progress_bar("batch", settings.batch_size) as progress:
-            report = batch_file.answer(job, executor=executor, progress=progress)
+        with run_bars() as run:
+            report = batch_file.answer(
+                job, executor=executor, progress=_whole_batches(run.stage("batch"), settings.batch_size)
+            )
     except BaseException as error:
         if not isinstance(error, Exception) and (part := batch_file.part).exists():  # Ctrl-C, or a signal
             note(f"answers so far are in {part}: the same command resumes")
         raise
     warn(report.bad)
+    rate = report.questions_an_hour
     rows = {
         "output": report.output,
         "answered": f"{report.answered} of {report.rows}",
         "without a value": f"{report.without_value}, {report.cut_off} of them cut off",
-        "answered earlier": str(report.earlier),
-        "questions per hour": f"{report.questions_an_hour:.0f}",
+        "answered earlier": report.earlier,
+        "questions per hour": f"{rate:.0f}",
         "tokens per second": f"{report.tokens / report.seconds:.1f}",
     }
-    show_fields(as_json, asdict(report) | {"questions_an_hour": report.questions_an_hour}, rows)
+    show(as_json, asdict(report) | {"questions_an_hour": rate}, rows)
+
+
+def _whole_batches(progress: Progress, size: int) -> Progress:
+    """Report whole batches: questions that are computed together end at almost the same time."""
+
+    def report(done: int, total: int) -> None:
+        if done % size == 0 or done == total:
+            progress(done, total)
+
+    return report

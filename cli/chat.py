@@ -3,26 +3,30 @@
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..errors import RequestError, ThirteenError
+from ..runtime.effort import Effort, parse_effort
 from . import options
-from .chat_session import ChatSession
-from .console import note
-from .spinner import LOADING_DELAY_S, spinner
+from .answer_text import answer_findings, stream_answer, value_text
+from .application import command
+from .console import end_wait, note, show_text, wait_for
+
+if TYPE_CHECKING:
+    from ..runtime.engine.engine import Engine
+    from ..runtime.options import Options
 
 _QUIT = ("bye", "exit", "quit")  # also without the slash
+_FULL = 0.8  # share of the context from which on the chat says that it is filling up
 
-app = typer.Typer()
 
-
-@app.command(
-    epilog=options.example(
-        "chat qwen2.5-0.5b", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
-    )
+@command(
+    "chat qwen2.5-0.5b", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
 )
 def chat(
+    ctx: typer.Context,
     model: options.ModelOrAdaptedArgument = None,
     adapter: options.NamedAdapters = None,
     system: options.System = None,
@@ -30,8 +34,7 @@ def chat(
     think: options.Think = None,
     context: options.Context = None,
     temperature: options.Temperature = 0.0,
-    effort: options.AnswerEffort = options.LOW,
-    calculator: options.Calculator = True,
+    effort: options.AnswerEffort = Effort.LOW,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:
@@ -43,120 +46,124 @@ def chat(
     terminal = sys.stdin.isatty()
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
-    spinner.begin("loading…", LOADING_DELAY_S)
-    from ..runtime.effort import parse_effort
+    wait_for("loading…")
     from ..runtime.engine.engine import Engine
-    from ..runtime.options import Options
     from ..runtime.plan.plan import EnginePlan
-    from ..workflows.model_files import ModelFiles
+    from ..workflows.default_model import is_default_model, limits
 
-    files = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
-    shared = options.engine_options(gpu_layers, threads=threads, context=context)
-    request = Options(
-        adapter=next(iter(files.adapters), None),
-        temperature=temperature,
-        max_tokens=max_tokens,
-        think=think,
-        calculator=calculator,
-        effort=parse_effort(effort),
+    request, engine_options = (
+        options.request_options(ctx),
+        options.engine_options(ctx, slots=effort.rule.width),
     )
-
-    def open_engine(files: ModelFiles, slots: int) -> Engine:
-        return Engine(EnginePlan.make(files.model, replace(shared, adapters=files.adapters, slots=slots)))
-
-    spinner.begin(f"loading {files.model.name}…")
-    session = ChatSession(open_engine, files, request, system, interactive=terminal)
-    try:
-        session.engine.check_answers()
-        spinner.end()
+    files = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
+    request = replace(request, adapter=next(iter(files.adapters), None))
+    engine_options = replace(engine_options, adapters=files.adapters)
+    wait_for(f"loading {files.model.name}…")
+    with Engine(EnginePlan.make(files.model, engine_options)) as engine:
+        engine.check_answers()
+        end_wait()
         if terminal:
-            note(f"{files.model.stem}, context of {session.engine.context:,} tokens.")
-        if session.engine.notice:
-            note(session.engine.notice)
-        run_chat(session, _typed_lines() if terminal else _piped_lines())
-    finally:
-        session.close()
+            note(f"{files.model.stem}, context of {engine.context:,} tokens.")
+        if engine.notice:
+            note(engine.notice)
+        if is_default_model(files.model):
+            note(limits())
+        ChatSession(engine, request, system, interactive=terminal).run(
+            _typed_lines() if terminal else _piped_lines()
+        )
 
 
-def run_chat(session: ChatSession, lines: Iterator[str]) -> None:
-    """Answer messages and run commands until the lines end; if a person reads along, errors do not end it."""
-    for line in map(str.strip, lines):
-        name, _, argument = line.removeprefix("/").partition(" ")
-        if name in _QUIT and (line.startswith("/") or not argument):
-            return
-        try:
-            if line.startswith("/"):
-                _run_command(session, name, argument.strip())
-            elif line:
-                session.answer(line)
-        except (ThirteenError, KeyboardInterrupt) as error:
-            if not session.interactive:
-                raise
-            note(f"error: {error}" if isinstance(error, ThirteenError) else "(stopped)")
+class ChatSession:
+    """A conversation, and how its answers are shown.
 
+    Attributes:
+        engine: answers.
+        options: options of the next answer.
+        interactive: whether a person reads along; errors and Ctrl-C then do not end the chat.
+    """
 
-def _run_command(session: ChatSession, name: str, argument: str) -> None:
-    if name not in _COMMANDS:
-        raise RequestError(f"/{name} is no command; /help lists them")
-    note(_COMMANDS[name](session, argument))
+    def __init__(
+        self, engine: "Engine", options: "Options", system: str | None = None, *, interactive: bool
+    ) -> None:
+        """Start without messages; the engine must outlive the session."""
+        from ..runtime.engine.conversation import Conversation
 
+        self.engine, self.options, self.interactive = engine, options, interactive
+        self.conversation = Conversation(engine, system)
 
-def _help(_: ChatSession, __: str) -> str:
-    """List the commands."""
-    lines = [f"/{name:12} {command.__doc__}" for name, command in _COMMANDS.items()]
-    return "\n".join((*lines, "/bye          End the chat. Ctrl-C ends an answer."))
+    def run(self, lines: Iterator[str]) -> None:
+        """Answer messages and run commands until the lines end."""
+        for line in map(str.strip, lines):
+            name, _, argument = line.removeprefix("/").partition(" ")
+            if name in _QUIT and (line.startswith("/") or not argument):
+                return
+            try:
+                if line.startswith("/"):
+                    self._run_command(name, argument.strip())
+                elif line:
+                    self._answer(line)
+            except (ThirteenError, KeyboardInterrupt) as error:
+                if not self.interactive:
+                    raise
+                stopped = isinstance(error, KeyboardInterrupt)
+                note("\n(stopped; an unfinished answer is not kept)" if stopped else f"error: {error}")
 
+    def _answer(self, text: str) -> None:
+        turn = self.conversation.next_turn(text, self.options)
+        if turn.dropped:
+            note(f"(the context is full: the oldest {turn.dropped} messages are forgotten)")
+        elif turn.context_share > _FULL:
+            note(f"({turn.context_share:.0%} of the context is used; the oldest messages will be forgotten)")
+        wait_for(f"reading {len(turn.request.tokens):,} tokens…")
+        answer = stream_answer(self.engine.submit(turn.request, wait=True))
+        self.conversation.add(text, answer.text)
+        for line in answer_findings(answer):
+            note(f"\n({line})")
+        value = value_text(answer)
+        show_text(f"\nanswer: {value}\n" if value else "")
 
-def _model(session: ChatSession, word: str) -> str:
-    """NAME: go on with another model, without adapters."""
-    files = options.resolve_model(word)
-    session.reopen(files)
-    session.options = replace(session.options, adapter=None)
-    return f"model: {files.model.stem}, context of {session.engine.context:,} tokens"
+    def _run_command(self, name: str, argument: str) -> None:
+        if name not in _COMMANDS:
+            raise RequestError(f"/{name} is no command; /help lists them")
+        note(_COMMANDS[name](self, argument))
 
+    def _help(self, _: str) -> str:
+        """List the commands."""
+        lines = [f"/{name:12} {command.__doc__}" for name, command in _COMMANDS.items()]
+        return "\n".join((*lines, "/bye          End the chat. Ctrl-C ends an answer."))
 
-def _adapter(session: ChatSession, word: str) -> str:
-    """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
-    from ..workflows.default_model import is_default_model
-    from ..workflows.model_files import ModelFiles
+    def _adapter(self, word: str) -> str:
+        """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
+        from ..workflows.default_model import NAME, is_default_model
 
-    name, model = word, session.files.model
-    if word not in session.engine.adapters:
-        added = options.named_adapters([word])
-        (name,) = added
-        files = options.resolve_model(None if is_default_model(model) else model, added)
-        # The embedded model with its merged adapter gives way to its base.
-        loaded = session.files.adapters if files.model == model else {}
-        session.reopen(ModelFiles(files.model, {**loaded, **files.adapters}))
-    session.options = replace(session.options, adapter=name)
-    return f"adapter: {name}"
+        name, model = word, self.engine.files("base")[0]
+        if word not in self.engine.adapters:
+            if is_default_model(model) and model.stem != NAME:
+                raise RequestError(f"this model has its adapter merged; start with: thirteen chat {NAME}")
+            (name,) = added = options.named_adapters([word])
+            self.engine.swap(name, options.resolve_model(model, added).adapters[name])
+        self.options = replace(self.options, adapter=name)
+        return f"adapter: {name}"
 
+    def _system(self, text: str) -> str:
+        """TEXT: system prompt from now on; without TEXT the model's own."""
+        self.conversation.system = text or None
+        return f"system prompt: {text or 'that of the model'}"
 
-def _system(session: ChatSession, text: str) -> str:
-    """TEXT: system prompt from now on; without TEXT the model's own."""
-    session.conversation.system = text or None
-    return f"system prompt: {text or 'that of the model'}"
+    def _effort(self, name: str) -> str:
+        """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
+        self.options = replace(self.options, effort=parse_effort(name))
+        return f"effort: {name}"
 
-
-def _effort(session: ChatSession, name: str) -> str:
-    """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
-    from ..runtime.effort import parse_effort
-
-    effort = parse_effort(name)
-    if effort.rule.width > session.engine.plan.settings.slots:
-        session.reopen(session.files, effort.rule.width)
-    session.options = replace(session.options, effort=effort)
-    return f"effort: {effort}"
-
-
-def _reset(session: ChatSession, _: str) -> str:
-    """Forget the conversation."""
-    session.conversation.messages.clear()
-    return "the conversation is forgotten"
+    def _reset(self, _: str) -> str:
+        """Forget the conversation."""
+        self.conversation.messages.clear()
+        return "the conversation is forgotten"
 
 
 _COMMANDS: dict[str, Callable[[ChatSession, str], str]] = {
-    command.__name__[1:]: command for command in (_help, _model, _adapter, _system, _effort, _reset)
+    name.removeprefix("_"): getattr(ChatSession, name)
+    for name in ("_help", "_adapter", "_system", "_effort", "_reset")
 }
 
 

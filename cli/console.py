@@ -6,35 +6,21 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressSample,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
 from ..files.progress import Progress, Run
-from .spinner import spinner
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    from ..runtime.answer import Answer, VoteTally
     from ..stats.interval import Interval
-
-T = TypeVar("T", bound="DataclassInstance")
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10
@@ -66,6 +52,19 @@ for _name, _mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         setattr(sys, _name, Path(os.devnull).open(_mode, encoding="utf-8"))  # noqa: SIM115 - to the end
 out = _Output(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 err = _Errors(stderr=True, highlight=False, emoji=False)
+_waiting = err.status("")
+
+
+def wait_for(text: str) -> None:
+    """Show a spinner and what is waited for on a terminal's standard error, until end_wait() or a note."""
+    _waiting.update(text)
+    if sys.stderr.isatty():  # rich would also write to a file, under FORCE_COLOR
+        _waiting.start()
+
+
+def end_wait() -> None:
+    """Erase the line of wait_for()."""
+    _waiting.stop()
 
 
 def printable(text: str) -> str:
@@ -80,7 +79,7 @@ def show_text(text: str) -> None:
 
 def note(message: str) -> None:
     """Print a line on standard error, after what standard output has so far."""
-    spinner.end()
+    end_wait()
     sys.stdout.flush()
     err.print(printable(message), markup=False, soft_wrap=True)
 
@@ -91,44 +90,30 @@ def warn(warnings: Iterable[str]) -> None:
         note(f"warning: {warning}")
 
 
-def facts_table(rows: Mapping[str, str]) -> Table:
+def show(as_json: bool, facts: Any, table: RenderableType | Mapping[str, object] | None = None) -> None:
+    """Print a result, a mapping or a dataclass, as one JSON object or as a table; by default of all facts."""
+    if as_json:
+        print(json_text(facts))
+    elif table is None or isinstance(table, Mapping):
+        out.print(facts_table(facts if table is None else table))
+    else:
+        out.print(table)
+
+
+def facts_table(rows: Mapping[str, object]) -> Table:
     """A table of names and values."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows.items():
-        table.add_row(Text(printable(key)), Text(printable(value)))  # Text: values may look like rich markup
+        # Text: values may look like rich markup
+        table.add_row(Text(printable(key.replace("_", " "))), Text(printable(str(value))))
     return table
-
-
-def show_result(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableType]) -> None:
-    """Print a result as one JSON object or as a table."""
-    if as_json:
-        print(json_text(result))
-    else:
-        out.print(table())
-
-
-def show_report(as_json: bool, report: T, table: Callable[[T], RenderableType]) -> None:
-    """Print a report dataclass as one JSON object or as a table."""
-    show_result(as_json, asdict(report), lambda: table(report))
-
-
-def show_fields(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | None = None) -> None:
-    """Print names and values as one JSON object or as a table, whose rows may differ from the JSON."""
-    rows = {key: str(value) for key, value in facts.items()} if rows is None else rows
-    show_result(as_json, facts, lambda: facts_table(rows))
-
-
-def show_facts(as_json: bool, facts: dict[str, Any], **shown: str) -> None:
-    """Print values by name as one JSON object or as a table, which shows some of them as other texts."""
-    rows = {key.replace("_", " "): str(value) for key, value in (facts | shown).items()}
-    show_fields(as_json, facts, rows)
 
 
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print the path, size and hash of a file that was written."""
-    show_fields(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
+    show(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
 
 
 def interval_json(interval: "Interval") -> dict[str, float]:
@@ -136,47 +121,12 @@ def interval_json(interval: "Interval") -> dict[str, float]:
     return {"low": interval.low, "value": interval.estimate, "high": interval.high}
 
 
-def value_text(answer: "Answer") -> str:
-    """The value of an answer, or why it is withheld; empty if none is stated."""
-    if answer.stop_reason == "length":
-        return "none, it was cut off"
-    return answer.value or (
-        "" if answer.sure else f"not sure{confidence_text(answer, ' (confidence {:.0%})')}"
-    )
-
-
-def confidence_text(answer: "Answer", form: str) -> str:
-    """The confidence in an answer in a form; empty if it is not known."""
-    return "" if answer.confidence is None else form.format(answer.confidence)
-
-
-def votes_text(tally: "VoteTally") -> str:
-    """How many answers gave each value."""
-    return ", ".join(f"{value}: {count}" for value, count in tally.votes.items()) or "none"
-
-
-def checks_text(answer: "Answer") -> str:
-    """Which sums of an answer were checked. That they are the right sums, nothing can tell."""
-    sums, equations = _counted(len(answer.steps), "sum"), _counted(answer.unread, "equation")
-    if not answer.steps:
-        return f"{equations} not checked" if answer.unread else ""
-    wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
-    mistakes = f", {len(wrong)} wrong: {', '.join(wrong)}" if wrong else ""
-    source = ", some numbers are not in the question" if answer.verified and not answer.grounded else ""
-    rest = f"{equations} and the reasoning were" if answer.unread else "the reasoning was"
-    return f"{sums} checked{mistakes}{source}; {rest} not"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def command_line() -> str:
     """The command line of this process, quoted for a shell."""
     return shlex.join(["thirteen", *sys.argv[1:]])
 
 
-def json_text(value: dict[str, Any]) -> str:
+def json_text(value: Any) -> str:
     """Format JSON, with NaN and infinity as null."""
     from pydantic_core import to_jsonable_python
 
@@ -196,48 +146,38 @@ class _Bars(ProgressBars):
             speed_estimate_period=_ESTIMATE_PERIOD_S,
         )
         self._printed_s = self.get_time()
-        self._begun = dict[TaskID, tuple[float, int]]()
 
-    def show(self, task: TaskID, title: str, done: int, total: int, together: int = 1) -> None:
-        """Show how much is done.
-
-        Of `together` steps that run at the same time, the first to end tell no speed: it is counted from the
-        first call on, when so many have ended.
-        """
-        begun_s, first = self._begun.setdefault(task, (self.get_time(), done))
-        self.update(task, description=title, completed=done, total=total)
-        samples = self._tasks[task]._progress
-        if done - first < together > 1:
-            samples.clear()
-        elif together > 1 and len(samples) == 1:
-            steps = ProgressSample(self.get_time(), done - first)
-            samples.extend((ProgressSample(begun_s, 0), steps))
-            samples.popleft()
+    def show(self, number: TaskID, done: int, total: int) -> None:
+        """Show how much is done."""
+        self.update(number, completed=done, total=total)
         if self.disable and self.get_time() - self._printed_s >= _LINE_INTERVAL_S:
-            self._printed_s = self.get_time()
-            note(_progress_line(self._tasks[task]))
-
-
-def _progress_line(task: Task) -> str:
-    parts = [f"{task.completed:,} of {task.total:,}", f"{task.percentage:.0f} %"]
-    if task.time_remaining is not None:
-        parts.append(f"{duration_text(task.time_remaining)} left")
-    return f"{task.description}: {', '.join(parts)}"
-
-
-def duration_text(seconds: float) -> str:
-    """A duration in its two largest units: `1 h 5 min`, `1 min 20 s`, `20 s`."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, min_ = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {min_} min"
-    return f"{min_} min {s} s" if min_ else f"{s} s"
+            self._printed_s, task = self.get_time(), self._tasks[number]
+            left = "" if task.time_remaining is None else f", {timedelta(seconds=task.time_remaining)} left"
+            note(f"{task.description}: {done:,} of {total:,}, {task.percentage:.0f} %{left}")
 
 
 @contextmanager
-def progress_bar(title: str, together: int = 1) -> Iterator[Progress]:
-    """Show a progress bar on standard error; yields its callback. See _Bars.show() for `together`."""
-    with run_bars(together=together) as run:
+def run_bars(threads: int | None = None) -> Iterator[Run]:
+    """Show one progress bar per stage of a run, the last few of them; yields the run."""
+    bars = _Bars()
+
+    def start(name: str) -> Progress:
+        end_wait()
+        bars.start()
+        for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
+            bars.remove_task(old)
+        return partial(bars.show, bars.add_task(name, total=None))
+
+    try:
+        yield Run(threads, start)
+    finally:
+        bars.stop()  # also after Ctrl-C while they start: it shows the cursor again
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar on standard error; yields its callback."""
+    with run_bars() as run:
         yield run.stage(title)
 
 
@@ -248,28 +188,9 @@ def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         task = bars.add_task("", total=None)
 
         def show(label: str, done: int, total: int) -> None:
-            nonlocal task
-            if done < bars.tasks[-1].completed:  # the next model starts, with another speed
-                bars.remove_task(task)
-                task = bars.add_task(label, total=total)
-            bars.show(task, label, done, total)
+            if done < bars.tasks[0].completed:  # the next model starts, with another speed
+                bars.reset(task)
+            bars.update(task, description=label)
+            bars.show(task, done, total)
 
         yield show
-
-
-@contextmanager
-def run_bars(threads: int | None = None, *, together: int = 1) -> Iterator[Run]:
-    """Show one progress bar per stage of a run, the last few of them; yields the run."""
-    bars = _Bars()
-
-    def start(name: str) -> Progress:
-        spinner.end()
-        bars.start()
-        for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
-            bars.remove_task(old)
-        return partial(bars.show, bars.add_task(name, total=None), name, together=together)
-
-    try:
-        yield Run(threads, start)
-    finally:
-        bars.stop()  # also after Ctrl-C while they start: it shows the cursor again

@@ -1,6 +1,5 @@
 """Command `thirteen convert`: a base and an adapter to a GGUF or to safetensors, or only the plan of one."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,29 +7,24 @@ import typer
 
 from ..errors import OptionError
 from . import options
-from .console import note, run_bars, show_fields, warn
-from .help_sections import advanced_option
+from .application import advanced_option, command, refuse_given
+from .console import note, run_bars, show, warn
 
 if TYPE_CHECKING:
     from ..convert.layout import FileLayout
     from ..workflows.conversion import ConversionResult
-    from ..workflows.vocabulary.vocabulary_size import SizeLoss
 
 _GGUF_ONLY = (
     *("prompt", "type_", "size", "vocabulary", "texts", "importance", "thoroughness", "target", "prefer"),
     *("fidelity", "dry_run", "replace"),
 )
 
-app = typer.Typer()
 
-
-@app.command(
-    epilog=options.example(
-        "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
-        "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
-        "convert llama-3.2-1b --vocabulary 49152 --size 600MB --dry-run",
-        "convert llama-3.2-1b --adapter ./my-lora --to-safetensors --output merged",
-    )
+@command(
+    "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
+    "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
+    "convert llama-3.2-1b --vocabulary 49152 --size 600MB --dry-run",
+    "convert llama-3.2-1b --adapter ./my-lora --to-safetensors --output merged",
 )
 def convert(
     ctx: typer.Context,
@@ -114,7 +108,7 @@ def convert(
     if (output is None) != dry_run:
         raise OptionError("output", "{dry_run} writes no file" if output else "missing")
     if to_safetensors:
-        options.refuse_given(ctx, _GGUF_ONLY, "is for a GGUF, not with --to-safetensors")
+        refuse_given(ctx, _GGUF_ONLY, "is for a GGUF, not with --to-safetensors")
         assert output is not None, "it is not a dry run"
         _merge(base, adapter, output, threads, as_json)
         return
@@ -125,32 +119,39 @@ def convert(
             layout, losses, warnings = run_plan(conversion, run)
         else:
             result = run_conversion(conversion, run)
-            losses, warnings = result.losses, result.warnings
-    _note_losses(losses)
+            layout, losses, warnings = result.conversion.layout, result.losses, result.warnings
+    for loss in losses:
+        note(
+            f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
+            f"{loss.outside:.4f} of them from tokens that are not kept"
+        )
     warn(warnings)
+    facts: dict[str, Any] = {
+        "file_bytes": layout.file_bytes,
+        "bits_per_weight": layout.bits_per_weight,
+        "types": {name: share.tensors for name, share in layout.types.items()},
+        "prediction": layout.prediction,
+        "warnings": warnings,
+    }
     if dry_run:
-        _show_plan(layout, warnings, as_json)
+        facts["tensors"] = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]
+        matrices = (tensor for tensor in layout.tensors if len(tensor.shape) > 1)
+        rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
+        show(as_json, facts, rows | layout_rows(layout))
     else:
-        _show_result(result, as_json)
+        _show_result(result, facts, as_json)
 
 
-def _show_plan(layout: "FileLayout", warnings: list[str], as_json: bool) -> None:
-    tensors = [{**vars(tensor), "type": tensor.type.name} for tensor in layout.tensors]
-    matrices = (tensor for tensor in layout.tensors if len(tensor.shape) > 1)
-    rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
-    facts = _layout_facts(layout) | {"tensors": tensors, "warnings": warnings}
-    show_fields(as_json, facts, rows | layout_rows(layout))
-
-
-def _show_result(result: "ConversionResult", as_json: bool) -> None:
+def _show_result(result: "ConversionResult", facts: dict[str, Any], as_json: bool) -> None:
     from ..bench.fidelity.fidelity_report import fidelity_summary
 
     conversion, measured = result.conversion, result.fidelity
-    layout, kept, facts = conversion.layout, conversion.vocabulary, dict(vars(conversion))
-    facts |= _layout_facts(facts.pop("layout")) | {"warnings": result.warnings, "fidelity": measured}
+    facts = {**vars(conversion), **facts, "fidelity": measured}
+    del facts["layout"]
+    kept = conversion.vocabulary
     rows = {
-        "file": str(conversion.output),
-        **layout_rows(layout),
+        "file": conversion.output,
+        **layout_rows(conversion.layout),
         "base": conversion.base.id,
         "adapter": _adapter_text(conversion.adapter),
         **({"vocabulary": f"{kept['kept']:,} of {kept['of']:,} tokens"} if kept else {}),
@@ -158,7 +159,7 @@ def _show_result(result: "ConversionResult", as_json: bool) -> None:
         "time": f"{conversion.seconds:.1f} s",
         **(fidelity_summary(measured) if measured else {}),
     }
-    show_fields(as_json, facts, rows)
+    show(as_json, facts, rows)
 
 
 def _merge(base: str, adapter: str | None, output: Path, threads: int | None, as_json: bool) -> None:
@@ -181,16 +182,7 @@ def _merge(base: str, adapter: str | None, output: Path, threads: int | None, as
         "weights": f"{merged.total_bytes:,} bytes; tensors: {types}",
         "adapter": _adapter_text(merged.adapter),
     }
-    show_fields(as_json, asdict(merged), rows)
-
-
-def _note_losses(losses: "tuple[SizeLoss, ...]") -> None:
-    """Note what a file would lose with each number of tokens that was compared."""
-    for loss in losses:
-        note(
-            f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
-            f"{loss.outside:.4f} of them from tokens that are not kept"
-        )
+    show(as_json, merged, rows)
 
 
 def _adapter_text(adapter: Any) -> str:
@@ -201,33 +193,18 @@ def _adapter_text(adapter: Any) -> str:
     return f"{adapter.id} ({adapter.kind}{trained}), merged by {adapter.merged_by}"
 
 
-def layout_rows(layout: "FileLayout") -> dict[str, str]:
+def layout_rows(layout: "FileLayout") -> dict[str, object]:
     """Size, types and prediction by name."""
-    rows = {"size": f"{layout.file_bytes:,} bytes, {layout.bits_per_weight:.2f} bits per weight"}
-    rows |= {
-        f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
-        for name, share in layout.types.items()
+    rows: dict[str, object] = {
+        "size": f"{layout.file_bytes:,} bytes, {layout.bits_per_weight:.2f} bits per weight"
     }
-    if (predicted := layout.prediction) is None:
-        return rows
-    divergence = predicted.divergence
-    known = (
-        "unknown: the importance file has no sensitivities"
-        if divergence is None
-        else f"{divergence:.4f} nats"
-    )
-    return rows | {
-        "predicted KL": known,
-        "predicted speed": f"{predicted.decode_speed:.2f} of uniform Q4_K's "
-        f"({predicted.target}, {predicted.library})",
-        "planned size": f"{predicted.file_bytes:,} of {predicted.budget_bytes:,} bytes",
-    }
-
-
-def _layout_facts(layout: "FileLayout") -> dict[str, Any]:
-    return {
-        "file_bytes": layout.file_bytes,
-        "bits_per_weight": layout.bits_per_weight,
-        "types": {name: share.tensors for name, share in layout.types.items()},
-        "prediction": layout.prediction,
-    }
+    for name, share in layout.types.items():
+        rows[f"type {name}"] = f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
+    if predicted := layout.prediction:
+        loss, speed = predicted.divergence, predicted.decode_speed
+        rows["predicted KL"] = (
+            "unknown: the importance file has no sensitivities" if loss is None else f"{loss:.4f} nats"
+        )
+        rows["predicted speed"] = f"{speed:.2f} of uniform Q4_K's ({predicted.target}, {predicted.library})"
+        rows["planned size"] = f"{predicted.file_bytes:,} of {predicted.budget_bytes:,} bytes"
+    return rows

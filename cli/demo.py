@@ -1,21 +1,19 @@
 """Command `thirteen demo`: an answer, then the embedded base with and without shipped adapters, compared."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from . import options
-from .console import checks_text, err, note, run_bars, show_result, show_text
-from .spinner import spinner
+from .answer_text import checks_text
+from .application import command
+from .console import err, note, run_bars, show, show_text, wait_for
 
 if TYPE_CHECKING:
     from ..files.progress import Progress
-    from ..models.rows import TrainingRow
 
 _QUESTION = "Tom has 12 eggs and buys 6 more. How many eggs does he have?"
 _ADAPTERS = (None, "smollm2-135m-sums-13", "smollm2-135m-sums-840")
@@ -27,10 +25,8 @@ _NEXT = """Try next:
   thirteen chat qwen2.5-1.5b     a capable model: a download of 3 GB, once
   thirteen models                all models, and those that fit here"""
 
-app = typer.Typer()
 
-
-@app.command(epilog=options.example("demo"))
+@command("demo")
 def demo(as_json: options.Json = False) -> None:
     """Ask the embedded model, and compare it with its base.
 
@@ -40,21 +36,20 @@ def demo(as_json: options.Json = False) -> None:
     from ..runtime.engine.engine import Engine
     from ..workflows.default_model import default_model
 
-    spinner.begin("preparing the embedded model…")
+    wait_for("preparing the embedded model…")
     with Engine(default_model()) as engine:
         answer = engine.answer(_QUESTION)
-    spinner.end()
     if not as_json:
         show_text(f"{_QUESTION}\n{answer.text}\n")
         note(f"({checks_text(answer)})\n")
     with run_bars() as run:
         models = [_measure(adapter, run.stage(_title(adapter))) for adapter in _ADAPTERS]
     facts = {"question": _QUESTION, "answer": answer.text, "value": answer.value, "sums": _SUMS}
-    show_result(as_json, facts | {"models": models}, lambda: _report(models))
+    show(as_json, facts | {"models": models}, _report(models))
 
 
 def _title(adapter: str | None) -> str:
-    title = f"{_SUMS} sums with {adapter}" if adapter else f"{_SUMS} sums with the base"
+    title = f"{_SUMS} sums with {adapter or 'the base'}"
     if not err.is_terminal:
         note(title)
     return title
@@ -72,7 +67,7 @@ def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:
 
     file = default_model(adapter)
     numbers = load_adapter(adapter_folder(adapter)).trained_parameters if adapter else 0
-    rows: list[TrainingRow] = read_rows(HELD_OUT_SUMS, ("answer",))[:_SUMS]
+    rows = read_rows(HELD_OUT_SUMS, ("answer",))[:_SUMS]
     right, tokens = 0, 0
     with Engine(file, context=512, slots=_SLOTS) as engine:
         engine.check_answers()
@@ -87,18 +82,17 @@ def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:
     return {
         "adapter": adapter,
         "numbers": numbers,
-        "adapter_bytes": 2 * (numbers or 0),
+        "adapter_bytes": 2 * numbers,
         "right": right,
         "seconds": seconds,
         "tokens": tokens / _SUMS,
-        "file": str(file),
+        "file": file,
         "file_bytes": file.stat().st_size,
     }
 
 
 def _report(models: list[dict[str, Any]]) -> Group:
     base, *_, best = models
-    faster = base["seconds"] / best["seconds"]
     table = Table("", "right", "seconds", "tokens an answer", "adapter", "file", box=None, pad_edge=False)
     for model in models:
         table.add_row(
@@ -109,15 +103,12 @@ def _report(models: list[dict[str, Any]]) -> Group:
             f"{model['adapter_bytes']:,} bytes" if model["adapter"] else "",
             f"{model['file_bytes'] / 1e6:.0f} MB",
         )
-    files = [Text(f"  {Path(model['file'])}") for model in models]  # Text: a path may look like rich markup
+    files = "\n".join(f"  {model['file']}" for model in models)
     return Group(
         f"With {best['adapter_bytes']:,} trained bytes the model has {best['right']} of {_SUMS} sums right "
-        f"instead of {base['right']}, {faster:.1f} times as fast:",
-        "",
+        f"instead of {base['right']}, {base['seconds'] / best['seconds']:.1f} times as fast:\n",
         table,
-        "",
-        "The files, for `thirteen ask FILE` and every other program that reads GGUF:",
-        *files,
-        "",
-        _NEXT,
+        "\nThe files, for `thirteen ask FILE` and every other program that reads GGUF:",
+        Text(files),  # Text: a path may look like rich markup
+        f"\n{_NEXT}",
     )

@@ -5,22 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import RequestError
 from ..files.progress import Run
 from . import options
-from .console import command_line, interval_json, note, run_bars, show_facts
-from .help_sections import advanced_option
+from .application import command
+from .console import command_line, interval_json, note, run_bars, show
 
 if TYPE_CHECKING:
     from ..learn.learning import LearnBase
 
-app = typer.Typer()
 
-
-@app.command(
-    epilog=options.example(
-        "learn my-model.gguf questions.jsonl --output my-adapter",
-        "learn embedded sums.jsonl --minutes 20 --held-out sums-held-out.jsonl --output my-adapter",
-    )
+@command(
+    "learn my-model.gguf questions.jsonl --output my-adapter",
+    "learn embedded sums.jsonl --minutes 20 --held-out sums-held-out.jsonl --output my-adapter",
 )
 def learn(
     ctx: typer.Context,
@@ -49,18 +46,18 @@ def learn(
             "JSON file or an adapter folder with one.",
         ),
     ] = "search",
-    seed: Annotated[int, advanced_option(help="Seed of the split and the samples.")] = 0,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Learn an adapter from questions with known answers: numbers, texts or JSON values.
+    """Learn an adapter from questions with known answers.
 
-    The prompt that the model answers best with is chosen first. With it the model samples
-    solutions, and learns from its right and wrong ones. Base, prompt and adapter are measured on questions
-    that were set aside: near-duplicates, which differ in numbers and names, are never on both sides.
+    The answers are numbers, texts or JSON values. The prompt that the model answers best with is chosen first.
+    With it the model samples solutions, and learns from its right and wrong ones. Base, prompt and adapter are
+    measured on questions that were set aside: near-duplicates, which differ in numbers and names, are never on
+    both sides.
     """
     if model.endswith(".jsonl"):
-        raise typer.BadParameter("the model comes first: thirteen learn MODEL QUESTIONS")
+        raise RequestError("the model comes first: thirteen learn MODEL QUESTIONS")
     from ..convert.transformers_files import check_packages
     from ..learn.cards import check_output, learn_card, write_card
     from ..learn.questions import LearnRequest
@@ -100,7 +97,7 @@ def learn(
     facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
     of = {"expected": " among samples, to first order"}
     shown = {name: f"{one.text(1, 100)} points{of.get(name, '')} (95 %)" for name, one in points.items()}
-    show_facts(as_json, facts, **shown, minutes=f"{result.minutes:.1f}")
+    show(as_json, facts, facts | shown | {"minutes": f"{result.minutes:.1f}"})
 
 
 def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":

@@ -8,7 +8,6 @@ bad input, with one line `error: …`, 1 for a server whose engine failed or a c
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
@@ -16,11 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import adapter, ask, batch, chat, convert, demo, doctor, learn, models, serve, train, web
-from .bench import commands as bench
-from .console import err, printable
-from .help_sections import SectionedCommand, SectionedGroup
-from .spinner import spinner
+from . import adapter, ask, batch, bench, chat, convert, demo, doctor, learn, models, serve, train, web  # noqa: F401 - each module adds its commands
+from .application import app
+from .console import end_wait, err, printable
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
 INTERRUPTED = 130
@@ -28,37 +25,6 @@ MESSAGE_MAX = 600  # characters of an error; names from a damaged file can be ve
 
 # click's class, of which some versions of typer bundle a copy.
 ClickError: type[Any] = typer.BadParameter.__mro__[2]
-
-app = typer.Typer(
-    cls=SectionedGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-_PANELS = {
-    "Answer": (chat, ask, batch, serve, web),
-    "Make": (convert, learn, train, adapter),
-    "Measure": (bench,),
-    "About": (demo, doctor, models),
-}
-_GROUPS = {bench: "bench"}
-
-
-def _commands(group: typer.Typer) -> Iterator[Any]:
-    yield from group.registered_commands
-    for inner in group.registered_groups:
-        if inner.typer_instance:
-            yield from _commands(inner.typer_instance)
-
-
-for _panel, _modules in _PANELS.items():
-    for _module in _modules:
-        for _command in () if _module in _GROUPS else _module.app.registered_commands:
-            _command.rich_help_panel = _panel
-        app.add_typer(_module.app, name=_GROUPS.get(_module), rich_help_panel=_panel)
-for _command in _commands(app):
-    _command.cls = SectionedCommand
 
 
 def main() -> None:
@@ -73,10 +39,10 @@ def main() -> None:
                 raise end.__context__ from None
             raise
         finally:
-            spinner.end()
+            end_wait()
         sys.stdout.flush()
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
+        if status == INTERRUPTED:  # some versions of typer return it as a status
+            _end_interrupted()
         sys.exit(status)
     except ThirteenError as error:
         _fail(str(error), ENGINE_FAILED if isinstance(error, EngineFailedError) else 2)
@@ -94,13 +60,17 @@ def main() -> None:
         err.print("terminated")
         sys.exit(128 + int(terminated.args[0]))
     except (KeyboardInterrupt, typer.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in _terminate()
-        err.print("interrupted")
-        sys.exit(INTERRUPTED)
+        _end_interrupted()
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except MemoryError:
         _fail("out of memory")
+
+
+def _end_interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in _terminate()
+    err.print("interrupted")
+    sys.exit(INTERRUPTED)
 
 
 class _Terminated(BaseException):
@@ -142,7 +112,7 @@ def _version(context: typer.Context, requested: bool) -> None:
         from importlib.metadata import version
 
         print(f"thirteen {version('thirteen')}")
-        raise typer.Exit
+        context.exit()
 
 
 @app.callback()

@@ -1,6 +1,5 @@
-"""Commands `thirteen inspect` and `thirteen models`: one file, and all of the catalogue and the cache."""
+"""Command `thirteen models`: the catalogue and the cache, and what is in one model."""
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,73 +9,78 @@ from rich.table import Table
 from rich.text import Text
 
 from . import options
-from .console import note, printable, show_fields, show_result, warn
+from .application import command
+from .console import note, printable, show, warn
 from .convert import layout_rows
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
     from ..workflows.converted_models import CachedModel
 
-app = typer.Typer()
 
-
-@app.command(epilog=options.example("inspect model.gguf --context 4096"))
-def inspect(
-    model: options.ModelArgument,
+@command("models", "models my-model.gguf --context 4096", "models --remove llama-3.2-1b-600MB")
+def models(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help=f"Show the types, size, provenance and memory of this one: {options.MODEL}"
+        ),
+    ] = None,
     context: Annotated[
         int | None, typer.Option(min=1, help="Context length for the memory estimate.")
     ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Show the types, size, provenance and memory of a model.
-
-    The memory is an estimate from the header; nothing is loaded.
-    """
-    from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
-
-    profiles = memory_profiles(context=context)
-    path = options.resolve_model(model).model
-    found = inspect_gguf(path, profiles)
-    layout, facts = found.layout, {key: value for key, value in vars(found).items() if key != "layout"}
-    for name in ("file_bytes", "weights", "bits_per_weight", "types"):
-        facts[name] = getattr(layout, name)
-    rows = {
-        "file": str(found.path),
-        "model": f"{found.name or 'unnamed'} ({found.architecture}), {layout.weights:,} weights",
-        **layout_rows(layout),
-    }
-    rows |= {f"memory, {name}": memory.text for name, memory in found.memory.items()}
-    rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
-    rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
-    rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
-    show_fields(as_json, facts, rows)
-
-
-@app.command(epilog=options.example("models", "models --remove llama-3.2-1b-600MB"))
-def models(
     remove: Annotated[
         str | None, typer.Option(metavar="NAME", help="Delete a converted model from the cache.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List known bases and adapters, and converted models.
+    """List known and converted models, or show one.
 
     A tick marks the bases that fit in the memory that is available here, at 4.5 bits a weight, and a star the
     recommended one. GSM8K is a set of word problems; its makers report the share that a base has right.
     Tokens per second were measured on two cores of a server's processor. What was downloaded for a
-    converted model stays in the hub's cache when it is removed.
+    converted model stays in the hub's cache when it is removed. The memory of a model is an estimate from
+    its header; nothing is loaded.
     """
+    from ..workflows.converted_models import remove_model
+
+    if remove is not None:
+        removed = remove_model(remove)
+        note(f"{removed.path}: deleted, {removed.file_bytes / 1e6:,.0f} MB")
+        if as_json:
+            show(True, removed)
+    elif model is not None:
+        _show_model(model, context, as_json)
+    else:
+        _list_models(as_json)
+
+
+def _show_model(model: str, context: int | None, as_json: bool) -> None:
+    from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
+
+    profiles = memory_profiles(context=context)
+    found = inspect_gguf(options.resolve_model(model).model, profiles)
+    facts = vars(found).copy()
+    layout = facts.pop("layout")
+    facts |= {name: getattr(layout, name) for name in ("file_bytes", "weights", "bits_per_weight", "types")}
+    rows = {
+        "file": found.path,
+        "model": f"{found.name or 'unnamed'} ({found.architecture}), {layout.weights:,} weights",
+        **layout_rows(layout),
+    }
+    rows |= {f"memory, {name}": memory.text for name, memory in found.memory.items()}
+    rows |= {f"{found.architecture}.{key}": value for key, value in found.metadata.items()}
+    rows |= {f"tokenizer.{key}": value for key, value in found.tokenizer.items()}
+    rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
+    show(as_json, facts, rows)
+
+
+def _list_models(as_json: bool) -> None:
     from ..errors import OutputError
     from ..models.catalogue import catalogue
     from ..runtime.machine import available_bytes
-    from ..workflows.converted_models import cached_models, remove_model
+    from ..workflows.converted_models import cached_models
 
-    if remove is not None:
-        model = remove_model(remove)
-        note(f"{model.path}: deleted, {model.file_bytes / 1e6:,.0f} MB")
-        if as_json:
-            show_fields(True, asdict(model))
-        return
     known, cached = catalogue(), []
     try:
         cached = cached_models()
@@ -90,11 +94,9 @@ def models(
         "fitting": fitting,
         "recommended": best.name if best else None,
         "adapters": [{"name": name, "base": adapter.base} for name, adapter in known.adapters.items()],
-        "models": [asdict(model) for model in cached],
+        "models": cached,
     }
-    show_result(
-        as_json, facts, lambda: Group(_catalogue_table(known, best, fitting), "", _cache_table(cached))
-    )
+    show(as_json, facts, Group(_catalogue_table(known, best, fitting), "", _cache_table(cached)))
 
 
 def _catalogue_table(known: "Catalogue", best: "CatalogueBase | None", fitting: list[str]) -> Table:

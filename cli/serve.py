@@ -9,21 +9,18 @@ import typer
 
 from ..errors import RequestError, install_hint
 from . import options
+from .application import advanced_option, command, refuse_given
 from .console import note, warn
-from .help_sections import advanced_option
 
 _MCP_SLOTS = 4  # answers at once; of a vote, the others wait
 
-app = typer.Typer()
 
-
-@app.command(
-    epilog=options.example(
-        "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
-        "serve my-model.gguf --ray head:6379 --replicas 4",
-    )
+@command(
+    "serve my-model.gguf --adapter math=math-lora.gguf --port 8080",
+    "serve my-model.gguf --ray head:6379 --replicas 4",
 )
 def serve(
+    ctx: typer.Context,
     model: options.ModelOrAdaptedArgument = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     adapter: options.NamedAdapters = None,
@@ -48,13 +45,12 @@ def serve(
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
     log: Annotated[Literal["text", "json"], typer.Option(help="Form of the log.")] = "text",
     threads: options.Threads = None,
-    library: options.Library = None,
-    kv: options.Kv = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:
-    """Serve a model and its adapters over HTTP, for clients of OpenAI and Ollama.
+    """Serve a model and its adapters over HTTP.
 
-    SIGHUP loads changed files and keys anew, without refusing a request.
+    Clients of OpenAI and Ollama work with it. SIGHUP loads changed files and keys anew, without refusing a
+    request.
 
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
@@ -64,24 +60,14 @@ def serve(
     from ..workflows.model_files import ModelFiles
     from ..workflows.serving import ServingRequest, run_serving
 
-    if ray is None and replicas:
-        raise typer.BadParameter("--replicas requires --ray")
+    if ray is None:
+        refuse_given(ctx, ("replicas",), "requires --ray")
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     limits = RequestLimits.from_file(config) if config else RequestLimits()
-    engine = options.engine_options(
-        gpu_layers,
-        ray,
-        profile=profile,
-        context=context,
-        slots=slots,
-        threads=threads,
-        library=library,
-        kv=kv,
-        queue=limits.queue,
-    )
+    engine = options.engine_options(ctx, queue=limits.queue)
     adapters = options.named_adapters(adapter or ())
 
     def find() -> ModelFiles:
@@ -92,13 +78,11 @@ def serve(
         raise KeyboardInterrupt
 
 
-@app.command(epilog=options.example("mcp", "mcp my-model.gguf --adapter my-lora"))
+@command("mcp", "mcp my-model.gguf --adapter my-lora")
 def mcp(
+    ctx: typer.Context,
     model: options.ModelOrAdaptedArgument = None,
     adapter: options.RuntimeAdapter = None,
-    system: options.System = None,
-    max_tokens: options.MaxTokensOrDefault = None,
-    think: options.Think = None,
     context: options.Context = None,
     threads: options.Threads = None,
 ) -> None:
@@ -113,13 +97,12 @@ def mcp(
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
     from ..runtime.engine.engine import Engine
     from ..runtime.options import Options
-    from ..runtime.plan.options import EngineOptions
     from ..runtime.plan.plan import EnginePlan
 
-    engine_options = EngineOptions(threads=threads, context=context, slots=_MCP_SLOTS)
+    engine_options = options.engine_options(ctx, slots=_MCP_SLOTS)
     files = options.resolve_model(model, adapter, threads=threads)
     plan = EnginePlan.make(files.model, replace(engine_options, adapter=files.adapter))
     with Engine(plan) as engine:
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
-        serve_stdio(engine, Options(system=system, max_tokens=max_tokens, think=think))
+        serve_stdio(engine, Options())

@@ -8,10 +8,8 @@ import typer
 
 from ..learn.recipe import RECIPES, Recipe
 from . import options
-from .console import command_line, interval_json, run_bars, show_facts
-from .help_sections import ADVANCED, advanced_option
-
-app = typer.Typer()
+from .application import ADVANCED, advanced_option, command, refuse_given
+from .console import command_line, interval_json, run_bars, show
 
 
 def _recipe_option(text: str, field: str, panel: str | None = None, **bounds: Any) -> Any:
@@ -21,11 +19,9 @@ def _recipe_option(text: str, field: str, panel: str | None = None, **bounds: An
     return typer.Option(help=f"{text} Default: {default}.", rich_help_panel=panel, **{"min": 1} | bounds)
 
 
-@app.command(
-    epilog=options.example(
-        "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
-        "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
-    )
+@command(
+    "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
+    "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
 )
 def train(
     ctx: typer.Context,
@@ -48,7 +44,6 @@ def train(
     max_tokens: Annotated[
         int | None, _recipe_option("Drop rows with more tokens.", "max_tokens", ADVANCED)
     ] = None,
-    max_rows: Annotated[int | None, _recipe_option("Maximum rows to train on.", "max_rows", ADVANCED)] = None,
     final_line: Annotated[
         bool, advanced_option(help="Learn a last line with the final answer after each solution.")
     ] = True,
@@ -75,7 +70,7 @@ def train(
     from ..learn.cards import train_card, write_card
 
     if kind == "lora":
-        options.refuse_given(ctx, ("numbers", "groups"), "it is for --kind tinylora")
+        refuse_given(ctx, ("numbers", "groups"), "it is for --kind tinylora")
     check_packages("peft", "accelerate")
     from ..learn import train as training
 
@@ -96,4 +91,5 @@ def train(
         "loss_after": result.loss_after,
         "difference": interval_json(result.difference),
     }
-    show_facts(as_json, facts, difference=f"{result.difference.text(4)} nats per token (95 %)")
+    shown = {"difference": f"{result.difference.text(4)} nats per token (95 %)"}
+    show(as_json, facts, facts | shown)

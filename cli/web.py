@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from ..errors import RequestError
 from . import options
-from .console import note, show_fields
+from .application import command, refuse_given
+from .console import note, show
 
-app = typer.Typer()
 
-
-@app.command("web", epilog=options.example("web my-model.gguf --out site", "web my-model.gguf --serve"))
+@command("web my-model.gguf --out site", "web my-model.gguf --serve")
 def web(
     ctx: typer.Context,
     model: options.ModelArgument,
@@ -43,18 +43,18 @@ def web(
     from ..web.wllama import wllama_files
 
     if folder is None and not serve:
-        raise typer.BadParameter("web: give --out, --serve or both")
+        raise RequestError("web: give --out, --serve or both")
     if not serve:
-        options.refuse_given(ctx, ("port",), "requires --serve")
+        refuse_given(ctx, ("port",), "requires --serve")
     if folder is None:
-        options.refuse_given(ctx, ("as_json",), "requires --out")
+        refuse_given(ctx, ("as_json",), "requires --out")
     if folder:
         check_site_folder(folder)
     path = options.resolve_model(model).model
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         site = write_site(path, target, wllama_files(wllama), context=context)
         if folder:
-            show_fields(as_json, asdict(site))
+            show(as_json, asdict(site))
         if serve:
             with bind_socket("127.0.0.1", port) as listener:
                 listener.listen()

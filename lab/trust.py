@@ -23,7 +23,7 @@ from thirteen.bench.latency import time_in_turns
 from thirteen.bench.schedule import ProgressCounter
 from thirteen.bench.table import report_table
 from thirteen.bench.workload import Workload, load_engine
-from thirteen.cli.console import progress_bar, show_report
+from thirteen.cli.console import progress_bar, show
 from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress
 from thirteen.runtime.engine import engine as engine_module
@@ -230,7 +230,7 @@ def main() -> None:
     given = parser.parse_args()
     with progress_bar("trust") as progress:
         report = run_aa_test(given, progress)
-    show_report(given.json, report, aa_test_table)
+    show(given.json, report, aa_test_table(report))
 
 
 if __name__ == "__main__":

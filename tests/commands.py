@@ -93,7 +93,7 @@ def _serve() -> None:
     from thirteen.cli.main import main
 
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), suppress(SystemExit):
-        sys.argv = ["thirteen", "inspect", os.devnull]  # loads what the command line imports late
+        sys.argv = ["thirteen", "models", os.devnull]  # loads what the command line imports late
         main()
     for line in sys.stdin:
         print(json.dumps(_run_forked(run, json.loads(line))), flush=True)

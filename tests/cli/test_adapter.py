@@ -118,7 +118,7 @@ def test_a_code_longer_than_a_file_name_is_accepted(env, tmp_path):
 
 def test_ask_and_accuracy_take_an_adapter_in_all_forms(env, tmp_path):
     (data := tmp_path / "questions.jsonl").write_text('{"question": "Why?", "answer": "2"}\n')
-    words = ("--data", data, "--max-tokens", 8, "--threads", 1, "--records", tmp_path / "records", "--json")
+    words = ("--data", data, "--max-tokens", 8, "--threads", 1, "--json")
     asked, measured = [], []
     for adapter in (("--adapter", env.lora), ("--adapter", env.code), ("--adapter", env.adapter), ()):
         asked.append(json_of(env.thirteen("ask", env.model, "Why?", *SHORT, *adapter))["text"])
@@ -151,4 +151,4 @@ def test_an_adapter_that_cannot_be_encoded_is_refused(env, base, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj"])
     folder = save_random_adapter(base("llama"), config, tmp_path / "lora")
     assert "a short code is for a TinyLoRA; this is LORA" in refused(export(env, folder, "--code"))
-    assert "--base: missing" in refused(env.thirteen("adapter", env.adapter, "--code"))
+    assert "no base 'tiny'" in refused(env.thirteen("adapter", env.adapter, "--code"))

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.cli.console import checks_text, note, show_fields, show_text
+from thirteen.cli.answer_text import checks_text
+from thirteen.cli.console import note, show, show_text
 from thirteen.runtime.answer import SequenceEnd, StopReason, Timings, Usage, grade
 from thirteen.runtime.request import Request
 
@@ -20,7 +21,7 @@ def test_a_models_text_is_not_changed(capsys):
 
 
 def test_numbers_that_json_lacks_are_null(capsys):
-    show_fields(True, {"ratio": float("nan"), "speeds": (1.5, float("inf")), "file": Path("a.gguf")})
+    show(True, {"ratio": float("nan"), "speeds": (1.5, float("inf")), "file": Path("a.gguf")})
     assert capsys.readouterr().out == '{"ratio": null, "speeds": [1.5, null], "file": "a.gguf"}\n'
 
 

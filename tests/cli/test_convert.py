@@ -73,7 +73,7 @@ def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
     fidelity = report["fidelity"]
     assert fidelity is not None, report["warnings"]
     assert fidelity["vocabulary"]["kept"] == 262 and fidelity["effect"] is not None
-    shown = json_of(thirteen("inspect", tmp_path / "m.gguf", "--json"))
+    shown = json_of(thirteen("models", tmp_path / "m.gguf", "--json"))
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
 
 

@@ -9,19 +9,7 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 from thirteen.bench.environment import this_build
-from thirteen.cli import findings
-from thirteen.cli.findings import (
-    Finding,
-    build_finding,
-    cache_finding,
-    diagnose,
-    embedded_finding,
-    library_finding,
-    memory_finding,
-    processor_finding,
-)
-from thirteen.files.processors import read_cpuinfo
-from thirteen.runtime.native import ik_llama_library
+from thirteen.cli.doctor import Finding, build_finding, cache_finding, diagnose, memory_finding
 
 from ..commands import Commands
 
@@ -29,7 +17,6 @@ GIB = 1 << 30
 ZEN4 = frozenset({"avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16"})
 PORTABLE = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | AVX512 = 0 | OPENMP = 1 | "
 NATIVE = PORTABLE.replace("AVX512 = 0", "AVX512 = 1 | AVX512_VNNI = 1 | AVX512_BF16 = 1")
-ARM = frozenset({"fp", "asimd", "asimddp", "i8mm"})
 
 
 @pytest.fixture(autouse=True)
@@ -43,21 +30,8 @@ def test_this_machine_is_described():
     assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
     assert found["embedded model"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf, 98 MB")
     assert "available of" in found["memory"] and found["cache"].endswith(" free")
-    flags, info = read_cpuinfo()[1], this_build().llama_cpp_system
-    assert ("AVX2" in found["llama.cpp"]) == ("AVX2 = 1" in info)
-    assert ("AVX2" in found["processor"]) == ("avx2" in flags)
-
-
-@pytest.mark.parametrize(
-    ("name", "flags", "shown"),
-    [
-        ("EPYC", ZEN4, "EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), "),
-        ("Pi", ARM, "Pi (NEON, dotprod, i8mm), "),
-        ("M4", frozenset(), "M4 ("),
-    ],
-)
-def test_the_processor_has_the_usual_names_of_its_instruction_sets(name, flags, shown):
-    assert processor_finding(name, flags).value.startswith(shown)
+    assert "computes with" in found["processor"]
+    assert ("AVX2" in found["llama.cpp"]) == ("AVX2 = 1" in this_build().llama_cpp_system)
 
 
 @pytest.mark.parametrize(
@@ -94,20 +68,10 @@ def test_a_cache_folder_must_have_room_and_be_writable(cache, monkeypatch):
         assert "only 5 MB is free on the disk of" in (cache_finding().problem or "")
     monkeypatch.setenv("THIRTEEN_CACHE", str(cache / "file" / "folder"))
     assert "set THIRTEEN_CACHE to a folder that can be written to" in (cache_finding().problem or "")
-    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")  # exists, but takes no files
-    assert "cannot be used" in (cache_finding().problem or "")
-
-
-def test_what_is_fetched_or_optional_is_not_wrong_where_it_is_missing(monkeypatch):
-    monkeypatch.setattr(findings, "find_embedded", lambda: None)
-    assert embedded_finding() == Finding("embedded model", "downloaded on first use")
-    monkeypatch.setattr(ik_llama_library, "distributions", lambda name: iter(()))
-    finding = library_finding()
-    assert finding.problem is None and "pip install ik-llama-cpp-python==0.1.5" in finding.value
 
 
 def test_problems_come_first_and_the_exit_status_tells(monkeypatch):
-    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")
+    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")  # exists, but takes no files
     with Commands() as thirteen:
         done, as_json = thirteen("doctor"), thirteen("doctor", "--json")
     assert done.status == 1 and "the cache folder cannot be used" in done.stdout
@@ -115,9 +79,3 @@ def test_problems_come_first_and_the_exit_status_tells(monkeypatch):
     assert first.startswith("wrong: ") and not last.startswith("wrong: ")
     report = json.loads(as_json.stdout)
     assert any("the cache folder cannot be used" in (one["problem"] or "") for one in report["findings"])
-
-
-def test_it_shows_how_a_model_will_run(thirteen, model):
-    done = thirteen("doctor", "--model", model)
-    out = " ".join(done.stdout.split())
-    assert f"model {model}" in out and "KV cache in" in out

@@ -109,7 +109,7 @@ def test_printed_json_has_the_recorded_keys(base, folder, monkeypatch):
     lora = save_random_adapter(tiny, config, folder / "lora")
     lines: dict[str, tuple[object, ...]] = {
         "convert": ("convert", tiny, "--type", "F16", "-o", model),
-        "inspect": ("inspect", model),
+        "models MODEL": ("models", model),
         "convert --dry-run": (
             *("convert", tiny, "--dry-run", "--size", "6.5bpw", "--target", "any"),
             *("--texts", texts, "--threads", 1),
@@ -123,7 +123,7 @@ def test_printed_json_has_the_recorded_keys(base, folder, monkeypatch):
         "adapter": ("adapter", ADAPTER),
         "adapter CODE": ("adapter", encode_short_code(CODE)),
         "models": ("models",),
-        "doctor": ("doctor", "--model", model),
+        "doctor": ("doctor",),
         "adapter --output": ("adapter", lora, "--base", tiny, "-o", folder / "lora.gguf"),
     }
     if EXHAUSTIVE:  # torch takes half of the time

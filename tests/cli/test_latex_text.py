@@ -1,10 +1,11 @@
-"""LaTeX in an answer, on a terminal."""
+"""Text on a terminal: LaTeX, and lines that break between words."""
 # ruff: noqa: RUF001 - signs of mathematics
 
+import sys
+
 import pytest
-from thirteen.cli import word_wrap
+from thirteen.cli.answer_text import WordWrap
 from thirteen.cli.latex_text import latex_text
-from thirteen.cli.word_wrap import WordWrap
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_what_is_known_becomes_text_and_the_rest_stays(latex, text):
 
 
 def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(capsys, monkeypatch):
-    monkeypatch.setattr(word_wrap.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     wrap = WordWrap()
     pieces = ["She pays $5 ", "for \\(\\fr", "ac{1}{2}\\) of ", "it.\n```\n", "\\frac{1}{2}\n```\n$", "\\pi$"]
     for piece in pieces:
@@ -33,3 +34,21 @@ def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(capsys, monkeypa
     assert capsys.readouterr().out.endswith("\\frac{1}{2}\n```\n")
     wrap.flush()
     assert capsys.readouterr().out == "π"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["one tw", "o three", " four"], "one two \nthree four"),
+        (["a\nlong", "er line"], "a\nlonger \nline"),
+        (["x" * 30, " y"], "x" * 30 + " \ny"),
+    ],
+)
+def test_lines_break_between_words(pieces, shown, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    wrap = WordWrap()
+    for piece in pieces:
+        wrap.write(piece)
+    wrap.flush()
+    assert capsys.readouterr().out == shown

@@ -99,11 +99,11 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapt
     assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
     assert made["adapter"]["id"] == "my-lora"
 
-    found = json.loads(output_of(thirteen("inspect", model, "--json")))
+    found = json.loads(output_of(thirteen("models", model, "--json")))
     assert found["file_bytes"] == made["file_bytes"]
     assert {name: share["tensors"] for name, share in found["types"].items()} == made["types"]
     assert found["provenance"]["adapter.sha256"] == made["adapter"]["sha256"]
-    table = output_of(thirteen("inspect", model))
+    table = output_of(thirteen("models", model))
     assert "Q8_0" in table
     assert "my-lora" in table
 
@@ -196,11 +196,11 @@ def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_pat
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
     keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
     model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
-    table = output_of(thirteen("inspect", model))
+    table = output_of(thirteen("models", model))
     assert "[2J[red]x[/bold] (llama)" in table
     assert "[bold]model.gguf" in table
     assert table.replace("\n", "").isprintable()
-    assert json.loads(output_of(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
+    assert json.loads(output_of(thirteen("models", model, "--json")))["name"] == keys["general.name"][0]
 
 
 def test_the_catalogue_and_the_cache_are_listed(thirteen):
@@ -212,10 +212,10 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen):
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        ("inspect {} | true", "0"),
+        ("models {} | true", "0"),
         pytest.param("ask {} Why? --max-tokens 4 | true", "0", marks=pytest.mark.exhaustive),
         pytest.param("convert --help | true", "0", marks=pytest.mark.exhaustive),
-        ("inspect nosuch.gguf 2>/dev/full", "2"),
+        ("models nosuch.gguf 2>/dev/full", "2"),
     ],
 )
 def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, model):

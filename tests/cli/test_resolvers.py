@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from thirteen.cli.main import ClickError, app
+from thirteen.cli.main import app
 from thirteen.errors import FileError, OutputError, RequestError, ThirteenError
 from thirteen.files.progress import Run
 from thirteen.models import base, fetch
@@ -14,11 +14,11 @@ from ..runtime.conftest import write_gguf
 
 NAME = "some/name"
 MODEL = (
-    *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "inspect X"),
+    *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "models X"),
     *("learn X MANY --output OUT", "web X --out OUT", "bench X", "bench X --peers"),
     *("bench accuracy X --data ROWS", "bench accuracy FILE --base X --data ROWS", "bench latency X FILE"),
     *("bench latency FILE X", "bench X --quick", "bench fidelity X FILE", "bench fidelity FILE X"),
-    *("bench tune X", "doctor --model X"),
+    "bench tune X",
 )
 BASE = (
     *("convert X --output OUT", "convert X --size 4bpw --dry-run"),
@@ -87,7 +87,7 @@ def test_a_code_is_decoded_by_every_command(line, run):
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in MODEL if not line.startswith(("inspect", "web", "doctor", "bench tune"))]
+    "line", [line for line in MODEL if not line.startswith(("models", "web", "bench tune"))]
 )
 def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeypatch):
     """It computed with all of the machine's, whatever --threads said."""
@@ -130,7 +130,7 @@ def test_an_output_is_refused_before_a_model_is_resolved(line, run, tmp_path):
 )
 def test_fidelity_checks_what_is_given_before_a_model_is_resolved(options, message, run):
     """All models were downloaded, converted and loaded before the one that is missing was named."""
-    with pytest.raises((ClickError, FileNotFoundError), match=message):
+    with pytest.raises((RequestError, FileNotFoundError), match=message):
         run(f"bench fidelity X FILE {options}", NAME)
 
 

@@ -242,7 +242,6 @@ VARIATIONS = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} fo
         (("--held-out", "1.5"), ROWS, "--held-out 1.5: must be a share between 0 and 1, a file, or all"),
         (("--held-out", "nothing.jsonl"), ROWS, "nothing.jsonl: No such file"),
         (("--held-out", 0.1), ROWS, "33 with 33 different beginnings are left to learn from and 3 with 3"),
-        (("--seed", -1), ROWS, "seed must be an integer from 0 to 4294967294, not -1"),
         (("--prompt", "none.json"), ROWS, r"none\.json: No such file"),
         (("--prompt", "THINKS"), ROWS, "its `think` is true, but learning is without thoughts"),
         ((), VARIATIONS, "different beginnings"),

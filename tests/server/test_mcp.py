@@ -25,7 +25,7 @@ STORY = {"question": "Tell a long story of 3 bears.", "effort": "high"}
 
 @pytest.fixture(scope="module")
 def command(smollm2):
-    options = ("--max-tokens", "400", "--context", "512", "--threads", "1")
+    options = ("--context", "512", "--threads", "1")
     return [sys.executable, "-m", "thirteen", "mcp", str(smollm2), *options]
 
 

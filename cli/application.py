@@ -1,19 +1,27 @@
-"""Commands with help in sections, and with errors that name flags.
+"""The application `thirteen`: its commands, with help in sections, and with errors that name flags.
 
 typer's own panels are boxes, which break lines that are to be copied.
 """
 
-from collections import defaultdict
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import OptionError, RequestError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 ADVANCED = "Advanced"  # panel of the options that few need
 advanced_option = partial(typer.Option, rich_help_panel=ADVANCED)
+_SECTIONS = {
+    "Answer": ("chat", "ask", "batch", "serve", "web", "mcp"),
+    "Make": ("convert", "learn", "train", "adapter"),
+    "Measure": ("bench",),
+    "About": ("demo", "doctor", "models"),
+}
 
 
 def flag(command: Any, name: str) -> str:
@@ -49,28 +57,23 @@ class SectionedCommand(TyperCommand):
 
 
 class SectionedGroup(TyperGroup):
-    """A group of commands whose help lists those of each panel in a section of its own.
-
-    Without arguments it prints its help, with status 0, if it is created with `no_args_is_help`.
-    """
+    """A group of commands, whose help lists them in sections; without arguments it prints its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments."""
-        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing:
             print(ctx.get_help())
-            raise typer.Exit
+            ctx.exit()
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the commands of each panel."""
-        commands = {name: self.commands[name] for name in self.list_commands(ctx)}
-        width = formatter.width - 6 - max(map(len, commands))
-        sections = defaultdict[str, list[tuple[str, str]]](list)
-        for name, command in commands.items():
-            panel = getattr(command, "rich_help_panel", None)
-            title = panel if isinstance(panel, str) else "Commands"
-            sections[title].append((name, command.get_short_help_str(width)))
-        _write_sections(formatter, sections)
+        """Write the commands of each section."""
+        sections = _SECTIONS if ctx.parent is None else {"Commands": self.list_commands(ctx)}
+        width = formatter.width - 6 - max(map(len, self.commands))
+        rows = {name: (name, command.get_short_help_str(width)) for name, command in self.commands.items()}
+        _write_sections(
+            formatter, {title: [rows[name] for name in names] for title, names in sections.items()}
+        )
 
 
 def _write_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) -> None:
@@ -78,3 +81,35 @@ def _write_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) 
         if rows:
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+
+app = typer.Typer(
+    cls=SectionedGroup,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def example(*commands: str) -> str:
+    """The end of a command's help; the backspace keeps click from wrapping the lines."""
+    return "\b\nExample: " + "\n         ".join(f"thirteen {command}" for command in commands)
+
+
+def command(*examples: str, group: typer.Typer = app) -> Callable[[Command], Command]:
+    """Make a function a command with these examples; it has the name of the function."""
+    return group.command(cls=SectionedCommand, epilog=example(*examples))
+
+
+def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Refuse the options that the user has given although they would have no effect.
+
+    Args:
+        ctx: of the command.
+        names: names of its parameters.
+        reason: follows the option in the error, such as `requires --size`.
+    """
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise OptionError(name, reason)

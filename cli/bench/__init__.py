@@ -1,1 +1,0 @@
-"""Commands `thirteen bench …`: one module per quantity measured."""
