@@ -8,7 +8,7 @@ import typer
 
 from ..errors import FileError, OptionError
 from . import options
-from .application import command
+from .application import command, refuse_given
 from .console import note, run_bars, show, show_file
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _BASIS_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of ada
     "adapter smollm2-135m-sums-13 --code",
 )
 def adapter(
+    ctx: typer.Context,
     adapter: options.AdapterArgument,
     base: Annotated[
         str | None,
@@ -53,8 +54,8 @@ def adapter(
     from ..models.base import resolve_base
 
     is_gguf = output is not None and output.suffix == ".gguf"
-    if output and code:
-        raise OptionError("output", "a code is printed")
+    if code:
+        refuse_given(ctx, ("output",), "a code is printed")
     if output and is_gguf:
         if base is None:
             raise OptionError("base", "missing: a GGUF LoRA is for a base")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import RequestError
 from ..files.progress import Progress
 from ..runtime.effort import Effort
 from . import options
@@ -67,8 +66,6 @@ def batch(
     from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchSettings
     from ..runtime.machine import default_threads
 
-    if questions.suffix == ".gguf":
-        raise RequestError("the questions come first: thirteen batch QUESTIONS MODEL")
     settings = BatchSettings(options=options.request_options(ctx, schema))
     engine = replace(ENGINE, gpu_layers=gpu_layers)
 

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from ..convert.layout import FileLayout
     from ..workflows.conversion import ConversionResult
 
-_GGUF_ONLY = (
-    *("prompt", "type_", "size", "vocabulary", "texts", "importance", "thoroughness", "target", "prefer"),
-    *("fidelity", "dry_run", "replace"),
-)
+_OF_SAFETENSORS = {"base", "output", "adapter", "to_safetensors", "threads", "as_json"}
 
 
 @command(
@@ -108,7 +105,7 @@ def convert(
     if (output is None) != dry_run:
         raise OptionError("output", "{dry_run} writes no file" if output else "missing")
     if to_safetensors:
-        refuse_given(ctx, _GGUF_ONLY, "is for a GGUF, not with --to-safetensors")
+        refuse_given(ctx, ctx.params.keys() - _OF_SAFETENSORS, "is for a GGUF, not with --to-safetensors")
         assert output is not None, "it is not a dry run"
         _merge(base, adapter, output, threads, as_json)
         return

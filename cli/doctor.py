@@ -37,7 +37,7 @@ _PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
 
 
 @command("doctor")
-def doctor(as_json: options.Json = False) -> None:
+def doctor(ctx: typer.Context, as_json: options.Json = False) -> None:
     """Check this machine and installation.
 
     What is wrong comes first, with what to do; the exit status is then 1.
@@ -50,7 +50,7 @@ def doctor(as_json: options.Json = False) -> None:
     facts = {"findings": [finding._asdict() for finding in findings]}
     show(as_json, facts, {finding.name: finding.value for finding in findings})
     if problems:
-        raise typer.Exit(PROBLEMS_FOUND)
+        ctx.exit(PROBLEMS_FOUND)
 
 
 class Finding(NamedTuple):

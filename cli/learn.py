@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import RequestError
 from ..files.progress import Run
 from . import options
 from .application import command
@@ -51,13 +50,11 @@ def learn(
 ) -> None:
     """Learn an adapter from questions with known answers.
 
-    The answers are numbers, texts or JSON values. The prompt that the model answers best with is chosen first.
-    With it the model samples solutions, and learns from its right and wrong ones. Base, prompt and adapter are
-    measured on questions that were set aside: near-duplicates, which differ in numbers and names, are never on
-    both sides.
+    The answers are numbers, texts or JSON values. The prompt that the model answers best with is chosen
+    first. With it the model samples solutions, and learns from its right and wrong ones. Base, prompt and
+    adapter are measured on questions that were set aside: near-duplicates, which differ in numbers and names,
+    are never on both sides.
     """
-    if model.endswith(".jsonl"):
-        raise RequestError("the model comes first: thirteen learn MODEL QUESTIONS")
     from ..convert.transformers_files import check_packages
     from ..learn.cards import check_output, learn_card, write_card
     from ..learn.questions import LearnRequest

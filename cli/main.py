@@ -36,7 +36,7 @@ def main() -> None:
             status = app(prog_name="thirteen", standalone_mode=False) or 0
         except SystemExit as end:  # typer's, for a broken pipe
             if isinstance(end.__context__, BrokenPipeError):
-                raise end.__context__ from None
+                _end_without_reader()
             raise
         finally:
             end_wait()
@@ -52,9 +52,7 @@ def main() -> None:
         message = error.format_message().replace("Value error, ", "")  # by the validator behind typer
         _fail(message.rstrip(".") + hint)
     except BrokenPipeError:
-        # The reader, such as `head`, closed the pipe: discard what is left in the buffers.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _end_without_reader()
     except _Terminated as terminated:
         signal.signal(terminated.args[0], signal.SIG_IGN)
         err.print("terminated")
@@ -65,6 +63,12 @@ def main() -> None:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except MemoryError:
         _fail("out of memory")
+
+
+def _end_without_reader() -> None:
+    """End after the reader, such as `head`, closed the pipe: what is left in the buffers is discarded."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _end_interrupted() -> None:

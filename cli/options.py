@@ -102,7 +102,7 @@ AnswerEffort = Annotated[
     ),
 ]
 Schema = Annotated[Path | None, advanced_option(help="JSON schema that an answer must match.")]
-Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
+Calculator = Annotated[bool, advanced_option(help="Complete equations with their exact results.")]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -111,7 +111,7 @@ Ray = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
+    int | None, advanced_option(min=1, help="With --ray: number of workers. Default: as many as fit.")
 ]
 
 

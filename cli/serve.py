@@ -12,6 +12,7 @@ from . import options
 from .application import advanced_option, command, refuse_given
 from .console import note, warn
 
+INTERRUPTED = 130
 _MCP_SLOTS = 4  # answers at once; of a vote, the others wait
 
 
@@ -75,7 +76,7 @@ def serve(
 
     request = ServingRequest(find, name, listen, limits, engine, ray, replicas or 1, log)
     if run_serving(request, note) == signal.SIGINT:
-        raise KeyboardInterrupt
+        ctx.exit(INTERRUPTED)
 
 
 @command("mcp", "mcp my-model.gguf --adapter my-lora")

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import RequestError
 from . import options
 from .application import command, refuse_given
 from .console import note, show
@@ -21,7 +20,11 @@ def web(
         Path | None, typer.Option("--out", help="Folder to write, for any static host.")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the page locally, with the headers that threads require.")
+        bool,
+        typer.Option(
+            "--serve",
+            help="Serve the page locally, with the headers that threads require. Default: without --out.",
+        ),
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
     context: Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
@@ -42,14 +45,13 @@ def web(
     from ..web.static_files import site_app
     from ..web.wllama import wllama_files
 
-    if folder is None and not serve:
-        raise RequestError("web: give --out, --serve or both")
-    if not serve:
-        refuse_given(ctx, ("port",), "requires --serve")
-    if folder is None:
-        refuse_given(ctx, ("as_json",), "requires --out")
     if folder:
         check_site_folder(folder)
+    else:
+        refuse_given(ctx, ("as_json",), "requires --out")
+        serve = True
+    if not serve:
+        refuse_given(ctx, ("port",), "requires --serve")
     path = options.resolve_model(model).model
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         site = write_site(path, target, wllama_files(wllama), context=context)

@@ -163,8 +163,8 @@ ROWS: list[tuple[Damage, str, str]] = [
     (nothing, "web MODEL --out OUT/x --port 0", "--port: requires --serve"),
     (nothing, "bench MODEL --data svamp", "--data: requires --quick"),
     (nothing, "serve MODEL --replicas 2", "--replicas: requires --ray"),
-    (nothing, "batch model.gguf BASE/config.json", "the questions come first"),
-    (nothing, "learn BASE/x.jsonl embedded -o OUT/x", "the model comes first"),
+    (nothing, "batch OUT/x.jsonl qwen2.5-0.5b", "x.jsonl: No such file"),  # before a download
+    (nothing, "web MODEL --serve --json", "--json: requires --out"),
     (nothing, "models --remove nothing-13", "'nothing-13' is not in the cache, which has no models"),
     # Outputs
     (nothing, "convert BASE -o OUT", "out: is a folder, not a file"),

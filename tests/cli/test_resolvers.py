@@ -10,17 +10,21 @@ from thirteen.files.progress import Run
 from thirteen.models import base, fetch
 from thirteen.workflows import model_files
 
+from ..json_lines import write_rows
 from ..runtime.conftest import write_gguf
 
 NAME = "some/name"
-MODEL = (
-    *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "models X"),
-    *("learn X MANY --output OUT", "web X --out OUT", "bench X", "bench X --peers"),
-    *("bench accuracy X --data ROWS", "bench accuracy FILE --base X --data ROWS", "bench latency X FILE"),
+ON_FIRST_USE = (  # a MODEL that is converted with --threads
+    *("ask X Why?", "chat X", "batch ROWS X --out OUT", "serve X", "mcp X", "bench X", "bench X --peers"),
+    *(
+        "learn X MANY --output OUT",
+        "bench accuracy X --data ROWS",
+        "bench accuracy FILE --base X --data ROWS",
+    ),
     *("bench latency FILE X", "bench X --quick", "bench fidelity X FILE", "bench fidelity FILE X"),
-    "bench tune X",
 )
 BASE = (
+    *("models X", "web X --out OUT", "bench tune X"),
     *("convert X --output OUT", "convert X --size 4bpw --dry-run"),
     "convert X --adapter ADAPTER --to-safetensors --output OUT",
     "train X --data MANY --output OUT --held-out 1",
@@ -30,17 +34,9 @@ ADAPTER = (
     *("convert FILE --output OUT --adapter X", "convert FILE --size 4bpw --adapter X --dry-run"),
     *("convert FILE --output OUT --adapter X --to-safetensors", "adapter X"),
     *("adapter X --base FILE --output OUT.gguf", "adapter X --output OUT", "adapter X --code"),
-)
-RUN_TIME_ADAPTER = (
-    "ask FILE Why? --adapter X",
-    "chat FILE --adapter X",
-    "batch ROWS FILE --out OUT --adapter X",
-    "serve FILE --adapter name=X",
-    "mcp FILE --adapter X",
-    "bench FILE --adapter X",
-    "bench accuracy FILE --data ROWS --adapter X",
-    "bench latency FILE FILE --adapter X",
-    "bench fidelity FILE FILE --adapter X",
+    *("ask FILE Why? --adapter X", "chat FILE --adapter X", "batch ROWS FILE --out OUT --adapter X"),
+    *("serve FILE --adapter name=X", "mcp FILE --adapter X", "bench FILE --adapter X"),
+    *("bench accuracy FILE --data ROWS --adapter X", "bench fidelity FILE FILE --adapter X"),
 )
 
 
@@ -50,12 +46,10 @@ def run(tmp_path, monkeypatch):
     places = {name: tmp_path / name.lower() for name in ("OUT", "ROWS", "MANY", "FILE", "FULL", "ADAPTER")}
     write_gguf(places["FILE"], {}, {})
     places["ADAPTER"].mkdir()
-    places["ROWS"].write_text('{"question": "1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}\n' * 2)
-    many = (
-        f'{{"question": "Buy {chr(97 + n % 26) * (1 + n // 26)} apples?", "solution": "1", "answer": 1}}\n'
-        for n in range(40)
-    )
-    places["MANY"].write_text("".join(many))
+    words = [chr(97 + n % 26) * (1 + n // 26) for n in range(40)]
+    rows = [{"question": f"Buy {word} apples?", "solution": "1 + 1 = 2", "answer": 2} for word in words]
+    write_rows(places["ROWS"], rows[:2])
+    write_rows(places["MANY"], rows)
     real = fetch.local_path
 
     def local_path(source: str) -> Path | None:
@@ -73,22 +67,20 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("line", MODEL + BASE + ADAPTER + RUN_TIME_ADAPTER)
+@pytest.mark.parametrize("line", ON_FIRST_USE + BASE + ADAPTER)
 def test_a_name_is_resolved_by_every_command(line, run):
     """One command downloaded the checkpoint and failed to load the folder; `accuracy` took a file only."""
     with pytest.raises(RequestError, match="some/name is resolved"):
         run(line, NAME)
 
 
-@pytest.mark.parametrize("line", ADAPTER + RUN_TIME_ADAPTER)
+@pytest.mark.parametrize("line", ADAPTER)
 def test_a_code_is_decoded_by_every_command(line, run):
     with pytest.raises(FileError, match="'t13:' is not a code"):
         run(line, "t13:")
 
 
-@pytest.mark.parametrize(
-    "line", [line for line in MODEL if not line.startswith(("models", "web", "bench tune"))]
-)
+@pytest.mark.parametrize("line", ON_FIRST_USE)
 def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeypatch):
     """It computed with all of the machine's, whatever --threads said."""
 
@@ -102,36 +94,25 @@ def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeyp
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "error"),
     [
-        "web X --out FULL",
-        "convert X --adapter ADAPTER --to-safetensors --output FULL",
-        "convert X --output FULL",
-        "adapter ADAPTER --base X --output FULL",
-        "batch ROWS X --out FULL",
-        "batch ROWS X --out ROWS",
+        ("web X --out FULL", OutputError),
+        ("convert X --adapter ADAPTER --to-safetensors --output FULL", OutputError),
+        ("convert X --output FULL", OutputError),
+        ("adapter ADAPTER --base X --output FULL", OutputError),
+        ("batch ROWS X --out FULL", OutputError),
+        ("batch ROWS X --out ROWS", OutputError),
+        ("bench fidelity X FILE --base X", RequestError),
+        ("bench fidelity X FILE --data FULL/none", FileNotFoundError),
     ],
 )
-def test_an_output_is_refused_before_a_model_is_resolved(line, run, tmp_path):
+def test_what_is_wrong_is_refused_before_a_model_is_resolved(line, error, run, tmp_path):
     """It was after a download and a conversion."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
-    with pytest.raises(OutputError):
+    with pytest.raises(error) as refused:
         run(line, NAME)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--base X", "--base and --shipped-base require each other"),
-        ("--shipped-base X", "--base and --shipped-base require each other"),
-        ("--data FULL", "No such file"),
-    ],
-)
-def test_fidelity_checks_what_is_given_before_a_model_is_resolved(options, message, run):
-    """All models were downloaded, converted and loaded before the one that is missing was named."""
-    with pytest.raises((RequestError, FileNotFoundError), match=message):
-        run(f"bench fidelity X FILE {options}", NAME)
+    assert "is resolved" not in str(refused.value)
 
 
 def test_an_empty_name_is_not_a_missing_option(run):
