@@ -46,18 +46,13 @@ def ask(
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     wait_for("loading…")
-    from ..runtime.engine.engine import Engine
-    from ..runtime.plan.plan import EnginePlan
     from ..workflows.default_model import is_default_model, is_short_sum, limits
 
     request = options.request_options(ctx, schema)
     engine_options = options.engine_options(ctx, slots=effort.rule.width)
     files = options.resolve_model(name, adapter, threads=threads)
-    wait_for(f"loading {files.model.name}…")
-    plan = EnginePlan.make(files.model, replace(engine_options, adapter=files.adapter))
-    with Engine(plan) as engine:
-        if engine.notice:
-            note(engine.notice)
+    with options.open_engine(files, replace(engine_options, adapter=files.adapter)) as engine:
+        plan = engine.plan
         wait_for("reading the question…")
         answer = stream_answer(engine.stream(question, request), silent=as_json)
     if as_json:

@@ -47,8 +47,6 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     wait_for("loading…")
-    from ..runtime.engine.engine import Engine
-    from ..runtime.plan.plan import EnginePlan
     from ..workflows.default_model import is_default_model, limits
 
     request, engine_options = (
@@ -57,15 +55,11 @@ def chat(
     )
     files = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
     request = replace(request, adapter=next(iter(files.adapters), None))
-    engine_options = replace(engine_options, adapters=files.adapters)
-    wait_for(f"loading {files.model.name}…")
-    with Engine(EnginePlan.make(files.model, engine_options)) as engine:
+    with options.open_engine(files, replace(engine_options, adapters=files.adapters)) as engine:
         engine.check_answers()
         end_wait()
         if terminal:
             note(f"{files.model.stem}, context of {engine.context:,} tokens.")
-        if engine.notice:
-            note(engine.notice)
         if is_default_model(files.model):
             note(limits())
         ChatSession(engine, request, system, interactive=terminal).run(
@@ -117,8 +111,8 @@ class ChatSession:
         wait_for(f"reading {len(turn.request.tokens):,} tokens…")
         answer = stream_answer(self.engine.submit(turn.request, wait=True))
         self.conversation.add(text, answer.text)
-        for line in answer_findings(answer):
-            note(f"\n({line})")
+        if findings := [*answer_findings(answer)]:
+            note(f"\n({'; '.join(findings)})")
         value = value_text(answer)
         show_text(f"\nanswer: {value}\n" if value else "")
 

@@ -11,12 +11,13 @@ import typer
 from ..errors import RequestError
 from ..runtime.effort import Effort
 from .application import advanced_option, refuse_given
-from .console import note, run_bars
+from .console import note, run_bars, wait_for
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ..cluster.ray_batch import FindFiles
+    from ..runtime.engine.engine import Engine
     from ..runtime.options import Options
     from ..runtime.plan.options import EngineOptions
     from ..workflows.model_files import ModelFiles
@@ -156,6 +157,18 @@ def resolve_model(
     adapters = {"adapter": adapter} if isinstance(adapter, str) else adapter
     with run_bars(threads) as run:
         return resolve(model, adapters, run, note)
+
+
+def open_engine(files: "ModelFiles", options: "EngineOptions") -> "Engine":
+    """Load a model and its adapters, and say what its user should know."""
+    from ..runtime.engine.engine import Engine
+    from ..runtime.plan.plan import EnginePlan
+
+    wait_for(f"loading {files.model.name}…")
+    engine = Engine(EnginePlan.make(files.model, options))
+    if engine.notice:
+        note(engine.notice)
+    return engine
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:

@@ -96,14 +96,11 @@ def mcp(
         from ..server.mcp import serve_stdio
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
-    from ..runtime.engine.engine import Engine
     from ..runtime.options import Options
-    from ..runtime.plan.plan import EnginePlan
 
     engine_options = options.engine_options(ctx, slots=_MCP_SLOTS)
     files = options.resolve_model(model, adapter, threads=threads)
-    plan = EnginePlan.make(files.model, replace(engine_options, adapter=files.adapter))
-    with Engine(plan) as engine:
+    with options.open_engine(files, replace(engine_options, adapter=files.adapter)) as engine:
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
         serve_stdio(engine, Options())

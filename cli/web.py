@@ -45,17 +45,15 @@ def web(
     from ..web.static_files import site_app
     from ..web.wllama import wllama_files
 
+    serve = serve or folder is None
     if folder:
         check_site_folder(folder)
-    else:
-        refuse_given(ctx, ("as_json",), "requires --out")
-        serve = True
     if not serve:
         refuse_given(ctx, ("port",), "requires --serve")
     path = options.resolve_model(model).model
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         site = write_site(path, target, wllama_files(wllama), context=context)
-        if folder:
+        if folder or as_json:
             show(as_json, asdict(site))
         if serve:
             with bind_socket("127.0.0.1", port) as listener:

@@ -64,7 +64,7 @@ def test_commands(thirteen, model):
         "/system": "system prompt: that of the model",
         "/reset": "the conversation is forgotten",
     }
-    done = chat(thirteen, model, "/help", "/effort medium", "two and 2", *settings, "/quit", "never")
+    done = chat(thirteen, model, "/help", "/effort medium", "two and 2", *settings, "quit", "never")
     assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
     assert done.stderr.splitlines()[-len(settings) :] == list(settings.values())
     assert done.stdout.count("answer: ") <= 1
@@ -117,12 +117,6 @@ def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
         session = ChatSession(engine, Options(max_tokens=4), interactive=False)
         with pytest.raises(KeyboardInterrupt):
             session.run(iter(["one", "two"]))
-
-
-@pytest.mark.parametrize("word", ["exit", "quit", "/bye", "/exit"])
-def test_a_word_ends_the_chat(thirteen, model, word):
-    done = chat(thirteen, model, word, "never")
-    assert done.status == 0 and done.stdout == "", done
 
 
 class Terminal:

@@ -59,14 +59,6 @@ main()
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_engine_is_imported_with_few_modules():
-    script = (
-        "import sys; from thirteen import Engine; print(sum(m.startswith('thirteen') for m in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(done.stdout) <= 75
-
-
 @pytest.mark.parametrize("words", command_lines())
 def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thirteen, monkeypatch):
     """The screen has 80 columns and 40 lines; what few need comes after it."""
@@ -93,8 +85,7 @@ def test_a_group_alone_shows_its_help(group, thirteen):
 
 def test_version_shows_the_version(thirteen):
     name, version = output_of(thirteen("--version")).split()
-    assert name == "thirteen"
-    assert version[0].isdigit()
+    assert name == "thirteen" and version[0].isdigit()
 
 
 def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path):
@@ -167,11 +158,6 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
     """They were appended to the last line of the answer."""
     done = thirteen("ask", "What is the capital of France?", "--max-tokens", 8)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
-
-
-def test_printable_removes_control_characters_and_keeps_words_apart():
-    hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
-    assert printable(hostile) == "a[2J]0;titleb 31mc\n\tdé🙂"
 
 
 def test_printed_answers_have_no_control_characters(thirteen, model):

@@ -57,11 +57,6 @@ def test_without_a_home_folder_a_model_answers(model):
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
 
 
-@pytest.mark.exhaustive
-def test_a_cache_of_an_unknown_user_is_a_clear_error():
-    check_one_line(run("ask", "Why?", THIRTEEN_CACHE="~nosuchuser/x"), b"~nosuchuser/x")
-
-
 def test_the_catalogue_is_shown_without_a_cache():
     done = run("models", THIRTEEN_CACHE="/proc/nosuch")
     assert done.returncode == 0 and b"llama-3.2-1b" in done.stdout

@@ -19,7 +19,6 @@ COMMANDS = {
     "accuracy": ("bench", "accuracy", "MODEL", "--data", "QUESTIONS"),
     "fidelity": ("bench", "fidelity", "MODEL", "MODEL"),
     "latency": ("bench", "latency", "MODEL", "MODEL"),
-    "bench": ("bench", "MODEL"),
     "quick": ("bench", "MODEL", "--quick"),
     "peers": ("bench", "MODEL", "--peers"),
 }
