@@ -12,8 +12,8 @@ import psutil
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.processors import processor_name, read_cpuinfo
+from ..runtime.llama.llama_cpp_library import llama_cpp
 from ..runtime.machine import physical_cores
-from ..runtime.native.bindings import llama_cpp
 
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (

@@ -8,7 +8,7 @@ from time import perf_counter
 from ..files.progress import Progress, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, QuestionBatch
-from ..runtime.request import MAX_TOKENS
+from ..runtime.options import MAX_TOKENS
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy
 from .accuracy.evaluate import EvalProgress
 from .accuracy.prompts import PromptSettings

@@ -19,12 +19,12 @@ from ..files.gguf.pooling import read_pooling
 from ..files.processors import multiplies_bf16
 from ..files.progress import Progress, no_progress
 from ..runtime.defaults import IK_STANDARD, MAPPED, Way, tuned_file
+from ..runtime.engine_options import EngineOptions
 from ..runtime.llama.context import Context, Span
 from ..runtime.llama.model import Model, read_model_header
+from ..runtime.llama.settings import IK, Settings
 from ..runtime.machine import default_threads, usable_threads
-from ..runtime.native.settings import IK, Settings
-from ..runtime.plan.decisions import table_way, usable_libraries
-from ..runtime.plan.options import EngineOptions
+from ..runtime.plan import table_way, usable_libraries
 from ..stats.arrays import Doubles
 from ..stats.interval import Interval
 from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio

@@ -11,9 +11,7 @@ from ..errors import FileError, RequestError
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
-from ..runtime.options import Options
-from ..runtime.request import Request
-from ..runtime.validation import check_integer
+from ..runtime.options import Options, Request, check_integer
 
 _BATCH = 512
 _CONTEXT_MIN = 256  # tokens, enough for an iteration's question with its chat template

@@ -85,9 +85,9 @@ def _library_findings(flags: frozenset[str]) -> Iterator[Finding]:
     """The installed build of llama.cpp, and the second library."""
     try:
         from ..bench.environment import this_build
-        from ..runtime.native.ik_llama_library import KNOWN_VERSION, PACKAGE, installed
-        from ..runtime.native.libraries import find_library
-        from ..runtime.native.llama_cpp_library import gpu_found
+        from ..runtime.llama.ik_llama_library import KNOWN_VERSION, PACKAGE, installed
+        from ..runtime.llama.llama_cpp_library import gpu_found
+        from ..runtime.llama.model import find_library
 
         find_library("llama.cpp")
     except (ImportError, ThirteenError) as error:

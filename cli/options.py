@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from ..cluster.ray_batch import FindFiles
     from ..runtime.engine.engine import Engine
+    from ..runtime.engine_options import EngineOptions
     from ..runtime.options import Options
-    from ..runtime.plan.options import EngineOptions
     from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
@@ -132,7 +132,7 @@ def request_options(ctx: typer.Context, schema: Path | None = None) -> "Options"
     values = matching_options(ctx, Options)
     if schema:
         from ..files.json_file import decode_utf8, read_bounded
-        from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
+        from ..runtime.grammar import SCHEMA_MAX, from_schema
 
         values["grammar"] = from_schema(decode_utf8(read_bounded(schema, SCHEMA_MAX), str(schema)))
     return Options(**{name: value for name, value in values.items() if name not in ("adapter", "prompt")})
@@ -140,7 +140,7 @@ def request_options(ctx: typer.Context, schema: Path | None = None) -> "Options"
 
 def engine_options(ctx: typer.Context, **others: Any) -> "EngineOptions":
     """Options of an engine without files; checked before anything is loaded."""
-    from ..runtime.plan.options import EngineOptions
+    from ..runtime.engine_options import EngineOptions
 
     return EngineOptions(**matching_options(ctx, EngineOptions) | {"adapter": None} | others)
 
@@ -162,7 +162,7 @@ def resolve_model(
 def open_engine(files: "ModelFiles", options: "EngineOptions") -> "Engine":
     """Load a model and its adapters, and say what its user should know."""
     from ..runtime.engine.engine import Engine
-    from ..runtime.plan.plan import EnginePlan
+    from ..runtime.plan import EnginePlan
 
     wait_for(f"loading {files.model.name}…")
     engine = Engine(EnginePlan.make(files.model, options))

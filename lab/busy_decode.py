@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine import default_threads
-from thirteen.runtime.native.settings import Settings
 
 PROMPT = tuple(range(1, 17))
 ANSWER_TOKENS = 96

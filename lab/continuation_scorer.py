@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from thirteen.errors import RequestError
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import LoraAdapter, Model
-from thirteen.runtime.native.settings import Settings
+from thirteen.runtime.llama.settings import Settings
 
 Pair = tuple[Sequence[int], Sequence[int]]  # prompt and continuation, neither empty
 

@@ -35,12 +35,12 @@ from thirteen.cli.console import progress_bar
 from thirteen.files.gguf.decoder_shape import read_decoder_shape
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.runtime.defaults import IK_STANDARD, Way, ik_equals, main_type
+from thirteen.runtime.engine_options import EngineOptions
+from thirteen.runtime.llama.ik_llama_library import installed
+from thirteen.runtime.llama.settings import KV_TYPES, QUANTIZED_KV, Settings
 from thirteen.runtime.machine import default_threads
-from thirteen.runtime.native.ik_llama_library import installed
-from thirteen.runtime.native.settings import KV_TYPES, QUANTIZED_KV, Settings
-from thirteen.runtime.plan.decisions import holds_heads
-from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import EngineOptions
+from thirteen.runtime.memory import estimate_memory
+from thirteen.runtime.plan import holds_heads
 from thirteen.stats.arrays import Doubles
 from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
 

@@ -26,11 +26,10 @@ from thirteen.files.gguf.header import read_header
 from thirteen.lab.isolated import print_outcome, run_in_subprocess
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
+from thirteen.runtime.engine_options import PROFILES, EngineOptions
 from thirteen.runtime.machine import default_threads
-from thirteen.runtime.options import Options
-from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import PROFILES, EngineOptions
-from thirteen.runtime.request import Request
+from thirteen.runtime.memory import estimate_memory
+from thirteen.runtime.options import Options, Request
 
 QUESTIONS = (
     "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",

@@ -39,8 +39,8 @@ from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import LoraAdapter
-from thirteen.runtime.native.settings import Settings
-from thirteen.runtime.request import BASE
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.options import BASE
 from thirteen.stats.proportions import count_pairs, paired_difference
 from thirteen.workflows.default_model import default_model
 

@@ -30,8 +30,8 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Tokens
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine import default_threads
-from thirteen.runtime.native.settings import Settings
 from thirteen.stats.interval import Interval
 
 

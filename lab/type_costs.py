@@ -30,10 +30,10 @@ from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.random_model import ProbeShape, count_matrix_weights, write_probe_models
 from thirteen.runtime.defaults import IK_TYPES
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import read_model_header
-from thirteen.runtime.native.settings import LLAMA, PACKAGES, library_version
-from thirteen.runtime.plan.options import EngineOptions
-from thirteen.runtime.plan.plan import EnginePlan
+from thirteen.runtime.llama.settings import LLAMA, PACKAGES, library_version
+from thirteen.runtime.plan import EnginePlan
 from thirteen.stats.arrays import Doubles
 
 TYPES = (

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from ..models.near_duplicates import masked_beginning
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
+from ..runtime.prompt.prompt_encoder import COMPLETION_STOP
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.prompt.worked_examples import COMPLETION_STOP
 from .rollouts import QuestionRollouts
 from .tokenizer import Tokenizer
 

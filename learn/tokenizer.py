@@ -11,10 +11,9 @@ from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import FileError, RequestError
 from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model
-from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, read_chat_template
+from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, SWITCH, read_chat_template
 from ..runtime.prompt.prompt_encoder import Message, PromptEncoder
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.prompt.thinking import SWITCH
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import FileError, OptionError, shorten
 from ..files.json_file import parse_json, read_json_lines
 from ..runtime.arithmetic.final_answer import parse_number
-from ..runtime.validation import is_finite
+from ..runtime.options import is_finite
 
 NUMBER, TEXT, JSON = FORMS = ("number", "text", "json")  # of final answers
 MAX_BYTES = 1 << 30  # of a file of training data

@@ -3,15 +3,48 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import exp
 from typing import TYPE_CHECKING, Self
 
 from .arithmetic import Step
-from .confidence import Calibration
 from .effort import vote_confidence
-from .request import Request
+from .options import Request
 
 if TYPE_CHECKING:
     from .arithmetic.equations import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Coefficients of the log-odds that the value of a greedy answer is right."""
+
+    intercept: float  # of any answer
+    mean: float  # for each nat of the mean log-probability of the sampled tokens
+    total: float  # for each nat of their sum
+    verified: float  # added if the answer is verified
+
+    def confidence(self, log_likelihood: float, tokens: int, *, verified: bool) -> float:
+        """Probability that the value is right, by the log-likelihood and the number of the sampled tokens."""
+        by_tokens = self.total * log_likelihood + self.mean * log_likelihood / max(tokens, 1)
+        log_odds = self.intercept + by_tokens + self.verified * verified
+        return 1 / (1 + exp(min(-log_odds, _LOG_ODDS_MAX)))
+
+
+_LOG_ODDS_MAX = 100.0  # beyond some hundred, exp() overflows
+_EMBEDDED = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SUMS_840 = "8616f9d00b1cfbc4ee65cd0259eebfdca939d558fe2f73b3dac654f1b7995c13"
+# By the base's hash in a conversion or the file's name, type of the weights, and hash of a merged adapter.
+_SHIPPED = {
+    (_EMBEDDED, 7, _SUMS_840): Calibration(-0.28, 5.24, 0.193, 1.72),
+    ("Qwen2.5 Coder 0.5B Instruct AWQ", 15, ""): Calibration(3.09, 5.95, 0.126, 0.33),
+}
+
+
+def find_calibration(metadata: Mapping[str, object]) -> Calibration | None:
+    """The calibration of a GGUF by its metadata; None for a model that is not shipped."""
+    base = metadata.get("thirteen.base.sha256", metadata.get("general.name"))
+    adapter, weights = metadata.get("thirteen.adapter.sha256", ""), metadata.get("general.file_type")
+    return next((found for key, found in _SHIPPED.items() if key == (base, weights, adapter)), None)
 
 
 class StopReason(StrEnum):
@@ -28,39 +61,22 @@ COMPLETE_REASONS = (StopReason.END, StopReason.STOP)  # of an answer that was no
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a request.
-
-    Attributes:
-        prompt_tokens: tokens of the prompt.
-        completion_tokens: generated tokens, including the end-of-generation token, sampled or implied by a
-            grammar that allows nothing else.
-        cached_tokens: prompt tokens restored from the prefix cache.
-        sampled_tokens: completion tokens sampled from the model; the calculator or a grammar inserted the
-            others.
-        thinking_tokens: completion tokens of thoughts, with their markers.
-    """
+    """Token counts of a request."""
 
     prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    sampled_tokens: int = 0
-    thinking_tokens: int = 0
+    completion_tokens: int  # with the end-of-generation token, also one that a grammar implies
+    cached_tokens: int = 0  # prompt tokens restored from the prefix cache
+    sampled_tokens: int = 0  # completion tokens sampled from the model
+    thinking_tokens: int = 0  # completion tokens of thoughts, with their markers
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Latencies of a request, in seconds.
+    """Latencies of a request, in seconds."""
 
-    Attributes:
-        prefill_s: time from the first batch with tokens of the prompt to the first generated token.
-        first_token_s: time from submission to the first generated token (TTFT), including the wait for a
-            slot.
-        decode_s: time from the first generated token to the last.
-    """
-
-    prefill_s: float
-    first_token_s: float
-    decode_s: float
+    prefill_s: float  # time from the first batch with tokens of the prompt to the first generated token
+    first_token_s: float  # from submission to the first token (TTFT), with the wait for a slot
+    decode_s: float  # time from the first generated token to the last
 
     def prefill_tokens_per_s(self, usage: Usage) -> float:
         """Prefill throughput without cached tokens; 0 if nothing was computed."""
@@ -77,55 +93,32 @@ def _rate(tokens: int, seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log-probability of a token under the model, before sampling.
-
-    Attributes:
-        token: the chosen token.
-        logprob: natural logarithm of its probability; 0 for a token that the calculator or a grammar
-            inserted.
-        top: the likeliest tokens with their log-probabilities, in descending order.
-    """
+    """Log-probability of a token under the model, before sampling."""
 
     token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
+    logprob: float  # natural logarithm of its probability
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceEnd:
-    """Result of a finished sequence.
-
-    Attributes:
-        stop_reason: why it ended.
-        usage: token counts.
-        timings: latencies.
-        log_likelihood: sum of the sampled tokens' log-probabilities, where they were computed.
-        token_s: seconds from submission to each token of the output.
-        thinking: the thought before the answer.
-    """
+    """Result of a finished sequence."""
 
     stop_reason: StopReason
     usage: Usage
     timings: Timings
-    log_likelihood: float = 0.0
-    token_s: tuple[float, ...] = ()
+    log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they were computed
+    token_s: tuple[float, ...] = ()  # seconds from submission to each token of the output
     thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VoteTally:
-    """Tally of a majority vote.
-
-    Attributes:
-        asked: requested answers.
-        ended: finished answers when the vote was decided.
-        votes: number of finished answers with each value, the winner's first, in descending order. Answers
-            that were cut short or have a wrong equation do not vote.
-    """
+    """Tally of a majority vote."""
 
     asked: int
-    ended: int
-    votes: Mapping[str, int]
+    ended: int  # finished answers when the vote was decided
+    votes: Mapping[str, int]  # number of finished answers with each value, the winner's first
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -144,43 +137,22 @@ class VoteTally:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer to a question.
+    """Answer to a question."""
 
-    Attributes:
-        value: final answer as format_number() writes it; None if the text states none, or was cut off.
-        text: full text, without the thought before it.
-        stop_reason: why the text ended.
-        usage: token counts; of all answers that ended, if several were sampled.
-        timings: latencies; `decode_s` ends with the last answer that counted.
-        steps: equations of the text that the grammar reads, each with whether its arithmetic is right.
-        verified: whether all equations were read and hold, and the final answer is the result of one.
-        tally: tally of the majority vote that selected this answer; None without a vote.
-        confidence: calibrated probability that the value is right; None without a value, and for a single
-            answer that was sampled, or of a model without a calibration, see confidence.py.
-        sure: whether the confidence is at least the request's `min_confidence`, the text was not cut off, and
-            no vote was a tie; otherwise there is no value.
-        grounded: whether it is verified, and every number of its equations is in the question, in what was
-            said before, or the result of an earlier equation.
-        thinking: the thought before the answer; empty if the model does not think.
-        unread: number of sentences with an equals sign that the grammar does not read.
-        violation: which keyword of the request's JSON schema the text violates, and where, as llguidance does
-            not enforce all of them; None if it is valid or was cut off, and without a schema.
-    """
-
-    value: str | None
-    text: str
-    stop_reason: StopReason
-    usage: Usage
-    timings: Timings
-    steps: tuple[Step, ...]
-    verified: bool
-    tally: VoteTally | None = None
-    grounded: bool = False
-    confidence: float | None = None
-    sure: bool = True
-    thinking: str = ""
-    unread: int = 0
-    violation: str | None = None
+    value: str | None  # final answer as format_number() writes it
+    text: str  # full text, without the thought before it
+    stop_reason: StopReason  # why the text ended
+    usage: Usage  # token counts; of all answers that ended, if several were sampled
+    timings: Timings  # latencies; `decode_s` ends with the last answer that counted
+    steps: tuple[Step, ...]  # equations that the grammar reads
+    verified: bool  # whether all equations were read and hold, and the final answer is the result of one
+    tally: VoteTally | None = None  # tally of the majority vote that selected this answer
+    grounded: bool = False  # whether it is verified, and every number of its equations is in the question
+    confidence: float | None = None  # calibrated probability that the value is right
+    sure: bool = True  # otherwise there is no value: doubtful, cut off, or after a tie
+    thinking: str = ""  # the thought before the answer; empty if the model does not think
+    unread: int = 0  # number of sentences with an equals sign that the grammar does not read
+    violation: str | None = None  # which keyword of the request's JSON schema the text violates, and where
 
     @property
     def token_rates(self) -> dict[str, float]:
@@ -193,28 +165,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """New text of an answer; the last piece also carries the whole answer.
+    """New text of an answer; the last piece also carries the whole answer."""
 
-    Attributes:
-        text: characters that became final since the last piece.
-        tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
-        logprobs: log-probabilities of these tokens, if the request asks for them, and with
-            Options.report_end that of the token that ended them.
-        answer: the whole answer, None while there may be more.
-        tally: the votes so far, if there are new ones; of a question that is answered several times.
-        end: how the answer ended, None while there may be more.
-        thinking: new text of the thought before the answer.
-        thinking_tokens: how many of the tokens, the first ones, are the thought's.
-    """
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    answer: Answer | None = None
-    tally: VoteTally | None = None
-    end: SequenceEnd | None = None
-    thinking: str = ""
-    thinking_tokens: int = 0
+    text: str  # characters that became final since the last piece
+    tokens: tuple[int, ...] = ()  # tokens sampled or inserted since the last piece
+    logprobs: tuple[TokenLogprob, ...] = ()  # of these, and of the end with Options.report_end
+    answer: Answer | None = None  # the whole answer, None while there may be more
+    tally: VoteTally | None = None  # the votes so far, if there are new ones
+    end: SequenceEnd | None = None  # how the answer ended, None while there may be more
+    thinking: str = ""  # new text of the thought before the answer
+    thinking_tokens: int = 0  # how many of the tokens, the first ones, are the thought's
 
     @property
     def reasoning(self) -> str:
@@ -253,7 +213,11 @@ def grade(request: Request, calibration: Calibration | None, text: str, end: Seq
     complete = end.stop_reason in COMPLETE_REASONS
     value, reading = read_value(text if complete else f"{text}\u2026", request.question)
     verified = reading.verifies(value)
-    confidence = None
+    confidence = violation = None
+    if complete and request.options.grammar:
+        from .violation import find_violation  # noqa: PLC0415 - imports llguidance
+
+        violation = find_violation(request.options.grammar, text)
     if calibration and complete and value is not None:
         sampled = end.usage.sampled_tokens
         confidence = calibration.confidence(end.log_likelihood, sampled, verified=verified)
@@ -269,17 +233,9 @@ def grade(request: Request, calibration: Calibration | None, text: str, end: Seq
         confidence=confidence,
         grounded=verified and is_grounded(reading.steps, request.question),
         thinking=end.thinking,
-        violation=_violation(request, text) if complete else None,
+        violation=violation,
     )
     return with_confidence(answer, request.options.min_confidence)
-
-
-def _violation(request: Request, text: str) -> str | None:
-    if not request.options.grammar:
-        return None
-    from .grammar.violation import violation  # noqa: PLC0415 - only answers with a grammar need llguidance
-
-    return violation(request.options.grammar, text)
 
 
 def with_confidence(answer: Answer, minimum: float) -> Answer:

@@ -5,7 +5,7 @@ counts more workers than processors and lets them sleep at barriers instead of s
 speed of a small model on two cores. So everything that may open a parallel region runs here: batches,
 contexts, and loading, where llama.cpp repacks weights.
 
-Handles are freed here too: what is freed after an interrupted call is freed after the call.
+Native handles are loaded and freed here too: what is freed after an interrupted call is freed after the call.
 
 A ThreadPoolExecutor would do but for Ctrl-C: it can leave a lock of `threading.Condition` taken in the thread
 that submits or waits, and then the other one waits for ever. Simple queues have no such lock.
@@ -16,12 +16,15 @@ import os
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from threading import Lock
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..errors import ClosedError
+
+if TYPE_CHECKING:
+    from .llama.llama_cpp_library import ErrorLog
 
 T = TypeVar("T")
 _functions: "SimpleQueue[Callable[[], object]]" = SimpleQueue()
@@ -42,11 +45,7 @@ def check_open() -> None:
 
 
 def post(function: Callable[[], object]) -> None:
-    """Run a function between two steps of the engines; what it raises is dropped.
-
-    Raises:
-        ClosedError: the process is ending, or was forked.
-    """
+    """Run a function between two steps of the engines; what it raises is dropped. ClosedError at the end."""
     global _process  # noqa: PLW0603 - like the thread, there is one in a process
     check_open()
     if _ending:
@@ -96,3 +95,50 @@ def _end() -> None:
     if _process == os.getpid():
         _functions.put(lambda: None)
         _ended.get()
+
+
+class NativeHandle:
+    """Owner of a native handle, freed by close() or at the end of a with block."""
+
+    def __init__(self) -> None:
+        self._owned = ExitStack()
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def acquire(self, load: Callable[[], Any], free: Callable[[Any], None], log: "ErrorLog") -> bool:
+        """Load a handle in the compute thread and own it, or return False; then everything owned is freed."""
+
+        def take() -> bool:
+            log.install()
+            if handle := load():
+                self._handle = handle
+                self._owned.callback(free, handle)
+            return bool(handle)
+
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            acquired = call(take)
+            if acquired:
+                undo.pop_all()
+        return acquired
+
+    @property
+    def handle(self) -> Any:
+        """The handle; ClosedError if it was freed: the library would crash."""
+        if self._handle is None:
+            raise ClosedError(f"the {type(self).__name__.lower()} is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Free everything owned, behind what was called before; a second call does nothing."""
+        with suppress(ClosedError):  # the process is ending and frees everything, or the parent owns it
+            call(self._close)
+
+    def _close(self) -> None:
+        self._handle = None
+        self._owned.close()

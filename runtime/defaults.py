@@ -16,48 +16,32 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType as Type
 
 from ..errors import ThirteenError
-from ..files.cache_folder import record_file
 from ..files.gguf.decoder_shape import read_decoder_shape
 from ..files.gguf.header import Header
 from ..files.processors import processor_name
-from .native.bindings import llama_cpp
-from .native.settings import IK, LLAMA
+from .llama.llama_cpp_library import llama_cpp
+from .llama.settings import IK, LLAMA
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Way:
-    """A way to compute a file.
+    """A way to compute a file."""
 
-    Attributes:
-        library: name of the library.
-        flash_attention: whether attention is computed without storing its scores.
-        kv: type of the KV cache.
-        threads: compute threads; None is one per physical core.
-        repack: whether weights are repacked for this processor, into a copy in memory.
-    """
-
-    library: str = LLAMA
-    flash_attention: bool = True
-    kv: str = "f16"
-    threads: int | None = None
-    repack: bool = True
+    library: str = LLAMA  # name of the library
+    flash_attention: bool = True  # whether attention is computed without storing its scores
+    kv: str = "f16"  # type of the KV cache
+    threads: int | None = None  # compute threads; None is one per physical core
+    repack: bool = True  # whether weights are repacked for this processor, into a copy in memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        way: the default for files that match the row.
-        feature: what llama.cpp must be compiled for, as llama_print_system_info() names it; empty for any.
-        types: main types of the files; empty for any.
-        slots_max: maximum sequences at once.
-    """
-
-    way: Way
-    feature: str = ""
-    types: frozenset[Type] = frozenset()
-    slots_max: int = 1 << 30
+    way: Way  # the default for files that match the row
+    feature: str = ""  # what llama.cpp must be compiled for
+    types: frozenset[Type] = frozenset()  # main types of the files; empty for any
+    slots_max: int = 1 << 30  # maximum sequences at once
 
 
 FLASH = Way()
@@ -92,14 +76,7 @@ _IK_TENSORS = re.compile(
 
 
 def find_default(main: Type | None, slots: int, features: Container[str], libraries: Container[str]) -> Way:
-    """The way of the first row that matches.
-
-    Args:
-        main: main type of the file.
-        slots: sequences at once.
-        features: of the processor; see build_features().
-        libraries: that may compute the file.
-    """
+    """The way of the first row that matches, for a main type and sequences at once."""
     return next(
         row.way
         for row in TABLE
@@ -151,14 +128,13 @@ def find_tuned(header: Header) -> Way | None:
 
 def tuned_file(header: Header) -> Path:
     """Where the way is kept. Files are told apart by shape and main type, whatever their weights are."""
-    shape = {"shape": repr(read_decoder_shape(header)), "type": main_type(header)}
-    return record_file("tuned", {**speed_environment(), **shape})
+    from ..files.cache_folder import record_file  # noqa: PLC0415 - a given library needs no record
 
-
-def speed_environment() -> dict[str, object]:
-    """Processor and build, which every measured speed depends on, as JSON values."""
-    return {
+    facts = {
         "processor": processor_name(),
         "llama_cpp_python": version("llama-cpp-python"),
         "features": sorted(build_features()),
+        "shape": repr(read_decoder_shape(header)),
+        "type": main_type(header),
     }
+    return record_file("tuned", facts)

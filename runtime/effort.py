@@ -18,21 +18,13 @@ CONFIDENCE = {"intercept": -4.8, "certainty": 5.7, "grounded": 0.68}
 
 @dataclass(frozen=True, slots=True)
 class VotingRule:
-    """How many answers are sampled at most, and when fewer are enough.
+    """How many answers are sampled at most, and when fewer are enough."""
 
-    Attributes:
-        answers: maximum answers.
-        width: how many of them are sampled at once, at most.
-        certainty: probability that the leading value is the likelier one, from which on no more are sampled.
-        examples: how many of the first are sampled after worked examples, which makes them short.
-        sure: certainty up to which more are sampled, while the missing ones can bring it.
-    """
-
-    answers: int = 1
-    width: int = 1
-    certainty: float = 1.0
-    examples: int = 0
-    sure: float = 0.0
+    answers: int = 1  # maximum answers
+    width: int = 1  # how many of them are sampled at once, at most
+    certainty: float = 1.0  # that the leading value is the likelier one: enough
+    examples: int = 0  # how many of the first are sampled after worked examples, which makes them short
+    sure: float = 0.0  # certainty up to which more are sampled, while the missing ones can bring it
 
     def is_decided(self, first: int, second: int, missing: int) -> bool:
         """Whether `first` votes against `second` are certain, or the missing answers cannot change it."""
@@ -73,11 +65,7 @@ def vote_confidence(first: int, second: int, grounded: bool) -> float:
 
 
 def parse_effort(name: object) -> "Effort":
-    """The effort of a name.
-
-    Raises:
-        RequestError: there is none.
-    """
+    """The effort of a name, or a RequestError."""
     try:
         return Effort(name)  # type: ignore[arg-type]
     except ValueError:

@@ -17,13 +17,7 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def available_bytes(root: Path = ROOT) -> int:
-    """Return the bytes left for this process.
-
-    Page cache does not count as used: the system drops it when the memory is needed.
-
-    Args:
-        root: parent of the /proc and /sys that describe the control groups.
-    """
+    """Bytes left for this process; page cache, which the system drops when needed, counts as free."""
     available: int = psutil.virtual_memory().available
     left = (limit - used for limit, used in memory_limits(root))
     return max(0, min([available, *left]))
@@ -43,10 +37,9 @@ def usable_threads() -> int:
 
 
 def physical_cores() -> int:
-    """Return the number of physical cores in this process's affinity mask.
+    """Number of physical cores in this process's affinity mask.
 
-    Only Linux reports which processors share a core. Elsewhere it is the machine's number of cores, or the
-    size of the mask if that is smaller.
+    Only Linux reports which processors share a core: elsewhere the machine's cores, or the mask if smaller.
     """
     if hasattr(os, "sched_getaffinity"):
         return len({_core(cpu) for cpu in os.sched_getaffinity(0)})
@@ -63,8 +56,7 @@ def _core(cpu: int) -> str:
 def memory_limits(root: Path = ROOT) -> Iterator[tuple[int, int]]:
     """Yield limit and use, in bytes, of the process's group and of each of its parents that has a limit.
 
-    Page cache does not count as used: the system drops it when the memory is needed. Shared memory and files
-    in a tmpfs count: they cannot be dropped.
+    Page cache does not count as used, but shared memory and files in a tmpfs, which cannot be dropped.
     """
     for folder in _folders(root):
         with suppress(OSError, ValueError):  # no such file, or "max"
@@ -82,7 +74,6 @@ def processor_limits(root: Path = ROOT) -> Iterator[float]:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of the process's group and of its parents."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
             if line.startswith("0::/"):

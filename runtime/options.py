@@ -1,15 +1,16 @@
-"""Options of a request: all that a question, a conversation or a raw prompt can ask for."""
+"""A request: its prompt in tokens, and its options, all that a question or a conversation can ask for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, TypeGuard
 
 from ..errors import RequestError, shorten
 from .effort import Effort, parse_effort
-from .validation import is_finite, is_integer
 
 if TYPE_CHECKING:
-    from .grammar.grammar import Grammar
+    from .grammar import Grammar
     from .prompt.question_prompt import QuestionPrompt
 
 LOGPROBS_MAX = 20
@@ -39,74 +40,63 @@ _NUMBERS = {
 _TYPES = {"system": str, "adapter": str, "namespace": str, "think": bool}
 
 
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether `value` is an int, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite int or float, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _require(valid: bool, name: str, expected: str, value: object) -> None:
+    if not valid:
+        raise RequestError(f"{name} must be {expected}, not {shorten(value)}")
+
+
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise RequestError unless `value` is an integer from `minimum` to `maximum`; None is no upper limit."""
+    valid = is_integer(value) and value >= minimum and (maximum is None or value <= maximum)
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    _require(valid, name, f"an integer {limits}", value)
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise RequestError unless `value` is of a type."""
+    _require(isinstance(value, kind), name, "a string" if kind is str else f"a {kind.__name__}", value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a request asks for; each field has a default, and None leaves the choice to the engine.
+    """What a request asks for; None leaves the choice to the engine. Invalid values are a RequestError."""
 
-    Attributes:
-        temperature: divisor of the logits, at least 0.0001; 0 is greedy decoding.
-        top_k: keep this many of the likeliest tokens; 0 keeps all.
-        top_p: keep the likeliest tokens up to this cumulative probability; 1 keeps all.
-        min_p: keep tokens with at least this fraction of the likeliest token's probability; 0 keeps all.
-        seed: equal seeds give equal tokens.
-        repeat_penalty: divides the positive logits of tokens that the answer contains, and multiplies their
-            negative ones; 1 changes nothing.
-        presence_penalty: is subtracted from the logits of tokens that the answer contains.
-        frequency_penalty: is subtracted once for each time that the answer contains the token.
-        repeat_last_n: how many of the answer's last tokens the penalties look at; -1 for all.
-        logit_bias: is added to the logits of these tokens.
-        max_tokens: maximum tokens of the answer and its thought; by default 512, or 2,048 for a model that
-            thinks.
-        stop: strings that end the answer and are not part of it.
-        calculator: complete arithmetic such as "12 * 13 =" with its exact result instead of sampled tokens.
-        grammar: constrains the answer, see grammar/; turns the calculator off.
-        adapter: name of one of the engine's adapters, or "base" for none; by default the engine's own.
-        effort: "medium" and "high" sample up to 8 or 10 answers to a question with a number in it, until
-            their majority is certain; see effort.py.
-        min_confidence: confidence below which the answer has no value.
-        think: whether a model that can think before it answers does so; by default as the prompt or the chat
-            template says.
-        think_budget: tokens after which a thought is ended, at most and by default three quarters of
-            `max_tokens`; 0 means no thought.
-        system: system prompt.
-        prompt: text around the question; by default the prompt that the adapter was learned with.
-        logprobs: number of likeliest tokens to report with the log-probability of each sampled token; None
-            reports neither.
-        namespace: part of the prefix cache; other namespaces learn nothing about the prompt.
-        report_end: report the log-probability of the end-of-generation token as well.
-        ignore_end: continue after end-of-generation tokens, so that a benchmark gets exactly `max_tokens`.
-        stop_repeated_calls: end the answer at a tool call that it already contains.
-
-    Raises:
-        RequestError: a value is out of range, has the wrong type, or contradicts another one.
-    """
-
-    temperature: float = 0.0
-    top_k: int = _TOP_K
-    top_p: float = 0.95
-    min_p: float = 0.05
-    seed: int = 0
-    repeat_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repeat_last_n: int = -1
-    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
-    max_tokens: int | None = None
-    stop: Sequence[str] = ()
-    calculator: bool = True
-    grammar: "Grammar | None" = None
-    adapter: str | None = None
-    effort: Effort = Effort.LOW
-    min_confidence: float = 0.0
-    think: bool | None = None
-    think_budget: int | None = None
+    temperature: float = 0.0  # divides the logits; 0 is greedy
+    top_k: int = _TOP_K  # keep so many of the likeliest tokens; 0 is all
+    top_p: float = 0.95  # keep the likeliest up to this cumulative probability
+    min_p: float = 0.05  # keep those with this fraction of the likeliest's probability
+    seed: int = 0  # equal seeds give equal tokens
+    repeat_penalty: float = 1.0  # divides positive logits of tokens of the answer, multiplies negative ones
+    presence_penalty: float = 0.0  # subtracted from logits of tokens of the answer
+    frequency_penalty: float = 0.0  # subtracted for each time that the answer has the token
+    repeat_last_n: int = -1  # tokens that the penalties look at; -1 is all
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)  # added to logits
+    max_tokens: int | None = None  # of answer and thought; default 512, or 2,048 for a model that thinks
+    stop: Sequence[str] = ()  # strings that end the answer, and are no part of it
+    calculator: bool = True  # complete "12 * 13 =" with the exact result
+    grammar: "Grammar | None" = None  # constrains the answer; turns the calculator off
+    adapter: str | None = None  # one of the engine's, or "base"; by default its own
+    effort: Effort = Effort.LOW  # how many answers are sampled; see effort.py
+    min_confidence: float = 0.0  # below it, the answer has no value
+    think: bool | None = None  # before the answer; by default as prompt or template say
+    think_budget: int | None = None  # default three quarters of max_tokens; 0 is no thought
     system: str | None = None
-    prompt: "QuestionPrompt | None" = None
-    logprobs: int | None = None
-    namespace: str = ""
-    report_end: bool = False
-    ignore_end: bool = False
-    stop_repeated_calls: bool = False
+    prompt: "QuestionPrompt | None" = None  # text around the question; by default that of the adapter
+    logprobs: int | None = None  # of sampled tokens, with so many likeliest
+    namespace: str = ""  # of the prefix cache: others learn nothing of the prompt
+    report_end: bool = False  # also the log-probability of the end
+    ignore_end: bool = False  # go on after it: a benchmark gets max_tokens
+    stop_repeated_calls: bool = False  # end at a tool call that the answer already has
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -115,19 +105,15 @@ class Options:
         for name, (low, high) in (_INTEGERS | _NUMBERS).items():
             value = getattr(self, name)
             kind, valid = ("an integer", is_integer) if name in _INTEGERS else ("a number", is_finite)
-            if value is not None and not (valid(value) and low <= value <= high):
-                raise RequestError(f"{name} must be {kind} from {low} to {high}, not {shorten(value)}")
-        if 0 < self.temperature < TEMPERATURE_MIN:
-            raise RequestError(f"temperature must be 0 or at least {TEMPERATURE_MIN}, not {self.temperature}")
-        if not _is_bias(self.logit_bias):
-            raise RequestError(
-                f"logit_bias must map tokens to numbers from {-BIAS_MAX} to {BIAS_MAX}, "
-                f"not {shorten(self.logit_bias)}"
-            )
-        for name, kind_ in _TYPES.items():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind_):
-                raise RequestError(f"{name} must be a {kind_.__name__}, not {shorten(value)}")
+            in_range = value is None or (valid(value) and low <= value <= high)
+            _require(in_range, name, f"{kind} from {low} to {high}", value)
+        is_warm = self.temperature == 0 or self.temperature >= TEMPERATURE_MIN
+        _require(is_warm, "temperature", f"0 or at least {TEMPERATURE_MIN}", self.temperature)
+        biases = f"a map of tokens to numbers from {-BIAS_MAX} to {BIAS_MAX}"
+        _require(_is_bias(self.logit_bias), "logit_bias", biases, self.logit_bias)
+        for name, type_ in _TYPES.items():
+            if getattr(self, name) is not None:
+                check_type(name, getattr(self, name), type_)
         if self.votes and (self.grammar or self.logprobs is not None):
             other = "a grammar" if self.grammar else "logprobs"
             raise RequestError(f"effort {self.effort} cannot be combined with {other}: the answers vote")
@@ -172,8 +158,8 @@ class Options:
 
 def _stop_strings(stop: object) -> tuple[str, ...]:
     texts = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, Sequence) else (None,)
-    if not all(isinstance(text, str) and text for text in texts):
-        raise RequestError(f"stop must be a sequence of non-empty strings, not {shorten(stop)}")
+    valid = all(isinstance(text, str) and text for text in texts)
+    _require(valid, "stop", "a sequence of non-empty strings", stop)
     return texts
 
 
@@ -181,3 +167,24 @@ def _is_bias(biases: object) -> bool:
     return isinstance(biases, Mapping) and all(
         is_integer(token) and is_finite(bias) and abs(bias) <= BIAS_MAX for token, bias in biases.items()
     )
+
+
+BASE = "base"  # adapter name of a request for the model without an adapter
+DEFAULT_ADAPTER = "adapter"  # name of the adapter that an engine is given without a name
+MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt in tokens, and how to continue it. Engine.submit() checks it against the model."""
+
+    tokens: tuple[int, ...]  # the prompt, at least one token; any sequence of integers becomes a tuple
+    options: Options = field(default_factory=Options)  # how to continue it
+    question: str = ""  # what was asked, with all that was said before; it grounds the numbers of the answer
+    examples: tuple[int, ...] = ()  # the prompt after worked examples, for some answers of a vote
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "tokens", tuple(map(index, self.tokens)))
+        except TypeError:
+            raise RequestError("the tokens of a prompt must be a sequence of integers") from None

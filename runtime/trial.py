@@ -38,15 +38,8 @@ def try_files(
 ) -> None:
     """Try a model and its adapters in another process, unless this package wrote them or they have passed.
 
-    Args:
-        model: a GGUF file.
-        adapters: LoRAs for it in GGUF files.
-        untrusted: whether to try all files, or none; by default, THIRTEEN_UNTRUSTED decides.
-        library: what computes.
-        seconds: limit on processor time, beside that of reading the files.
-
-    Raises:
-        FileError: a file cannot be read or used, or ended the process; the message says at what.
+    `untrusted` tries all files, or none; by default, THIRTEEN_UNTRUSTED decides. The process gets so many
+    seconds of processor time beside that of reading the files. FileError: a file cannot be used; it says why.
     """
     untrusted = untrusted_by_default() if untrusted is None else untrusted
     if untrusted is False:
@@ -67,15 +60,24 @@ def try_files(
 
 
 def _run(files: Sequence[Path], library: str, seconds: int) -> None:
-    """Run trial_process.py."""
     nbytes = sum(path.stat().st_size for path in files)
     seconds += nbytes // _BYTES_PER_S
-    limits = (seconds, _ADDRESS_BYTES + nbytes * _ADDRESS_FACTOR)
+    words = (seconds, _ADDRESS_BYTES + nbytes * _ADDRESS_FACTOR, library, *files)
     notice = Timer(_NOTICE_S, _log.warning, ("trying %s once in a separate process …", files[0].name))
     notice.start()
     try:
         timeout = 3 * seconds
-        done = run_module("runtime.trial_process", *limits, library, *files, timeout=timeout, **_ALONE)
+        done = subprocess.run(  # noqa: S603 - own program
+            # -P: not the working folder
+            [sys.executable, "-P", "-m", "thirteen.runtime.trial_process", *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1", **_ALONE},
+            timeout=timeout,
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+        )
     except subprocess.TimeoutExpired as expired:
         raise FileError(_reason(files, f"takes more than {timeout} seconds", expired.stderr)) from None
     except OSError as error:
@@ -83,7 +85,7 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
     finally:
         notice.cancel()
     if status := done.returncode:
-        end = "" if status == 2 else ending(status) + (f"; {_HINT}" if status > 0 else "")
+        end = "" if status == 2 else _ending(status) + (f"; {_HINT}" if status > 0 else "")
         raise FileError(_reason(files, end, done.stderr))
 
 
@@ -100,34 +102,7 @@ def _reason(files: Sequence[Path], end: str, output: bytes | None) -> str:
     return f"{lines[at]} {end}" + (f": {_SOURCE_FOLDER.sub('', why):.300}" if why else "")
 
 
-def run_module(
-    module: str, *words: object, timeout: float, **variables: str
-) -> "subprocess.CompletedProcess[bytes]":
-    """Run a module of the package as `python -m`, and keep what it writes to standard error.
-
-    Args:
-        module: its name, without that of the package.
-        words: its arguments.
-        timeout: seconds after which it is killed.
-        variables: further environment variables.
-
-    Raises:
-        subprocess.TimeoutExpired: it was killed.
-        OSError: it cannot be started.
-    """
-    return subprocess.run(  # noqa: S603 - own program
-        [sys.executable, "-P", "-m", f"thirteen.{module}", *map(str, words)],  # -P: not the working folder
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1", **variables},
-        timeout=timeout,
-        check=False,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
-    )
-
-
-def ending(status: int) -> str:
+def _ending(status: int) -> str:
     """How a process ended, by its exit status; a real-time signal has no name."""
     if status >= 0:
         return f"failed with exit status {status}"

@@ -12,10 +12,10 @@ from ..errors import FileError, RequestError, ThirteenError
 from ..files.gguf.pooling import read_pooling
 from .llama.context import Context, Span
 from .llama.embedding_context import EmbeddingContext
+from .llama.llama_cpp_library import llama_cpp
 from .llama.model import LoraAdapter, Model, read_model_header
-from .native.bindings import llama_cpp
-from .native.settings import KV_TYPES, LIBRARIES, Settings
-from .plan.memory import embedding_settings
+from .llama.settings import KV_TYPES, LIBRARIES, Settings
+from .memory import embedding_settings
 from .prompt.chat_template import read_chat_template
 from .prompt.prompt_encoder import Message, PromptEncoder
 

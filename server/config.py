@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import OptionError, RequestError
 from ..files.json_file import decode_utf8, read_bounded
-from ..runtime.plan.options import QUEUE
+from ..runtime.engine_options import QUEUE
 from .api_keys import ApiKeys, describe_error
 
 _FILE_BYTES_MAX = 1 << 14

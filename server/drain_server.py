@@ -19,7 +19,7 @@ from types import FrameType
 import uvicorn
 
 from ..errors import EngineFailedError, OptionError, RequestError, ThirteenError
-from ..runtime.request import BASE
+from ..runtime.options import BASE
 from .app import create_app
 from .config import ListenConfig, base_url
 from .engine_service import EngineService

@@ -17,7 +17,7 @@ from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
-from ..runtime.request import BASE, Request
+from ..runtime.options import BASE, Request
 from .api_keys import ANYONE, ApiKey
 from .config import RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError

@@ -23,7 +23,7 @@ from ..files.output import check_target
 from ..files.progress import QUIET, Run
 from ..models.adapter import resolve_sources
 from ..models.texts import CALIBRATION
-from ..runtime.native.settings import IK, LLAMA
+from ..runtime.llama.settings import IK, LLAMA
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .conversion import AUTO, Conversion
 from .importance_cache import NORMAL, THOROUGH, Calibration, check_thoroughness
@@ -174,8 +174,8 @@ def _host_costs(base: Checkpoint) -> list[CostTable]:
     """
     # They load llama.cpp.
     from ..runtime.defaults import IK_ARCHITECTURES  # noqa: PLC0415
-    from ..runtime.native.ik_llama_library import check_package, installed  # noqa: PLC0415
-    from ..runtime.plan.options import EngineOptions  # noqa: PLC0415
+    from ..runtime.engine_options import EngineOptions  # noqa: PLC0415
+    from ..runtime.llama.ik_llama_library import check_package, installed  # noqa: PLC0415
 
     in_ik = base.architecture.name in IK_ARCHITECTURES and not base.rope_tensors  # no factors of RoPE
     named = EngineOptions(library=None if in_ik else LLAMA).named_library

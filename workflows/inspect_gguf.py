@@ -9,10 +9,10 @@ from gguf import GGUFValueType
 from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
+from ..runtime.engine_options import PROFILES, EngineOptions
 from ..runtime.llama.model import read_model_header
-from ..runtime.native.settings import LLAMA, Settings
-from ..runtime.plan.memory import MemoryEstimate, estimate_memory
-from ..runtime.plan.options import PROFILES, EngineOptions
+from ..runtime.llama.settings import LLAMA, Settings
+from ..runtime.memory import MemoryEstimate, estimate_memory
 
 Scalar = str | int | float | bool
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..files.progress import QUIET, Run
 from ..models.catalogue import catalogue
 from ..models.fetch import local_path
-from ..runtime.plan.options import EngineOptions
-from ..runtime.request import DEFAULT_ADAPTER
+from ..runtime.engine_options import EngineOptions
+from ..runtime.options import DEFAULT_ADAPTER
 from .converted_models import Announce, converted_model
 from .default_model import ADAPTER, NAME, default_model
 

@@ -11,9 +11,9 @@ from ..cluster.ray_serve import Deployment, serve_on_ray
 from ..errors import RequestError
 from ..files.trusted_files import file_stamp
 from ..runtime.engine.engine import Engine
+from ..runtime.engine_options import EngineOptions
 from ..runtime.llama.model import read_model_header
-from ..runtime.plan.options import EngineOptions
-from ..runtime.plan.plan import EnginePlan
+from ..runtime.plan import EnginePlan
 from ..server.app import create_app
 from ..server.config import ListenConfig, RequestLimits
 from ..server.drain_server import adapters_by_model, run_server

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...files.cache_folder import cache_dir
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.effort import Effort
-from ...runtime.request import MAX_TOKENS
+from ...runtime.options import MAX_TOKENS
 from ...stats.bootstrap import PASSAGES_MIN
 from ...stats.paired_ratio import NOISE_MAX
 from ..environment import BenchReport, ModelSource, report_head

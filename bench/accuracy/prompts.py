@@ -9,8 +9,8 @@ from pathlib import Path
 from ...runtime.batch.reproducible_batches import BatchSettings
 from ...runtime.engine.engine import Engine
 from ...runtime.machine import default_threads
+from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message, example_messages
-from ...runtime.request import Request
 
 
 @dataclass(frozen=True, slots=True)

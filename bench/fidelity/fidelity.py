@@ -18,7 +18,7 @@ from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...models.texts import HELD_OUT
 from ...runtime.engine.engine import Engine
-from ...runtime.native.settings import LLAMA
+from ...runtime.llama.settings import LLAMA
 from ...stats.arrays import Doubles
 from ...stats.bootstrap import ratio_interval, sum_by_passage
 from ...stats.interval import Interval

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import FileError, RequestError
 from ...models.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
-from ...runtime.logits import log_softmax
+from ...runtime.llama.context import log_softmax
 from ...stats.arrays import Doubles, Floats
 from .token_map import TokenMap
 

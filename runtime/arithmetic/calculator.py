@@ -10,12 +10,10 @@ _MONEY_PLACES, _RESULT_PLACES = 2, 6
 
 
 def pending_result(text: str) -> str | None:
-    """Compute the result with which a text continues that ends in an expression and "=".
+    """The characters with which a text continues that ends in an expression and "=", in its notation.
 
-    Returns:
-        The characters to append, in the expression's notation, with its currency and thousands separators.
-        None if the grammar does not read the whole expression, the result is no decimal with few places, or
-        a point may separate thousands: "1.200 * 3 =".
+    None if the grammar does not read the whole expression, the result is no decimal with few places, or a
+    point may separate thousands: "1.200 * 3 =".
     """
     if not text.endswith(("=", "= ")):
         return None
@@ -27,7 +25,6 @@ def pending_result(text: str) -> str | None:
 
 
 def _open_side(sentence: Sentence) -> Side | None:
-    """The expression that reaches to the sign at the end of a sentence."""
     end = len(sentence.lexemes) - 1
     for index in range(end if sentence.letters.endswith("=") else 0):
         if sentence.letters[index - 1 : index] == "=" or sentence.begins(index):

@@ -18,16 +18,10 @@ _STARTS = "0$([/+"  # letters of what an expression begins with
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read in a text.
+    """What was read in a text."""
 
-    Attributes:
-        steps: its equations, in order.
-        unread: sentences with a relation sign that belongs to none of them, nor to a definition such as
-            "total = 12".
-    """
-
-    steps: tuple[Step, ...]
-    unread: tuple[str, ...]
+    steps: tuple[Step, ...]  # its equations, in order
+    unread: tuple[str, ...]  # sentences with a relation sign that belongs to none of them
 
     def verifies(self, value: str | None) -> bool:
         """Return whether all equations were read and hold, and one results in a value."""
@@ -43,15 +37,9 @@ def read_equations(text: str, question: str = "") -> Reading:
 
 
 class StepStream:
-    """Finds the equations in pieces of a text: those of a sentence as soon as it ends.
-
-    Attributes:
-        text: the sentence that has not ended.
-        unread: see Reading; of the sentences so far.
-    """
+    """Finds the equations in pieces of a text: those of a sentence as soon as it ends."""
 
     def __init__(self, question: str = "") -> None:
-        """Start with no text; the question is what was asked, with all that was said before."""
         lexemes = lex(question)
         letters = _letters(lexemes)
         self._counted = _counted(lexemes, letters)
@@ -198,10 +186,9 @@ class Sentence:
 
 
 def _agree(left: Side, noun: str, *, is_known: bool) -> bool:
-    """Whether a result may have a unit.
+    """Whether a result may have a unit: what its terms count, or none but that of a currency sign.
 
-    It may leave out a currency sign, but no noun: "2 dozen + 3 dozen = 5". It may name what its terms count,
-    but "7 m" may be 7 million, and "8-4 = 4 hours" a span of time.
+    No noun may be left out: "2 dozen + 3 dozen = 5". "7 m" may be 7 million, "8-4 = 4 hours" a span of time.
     """
     unit = left.quantity.unit
     if noun in ("", unit):
@@ -216,13 +203,11 @@ def _letters(lexemes: Sequence[Lexeme]) -> str:
 
 
 def _is_ended(letters: str, text: str) -> bool:
-    """Whether nothing of a line belongs to the next one."""
     is_block = text[len(text.rstrip()) :].count("\n") > 1  # a blank line follows
     return any(PATTERNS[name].search(letters) for name in ("ended", "ended_block")[: 1 + is_block])
 
 
 def _counted(lexemes: Sequence[Lexeme], letters: str) -> frozenset[str]:
-    """Stems of the words that stand with a number: "12 eggs", "twelve red eggs"."""
     near = re.finditer("(?<=[0nh])[a-z]{1,2}|(?<=[0nh][a-z])[a-z]", letters)
     words = (one.text.lower() for match in near for one in lexemes[match.start() : match.end()])
     return frozenset(stem(word) for word in words if word not in NUMBER_WORDS)

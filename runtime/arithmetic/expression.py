@@ -18,6 +18,11 @@ class UnreadError(Exception):
     """The grammar does not read an expression."""
 
 
+def _require(condition: bool) -> None:
+    if not condition:
+        raise UnreadError
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """A number with at most one unit."""
@@ -27,8 +32,7 @@ class Quantity:
 
     def __add__(self, other: "Quantity") -> "Quantity":
         units = {self.unit, other.unit}
-        if len(units) > 1 and not ("" in units and units <= {"", *CURRENCIES}):  # "$80 - 25"
-            raise UnreadError
+        _require(len(units) == 1 or ("" in units and units <= {"", *CURRENCIES}))  # "$80 - 25"
         return Quantity(self.value + other.value, max(units))
 
     def __sub__(self, other: "Quantity") -> "Quantity":
@@ -36,13 +40,11 @@ class Quantity:
 
     def __mul__(self, other: "Quantity") -> "Quantity":
         units = [unit for unit in (self.unit, other.unit) if unit not in ("", PERCENT)]
-        if len(units) > 1:
-            raise UnreadError
+        _require(len(units) <= 1)
         return Quantity(self.value * other.value, "".join(units))
 
     def __truediv__(self, other: "Quantity") -> "Quantity":
-        if other.unit or not other.value:
-            raise UnreadError
+        _require(not other.unit and other.value != 0)
         return Quantity(self.value / other.value, self.unit)
 
 
@@ -121,8 +123,7 @@ class _Parser:
 
     def _signed(self) -> Quantity:
         sign = self._accept("operator", "-")
-        if sign and self._lexemes[self.position].start > sign.end:
-            raise UnreadError  # "- 5"
+        _require(sign is None or self._lexemes[self.position].start == sign.end)  # not "- 5"
         operand = self._operand()
         return Quantity(-operand.value, operand.unit) if sign else operand
 
@@ -140,7 +141,6 @@ class _Parser:
         return Quantity(number.value, currency.text[-1] if currency else self._noun())
 
     def _noun(self) -> str:
-        """Read the noun or symbol of a unit, if one follows."""
         word = self._lexemes[self.position]
         is_symbol, noun = word.text in WORDS["symbols"], word.text.lower()
         is_noun = not word.tight and PATTERNS["noun"].fullmatch(noun) and word.letter not in _NO_NOUNS
@@ -151,10 +151,8 @@ class _Parser:
 
     def _enclosed(self, opens: str, closes: str) -> Quantity:
         self._brackets += 1
-        if self._brackets > _BRACKETS_MAX or self._lexemes[self.position].text != opens:
-            raise UnreadError
+        _require(self._brackets <= _BRACKETS_MAX and self._lexemes[self.position].text == opens)
         self.position += 1
         value = self.sum()
-        if not self._accept("close", closes):
-            raise UnreadError
+        _require(self._accept("close", closes) is not None)
         return value

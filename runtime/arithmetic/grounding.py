@@ -28,7 +28,7 @@ def has_number(text: str) -> bool:
 
 
 def stands_alone(question: str) -> bool:
-    """Whether a question in English is certain to need nothing that was said before.
+    """Whether a question in English needs nothing that was said before.
 
     It says what is known in a sentence with a number, then asks for something, or asks "What is" of numbers;
     no word of the first sentence refers to one before it, and no word of the whole to the conversation.

@@ -24,59 +24,35 @@ _RUN = "batch"  # key of the identity in journals
 
 @dataclass(frozen=True, slots=True)
 class BatchQuestion:
-    """A line of the file of questions.
+    """A line of the file of questions."""
 
-    Attributes:
-        line: line number, from 1.
-        question: the question; empty if the line is invalid.
-        id: the caller's identifier, returned with the answer.
-        error: why the line is invalid; None if it is valid.
-    """
-
-    line: int
-    question: str = ""
-    id: str | int | None = None
-    error: str | None = None
+    line: int  # line number, from 1
+    question: str = ""  # the question; empty if the line is invalid
+    id: str | int | None = None  # the caller's identifier, returned with the answer
+    error: str | None = None  # why the line is invalid; None if it is valid
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """The outcome of a question, as the journal keeps it.
+    """The outcome of a question, as the journal keeps it."""
 
-    Attributes:
-        number: index of its row, from 0.
-        outcome: the answer, or why there is none.
-    """
-
-    number: int
-    outcome: Answer | str
+    number: int  # index of its row, from 0
+    outcome: Answer | str  # the answer, or why there is none
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """Report of a run.
+    """Report of a run."""
 
-    Attributes:
-        output: file of answers.
-        rows: lines of the output.
-        answered: rows with an answer.
-        without_value: answered rows whose answer states no value.
-        cut_off: answered rows whose answer was cut off, and so has none either.
-        bad: errors of the other rows, each as "FILE: line N: reason".
-        earlier: rows that earlier, interrupted runs had answered.
-        tokens: completion tokens of this run.
-        seconds: wall time of this run.
-    """
-
-    output: str
-    rows: int
-    answered: int
-    without_value: int
-    cut_off: int
-    bad: tuple[str, ...]
-    earlier: int
-    tokens: int
-    seconds: float
+    output: str  # file of answers
+    rows: int  # lines of the output
+    answered: int  # rows with an answer
+    without_value: int  # answered rows whose answer states no value
+    cut_off: int  # answered rows whose answer was cut off, and so has none either
+    bad: tuple[str, ...]  # errors of the other rows, each as "FILE: line N: reason"
+    earlier: int  # rows that earlier, interrupted runs had answered
+    tokens: int  # completion tokens of this run
+    seconds: float  # wall time of this run
 
     @property
     def questions_an_hour(self) -> float:
@@ -90,29 +66,20 @@ class BatchFile:
 
     Each answer is appended to OUTPUT.part when it is finished, from which an interrupted run resumes. The
     output is written when all rows are done.
-
-    Attributes:
-        questions: JSON lines with `question` and an optional `id`; or a file of another name than .jsonl or
-            .json, whose first line begins with no brace: each of its lines is a question.
-        output: file of answers, which must not exist.
-        skip_bad: whether invalid lines, and questions that cannot be asked, are reported instead of raised.
     """
 
-    questions: Path
-    output: Path
-    skip_bad: bool = False
+    questions: Path  # JSON lines with `question` and perhaps `id`; or a question a line
+    output: Path  # file of answers, which must not exist
+    skip_bad: bool = False  # report invalid lines instead of raising them
 
     def answer(
         self, job: BatchJob, executor: BatchExecutor = BatchJob.run, progress: Progress = no_progress
     ) -> BatchReport:
         """Answer the questions; `progress` is called with the rows done and all rows.
 
-        Raises:
-            FileError: the file cannot be read or has no question; a line is invalid or its question cannot be
-                asked, and `skip_bad` is off; or OUTPUT.part is damaged.
-            RequestError: OUTPUT.part belongs to another batch.
-            OutputError: the output exists or cannot be written.
-            ThirteenError: the model or the adapter is invalid, or the computation failed.
+        FileError: the file cannot be read or has no question, OUTPUT.part is damaged, or a line is invalid or
+        cannot be asked, and `skip_bad` is off. RequestError: OUTPUT.part belongs to another batch.
+        OutputError: the output exists or cannot be written.
         """
         began = perf_counter()
         self.check_output()
@@ -155,7 +122,6 @@ class BatchFile:
         return OutputError(f"{self.output}: already exists: remove it or choose another name")
 
     def _write(self, content: bytes) -> None:
-        """Write the output, unless a killed run has written it."""
         if self.output.exists() and self.output.read_bytes() != content:
             raise self._output_exists
         with atomic_write(self.output) as file:

@@ -19,15 +19,13 @@ from ..answer import Answer, with_confidence
 from ..effort import VotingRule
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import ScoredAnswer, is_decided, sample_requests, score, select_winner, tally
+from ..engine.majority_vote import is_decided, sample_requests, select_winner, tally
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
+from ..engine_options import EngineOptions
 from ..llama.model import read_model_header
-from ..native.settings import PACKAGES, library_version
-from ..options import Options
-from ..plan.decisions import decide_settings
-from ..plan.options import EngineOptions
-from ..plan.plan import EnginePlan
-from ..request import Request
+from ..llama.settings import PACKAGES, library_version
+from ..options import Options, Request
+from ..plan import EnginePlan, decide_settings
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
@@ -40,11 +38,7 @@ QuestionBatch = Mapping[int, str]  # question number -> question
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How the questions of a run are asked; subclasses may ask otherwise.
-
-    Attributes:
-        options: options of each request. For several answers, greedy sampling becomes temperature 0.7.
-    """
+    """How the questions of a run are asked; subclasses may ask otherwise."""
 
     options: Options = field(default_factory=Options)
 
@@ -59,60 +53,34 @@ class BatchSettings:
         return self.options.effort.rule.until(self.options.min_confidence)
 
     def request(self, engine: Engine, question: str, number: int = 0) -> Request:
-        """Make the request that asks a question; subclasses may ask by its number.
-
-        Raises:
-            RequestError: the question is empty, or the chat template rejects it.
-        """
+        """Make the request that asks a question; subclasses may ask by its number."""
         return engine.request(question, self.options)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """Result of one question.
+    """Result of one question."""
 
-    Attributes:
-        number: number of the question.
-        samples: all answers, in the order of their seeds; empty after an error.
-        answer: the only sample, or the one that the majority vote selects; None after an error.
-        error: what went wrong; None without an error.
-        failed: whether the computation failed; otherwise an error is the question's.
-        tokens: of each sample whose request asks for log-probabilities the tokens, sampled or inserted, with
-            the end-of-generation token if it asks to report the end.
-    """
-
-    number: int
-    samples: tuple[Answer, ...] = ()
-    answer: Answer | None = None
-    error: str | None = None
-    failed: bool = False
-    tokens: tuple[tuple[int, ...], ...] = ()
+    number: int  # number of the question
+    samples: tuple[Answer, ...] = ()  # all answers, in the order of their seeds; empty after an error
+    answer: Answer | None = None  # the only sample, or the one that the majority vote selects
+    error: str | None = None  # what went wrong; None without an error
+    failed: bool = False  # whether the computation failed; otherwise an error is the question's
+    tokens: tuple[tuple[int, ...], ...] = ()  # of each sample with log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """Model and settings of a run.
+    """Model and settings of a run."""
 
-    Attributes:
-        model: a GGUF file.
-        adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
-        settings: how the questions are asked.
-        threads: compute threads.
-        engine: options of an engine, without files and threads.
-    """
-
-    model: Path
-    adapter: Path | None
-    settings: BatchSettings
-    threads: int
-    engine: EngineOptions = field(default_factory=lambda: ENGINE)
+    model: Path  # a GGUF file
+    adapter: Path | None  # a LoRA in a GGUF file, applied at run time; None for the model alone
+    settings: BatchSettings  # how the questions are asked
+    threads: int  # compute threads
+    engine: EngineOptions = field(default_factory=lambda: ENGINE)  # options of an engine
 
     def decided(self) -> "BatchJob":
-        """The job with the attention, KV type and library that its options leave open, for all workers.
-
-        Raises:
-            ThirteenError: the model is invalid, or does not fit in memory.
-        """
+        """The job with the attention, KV type and library that its options leave open, for all workers."""
         settings = decide_settings(self._options, read_model_header(self.model))
         chosen = {name: getattr(settings, name) for name in ("flash_attention", "kv", "library")}
         return replace(self, engine=replace(self.engine, **chosen))
@@ -146,11 +114,7 @@ class BatchJob:
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
-        """Answer batches with one engine on this machine, which is not loaded if there are none.
-
-        Yields:
-            The result of each question as it finishes.
-        """
+        """Answer batches with one engine on this machine; yields the results as they finish."""
         with ExitStack() as stack:
             runner = None
             for batch in batches:
@@ -171,17 +135,10 @@ BatchExecutor = Callable[[BatchJob, Iterable[QuestionBatch]], Generator[BatchRes
 def answer_missing(
     job: BatchJob, questions: Mapping[int, str], done: Container[int], executor: BatchExecutor = BatchJob.run
 ) -> Generator[BatchResult, None, None]:
-    """Answer the questions whose numbers are not done, until a computation fails.
+    """Answer the questions whose numbers are not done, until a computation fails with a FileError.
 
     A batch that was interrupted runs again as a whole, because its answers depend on which questions are
     computed together.
-
-    Yields:
-        The results of those that are not done when it begins.
-
-    Raises:
-        FileError: a computation failed, or the executor raises it.
-        ThirteenError: the executor raises it.
     """
     missing = {number for number in questions if number not in done}
     batches = split_into_batches(questions, job.settings.batch_size)
@@ -201,11 +158,7 @@ def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[Ques
 
 
 def prefill_shared_prefix(engine: Engine, settings: BatchSettings) -> tuple[int, ...]:
-    """Compute what the prompts of all questions begin with, such as worked examples, if it is worth keeping.
-
-    Returns:
-        Its tokens.
-    """
+    """Compute what the prompts of all questions begin with, if it is worth keeping, and return its tokens."""
     probes = (settings.request(engine, probe, number) for number, probe in enumerate(_PROBES))
     one, other = (request.examples or request.tokens for request in probes)
     prefix = one[: min(common_length(one, other), engine.context)]
@@ -224,11 +177,7 @@ class BatchRunner:
         self._prefix = prefill_shared_prefix(engine, settings)
 
     def run(self, batch: QuestionBatch) -> Iterator[BatchResult]:
-        """Answer a batch.
-
-        Yields:
-            The result of each question, once no more answers to it are needed.
-        """
+        """Answer a batch; yields the result of each question once no more answers to it are needed."""
         self._engine.clear_prefix_cache(keep=self._prefix)
         undecided: list[_Vote] = []
         for number, question in batch.items():
@@ -253,7 +202,6 @@ class BatchRunner:
         return _Vote(number, sample_requests(request, rule), rule)
 
     def _submit_waves(self, votes: "Sequence[_Vote]") -> None:
-        """Submit the next wave of requests of each question, all at once."""
         waves = [vote.next_wave() for vote in votes]
         handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
         for vote, wave in zip(votes, waves, strict=True):
@@ -262,38 +210,30 @@ class BatchRunner:
 
 @dataclass
 class _Vote:
-    """A question that is being answered.
+    """A question that is being answered."""
 
-    Attributes:
-        number: number of the question.
-        requests: requests that sample its answers.
-        rule: how many of them are needed.
-        handles: handles of those that were submitted.
-        scored: the answers of earlier waves.
-    """
-
-    number: int
-    requests: Sequence[Request]
-    rule: VotingRule
-    handles: list[Handle] = field(default_factory=list)
-    scored: list[ScoredAnswer] = field(default_factory=list)
+    number: int  # number of the question
+    requests: Sequence[Request]  # requests that sample its answers
+    rule: VotingRule  # how many of them are needed
+    handles: list[Handle] = field(default_factory=list)  # handles of those that were submitted
+    answers: list[Answer] = field(default_factory=list)  # of earlier waves
 
     def next_wave(self) -> Sequence[Request]:
         """The requests that are to be submitted next."""
-        start, counts = len(self.handles), tally(self.scored, self.rule).counts
+        start, counts = len(self.handles), tally(self.answers, self.rule).counts
         return self.requests[start : start + self.rule.wave(*counts, self.rule.answers - start)]
 
     def result(self, min_confidence: float) -> BatchResult | None:
         """Wait for the wave, and return the result; None if more answers are needed."""
         try:
-            self.scored += [score(handle) for handle in self.handles[len(self.scored) :]]
+            self.answers += [handle.answer() for handle in self.handles[len(self.answers) :]]
         except (FileError, RequestError) as error:  # the latter as where a grammar allows no further token
             return BatchResult(self.number, error=str(error), failed=isinstance(error, FileError))
-        if not is_decided(self.scored, self.rule):
+        if not is_decided(self.answers, self.rule):
             return None
-        samples = tuple(answer for answer, _ in self.scored)
+        samples = tuple(self.answers)
         tokens = tuple(
             tuple(one.token for piece in handle for one in piece.logprobs) for handle in self.handles
         )
-        answer = select_winner(self.scored, self.rule) if samples[1:] else samples[0]
+        answer = select_winner(samples, self.rule) if samples[1:] else samples[0]
         return BatchResult(self.number, samples, with_confidence(answer, min_confidence), tokens=tokens)

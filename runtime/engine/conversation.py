@@ -7,51 +7,33 @@ from typing import Any, NamedTuple
 
 from ...errors import PromptLengthError
 from ..arithmetic.grounding import stands_alone
-from ..options import Options
+from ..options import Options, Request
 from ..prompt.prompt_encoder import Message
-from ..request import Request
 from .engine import Engine
 
 _ANSWER_TOKENS_MIN = 64  # room for an answer, which the oldest turns make
 
 
 class Turn(NamedTuple):
-    """Next turn of a conversation.
+    """Next turn of a conversation."""
 
-    Attributes:
-        request: the request for the next answer.
-        dropped: how many of the oldest messages were dropped for it.
-        context_share: share of the context that its prompt takes, from 0 to 1.
-    """
-
-    request: Request
-    dropped: int
-    context_share: float
+    request: Request  # the request for the next answer
+    dropped: int  # how many of the oldest messages were dropped for it
+    context_share: float  # share of the context that its prompt takes, from 0 to 1
 
 
 class Conversation:
-    """Turns of a user and a model; those that were not answered are not kept.
-
-    Attributes:
-        engine: answers; it may be replaced.
-        system: system prompt; None for the chat template's own.
-        messages: what was said so far, without dropped messages.
-    """
+    """Turns of a user and a model within its context; those that were not answered are not kept."""
 
     def __init__(self, engine: Engine, system: str | None = None) -> None:
-        """Start without messages; the engine must outlive the conversation."""
         self.engine, self.system = engine, system
         self.messages: list[Message] = []
 
     def next_turn(self, text: str, options: Options | None = None, **changes: Any) -> Turn:
         """Make the request for the next answer; the oldest turns are dropped if there is no room for it.
 
-        A vote on a question that stands alone sees that question alone. For the options, see
-        Engine.request(); `system` is the conversation's own.
-
-        Raises:
-            RequestError: the text is empty, or the chat template rejects the conversation.
-            PromptLengthError: the text alone does not fit the context.
+        A vote on a question that stands alone sees that question alone. PromptLengthError: the text alone
+        does not fit the context.
         """
         engine, limit = self.engine, self.engine.context
         alone = engine.request(text, options, **changes | {"system": self.system})
@@ -85,7 +67,6 @@ class Conversation:
         return Turn(replace(asked, question=f"{said}\n{text}"), dropped, len(asked.tokens) / limit)
 
     def _said(self, text: str, dropped: int) -> list[Message]:
-        """The conversation without its oldest messages, up to a text of the user."""
         system = [Message("system", self.system)] if self.system else []
         return [*system, *self.messages[dropped:], Message("user", text)]
 

@@ -16,12 +16,11 @@ from .. import compute
 from ..answer import Answer, SequenceEnd
 from ..llama.model import Model
 from ..llama.sampler import Sampler
-from ..prompt.thinking import Thinking
+from ..prompt.chat_template import Thinking
 from .handle import Handle
-from .output_stream import OutputStream
+from .output_stream import OutputStream, Thought
 from .runner import Output, Runner
-from .sequence import SequenceState
-from .thought import Thought
+from .scheduler import SequenceState
 
 if TYPE_CHECKING:
     from ..llama.constraint import GrammarCompiler
@@ -37,16 +36,11 @@ class EngineLoad(NamedTuple):
 
 
 class Dispatcher:
-    """Accepts requests, as many as have a slot or a place in the queue.
-
-    Attributes:
-        closed: whether no more requests are accepted, after close() or an unexpected error.
-    """
+    """Accepts requests, as many as have a slot or a place in the queue, until it is `closed`."""
 
     def __init__(
         self, model: Model, runner: Runner, *, slots: int, queue: int, thinking: Thinking | None
     ) -> None:
-        """Start without requests; model and runner must outlive close()."""
         self._slots, self._queue, self._thinking = slots, queue, thinking
         self._model, self._runner = model, runner
         self._places: SimpleQueue[None] = SimpleQueue()  # no semaphore, whose lock Ctrl-C could leave taken
@@ -59,15 +53,11 @@ class Dispatcher:
     @property
     def load(self) -> EngineLoad:
         """How many requests run and wait now."""
-        return EngineLoad(len(self._runner.running), len(self._runner.waiting))
+        return EngineLoad(len(self._runner.scheduler.running), len(self._runner.scheduler.waiting))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the model open while the caller's thread uses it.
-
-        Raises:
-            ClosedError: the engine is closed, or this process was forked.
-        """
+        """Keep the model open for the caller's thread; ClosedError if it is closed, or after a fork."""
         user = object()
         try:
             with self._unused:
@@ -122,7 +112,6 @@ class Dispatcher:
             self._places.put(None)
 
     def _accept(self, sequences: Sequence[tuple[SequenceState, Grade]], keep: object) -> list[Handle]:
-        """Hand sequences over to the compute thread; their places are reserved."""
         with ExitStack() as undo:
             undo.callback(self._release, len(sequences))
             with self.in_use():
@@ -157,16 +146,11 @@ class Dispatcher:
         options, constraint = sequence.request.options, None
         if options.grammar:
             with self._compiling:
-                constraint = self._compiler.constraint(options.grammar)
-            if thought:
-                from .deferred_constraint import DeferredConstraint  # noqa: PLC0415 - imports llguidance
-
-                constraint = DeferredConstraint(constraint, self._model, thought)
+                constraint = self._compiler.constraint(options.grammar, thought)
         return Sampler(self._model, options, constraint)
 
     @cached_property
     def _compiler(self) -> "GrammarCompiler":
-        """The compiler of this model's grammars, which is made for the first of them."""
         from ..llama.constraint import GrammarCompiler  # noqa: PLC0415 - imports llguidance, 40 ms
 
         return GrammarCompiler(self._model)
@@ -176,7 +160,7 @@ class Dispatcher:
             compute.post(partial(self._guard, partial(self._runner.abort, sequence)))
 
     def _place(self, sequence: SequenceState, _: Handle) -> int:
-        waiting = list(self._runner.waiting)
+        waiting = list(self._runner.scheduler.waiting)
         return waiting.index(sequence) + 1 if sequence in waiting else 0
 
     def _add(self, outputs: dict[SequenceState, Output]) -> None:
@@ -184,8 +168,7 @@ class Dispatcher:
         self._post_step()
 
     def _post_step(self) -> None:
-        """Post the next step, unless it is posted or nothing is left to compute."""
-        if not self._stepping and not self._runner.idle:
+        if not self._stepping and not self._runner.scheduler.idle:
             self._stepping = True
             with suppress(ClosedError):  # the process is ending
                 compute.post(self._step)

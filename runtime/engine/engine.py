@@ -16,26 +16,21 @@ from weakref import finalize
 from ...errors import ClosedError, PromptLengthError, RequestError
 from ...files.received_files import PROMPT_KEY
 from .. import compute
-from ..answer import Answer, TokenLogprob, grade
-from ..confidence import find_calibration
+from ..answer import Answer, TokenLogprob, find_calibration, grade
 from ..effort import Effort, default_effort
+from ..engine_options import EngineOptions
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
-from ..options import Options
-from ..plan.options import EngineOptions
-from ..plan.plan import EnginePlan
-from ..prompt.chat_template import REPRODUCIBLE_DATE, read_chat_template
-from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
+from ..options import BASE, DEFAULT_ADAPTER, MAX_TOKENS, Options, Request, check_type
+from ..plan import EnginePlan
+from ..prompt.chat_template import REPRODUCIBLE_DATE, THINKING_MAX_TOKENS, JsonObject, read_chat_template
+from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, with_worked_examples
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
-from ..prompt.thinking import MAX_TOKENS as THINKING_MAX_TOKENS
-from ..request import BASE, DEFAULT_ADAPTER, MAX_TOKENS, Request
-from ..trial import try_files
-from ..validation import check_type
 from .dispatcher import Dispatcher, EngineLoad, Grade
 from .handle import Handle
-from .prefix_cache import PrefixCache, common_length
+from .prefix_cache import PrefixCache, PrefixKey, common_length
 from .runner import Runner
-from .sequence import SequenceState
+from .scheduler import SequenceState
 
 if TYPE_CHECKING:
     from ...stats.arrays import Floats
@@ -48,31 +43,19 @@ FindFiles = Callable[[str | Path | None, EngineOptions], tuple[Path, EngineOptio
 
 
 class Engine:
-    """A model that answers many requests at once, from any thread.
+    """A model that answers many requests at once, from any thread; see __init__() for the options.
 
     The keywords of request(), answer(), answers() and stream() are fields of Options, which may also be given
     as a whole; keywords then replace single fields.
-
-    Attributes:
-        find_files: turns a model, and the adapters in the options, into files. Here they are files already;
-            `thirteen.Engine` also takes names.
-        plan: what is allocated, and how it is computed.
-        model: the loaded model.
     """
 
     find_files: ClassVar[FindFiles] = lambda model, options: (Path(model or ""), options)
 
     def __init__(self, model: EnginePlan | str | Path | None = None, **options: Any) -> None:
-        """Load a model.
+        """Load a model: a GGUF file, or a plan; `thirteen.Engine` also takes names.
 
-        Args:
-            model: a plan, or a GGUF file, of which one is made; `thirteen.Engine()` is the model that
-                `thirteen ask` uses.
-            options: fields of EngineOptions; a plan takes none.
-
-        Raises:
-            ThirteenError: EnginePlan.make() raises it; nothing was loaded.
-            FileError: an adapter is not a GGUF, is damaged, or does not fit the model.
+        The options are fields of EngineOptions; a plan takes none. What EnginePlan.make() raises comes before
+        anything is loaded. FileError: an adapter is no GGUF, is damaged, or does not fit the model.
         """
         self.plan = plan = _plan(model, options)
         settings = plan.settings
@@ -90,9 +73,7 @@ class Engine:
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             for name, path in plan.adapters.items():
                 self._adapters[name] = owned.enter_context(LoraAdapter(self.model, path))
-            self._prefixes: PrefixCache | None = None
-            if nbytes := settings.prefix_bytes:
-                self._prefixes = PrefixCache(nbytes, cuts=self.model.cuts_states)
+            self._prefixes = PrefixCache(settings.prefix_bytes, cuts=self.model.cuts_states)
             self._embedding: EmbeddingContext | None = None
             self._runner = Runner(self._new_context(), self._adapters, self._prefixes)
             owned.callback(self._runner.close)
@@ -190,11 +171,7 @@ class Engine:
         return (self.model.header.path, *([lora.path] if lora else []))
 
     def request(self, question: str, options: Options | None = None, **changes: Any) -> Request:
-        """Make the request that asks a question; no text in it acts as a control token.
-
-        Raises:
-            RequestError: an option is invalid, the question is empty, or the chat template rejects it.
-        """
+        """Make the request that asks a question; no text in it acts as a control token."""
         check_type("question", question, str)
         if not question.strip():
             raise RequestError("the question is empty")
@@ -214,14 +191,9 @@ class Engine:
     ) -> Request:
         """Make the request for the next message of a conversation; see request().
 
-        Args:
-            messages: what was said so far.
-            options: see Options; `system` and `prompt` have no effect here.
-            tools: what the model may call, each in the form of OpenAI's API. Then nothing is voted on.
-            changes: fields of the options.
-
-        Raises:
-            RequestError: all messages are empty, or the chat template takes no tools or rejects them.
+        With tools, each in the form of OpenAI's API, nothing is voted on. Of the options, `system` and
+        `prompt` have no effect. RequestError: all messages are empty, or the chat template takes no tools or
+        rejects them.
         """
         for message in messages:
             check_type("messages: each", message, Message)
@@ -242,18 +214,12 @@ class Engine:
             examples: tuple[int, ...] = ()
             if effort.votes and prompt.is_bare:  # others have examples of their own
                 examples = self._after_examples(messages, think)
-        stop = options.stop
-        if not self.chat_template:
-            from ..prompt.worked_examples import COMPLETION_STOP  # noqa: PLC0415 - of models without a template
-
-            stop = (*stop, COMPLETION_STOP)
+        stop = options.stop if self.chat_template else (*options.stop, COMPLETION_STOP)
         options = replace(options, effort=effort, stop=stop)
         return Request(tokens, options, question, examples)
 
     def _after_examples(self, messages: Sequence[Message], think: bool | None) -> tuple[int, ...]:
         """The conversation after worked examples; empty where it would take more than half of the context."""
-        from ..prompt.worked_examples import with_worked_examples  # noqa: PLC0415 - of votes
-
         shown = with_worked_examples(messages) if self.chat_template else messages  # else they are there
         try:
             tokens = self._encoder.encode_conversation(shown, (), think)
@@ -262,11 +228,7 @@ class Engine:
         return tokens if len(tokens) <= self.context // 2 else ()
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Encode a text as a prompt (see Request) without the chat template, for the model to continue.
-
-        Raises:
-            RequestError: the text is too long.
-        """
+        """Encode a text as a prompt (see Request) without the chat template, for the model to continue."""
         with self._generating():
             return self._encoder.encode_text(text)
 
@@ -299,20 +261,11 @@ class Engine:
     def submit_all(self, requests: Sequence[Request], *, wait: bool = False) -> list[Handle]:
         """Submit requests, all or none of them; they start together if there are enough free slots.
 
-        Args:
-            requests: what to answer.
-            wait: whether to wait while the queue is full, instead of raising BusyError.
-
-        Returns:
-            A handle of each request, in their order.
-
         Raises:
-            RequestError: a prompt is empty, longer than the context, or has an unknown token; an adapter's
-                name is unknown, a grammar cannot be compiled, or there is never room for so many without
-                waiting.
-            BusyError: the queue is full.
-            ClosedError: the engine is closed, or this process was forked; so does every other method that
-                uses the model.
+            RequestError: a prompt or an adapter's name is invalid, a grammar cannot be compiled, or there is
+                never room for so many without waiting.
+            BusyError: the queue is full, and the caller does not `wait`.
+            ClosedError: the engine is closed, or this process was forked; so does every other method.
         """
         if any(request.options.votes for request in requests):
             return self._submit_votes(requests, wait)
@@ -349,7 +302,7 @@ class Engine:
         adapter, calibration = self._adapter_name(options.adapter), None
         if adapter == BASE and request.question and options.greedy and not options.grammar:
             calibration = find_calibration(self.model.header.metadata)
-        if options.namespace and self._prefixes:
+        if options.namespace:
             self._prefixes.shared = self._common_prefix
         sequence = SequenceState(
             request,
@@ -389,24 +342,18 @@ class Engine:
         return name
 
     def _adapter_prompt(self, name: str | None) -> QuestionPrompt:
-        """The prompt that an adapter was learned with, plain by default."""
         adapter = self._adapters[self._adapter_name(name)]
         if adapter is None:
             return PLAIN
         return QuestionPrompt.parse(str(adapter.metadata.get(PROMPT_KEY, "")), str(adapter.path))
 
     def swap(self, name: str, path: str | Path, *, untrusted: bool | None = None) -> None:
-        """Load an adapter under a name, replacing the one that has the name.
+        """Load a LoRA under a name that requests give, replacing the one that has the name.
 
-        Args:
-            name: the name that requests give.
-            path: a LoRA in a GGUF file.
-            untrusted: whether to try it in another process first; see EngineOptions.
-
-        Raises:
-            FileError: the file is not a LoRA, is damaged, does not fit the model, or ended the other process.
-            RequestError: the name is reserved, or requests are running.
+        RequestError: the name is reserved, or requests are running. For `untrusted`, see EngineOptions.
         """
+        from ..trial import try_files  # noqa: PLC0415 - few engines swap
+
         if name == BASE or (name == DEFAULT_ADAPTER and name not in self._adapters):
             raise RequestError(f"swap: the name {name!r} is reserved")
         try_files(self.model.header.path, [Path(path)], untrusted=untrusted, library=self.model.library.name)
@@ -418,16 +365,14 @@ class Engine:
             old.close()
 
     def clear_prefix_cache(self, *, keep: Sequence[int] = ()) -> None:
-        """Remove all prefixes but one from memory.
+        """Remove all prefixes from memory but `keep`, tokens computed under the engine's own adapter.
 
         The last bits of a KV cache depend on the batches in which it was computed. A measurement that must
         repeat therefore starts each part with the same prefix.
-
-        Args:
-            keep: tokens of a prefix that was computed under the engine's own adapter.
         """
+        key = PrefixKey(self._adapter_name(None))
         with self._dispatcher.in_use():
-            compute.call(partial(self._runner.clear_prefixes, self._adapter_name(None), tuple(keep)))
+            compute.call(partial(self._prefixes.clear, key, tuple(keep)))
 
     def check_answers(self) -> None:
         """Raise RequestError if the model makes embeddings, and answers nothing."""
@@ -439,21 +384,9 @@ class Engine:
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
     ) -> list[TokenLogprob]:
-        """Compute how likely the model finds each token of a prompt after those before it.
+        """Log-probabilities of all tokens of a prompt but the first, each with the `top` likeliest.
 
         The first call allocates the memory of one more slot.
-
-        Args:
-            tokens: the prompt.
-            top: number of likeliest tokens to report beside each token, as Options.logprobs.
-            adapter: name of an adapter; by default the engine's own.
-
-        Returns:
-            The log-probabilities of all tokens but the first.
-
-        Raises:
-            RequestError: the prompt is too long or has an unknown token, or the adapter's name is unknown.
-            FileError: the computation failed.
         """
         self._check_prompt(tokens)
         lora = self._adapters[self._adapter_name(adapter)]
@@ -461,13 +394,9 @@ class Engine:
             return self._scoring.prompt_logprobs(tokens, top, lora)
 
     def logits(self, tokens: Sequence[int]) -> "Floats":
-        """Compute the logits after each token exactly, with a KV cache and attention in float32.
+        """Logits after each token, (tokens, vocab), with a KV cache and attention in float32.
 
-        Layers on a GPU round their products as the GPU does, and a library other than llama.cpp as it always
-        does: give library="llama.cpp" for exact ones.
-
-        Returns:
-            Logits, (tokens, vocab).
+        They are exact with library="llama.cpp" and without GPU layers; others round their products.
         """
         self._check_prompt(tokens)
         with self._dispatcher.in_use(), self._scoring_lock:
@@ -475,7 +404,6 @@ class Engine:
 
     @cached_property
     def _scoring(self) -> "Scoring":
-        """Contexts beside that of the requests, used under their lock."""
         from .scoring import Scoring  # noqa: PLC0415 - few engines score
 
         return self._owned.enter_context(Scoring(self.model, self.plan.settings))
@@ -483,13 +411,8 @@ class Engine:
     def embedding_tokens(self, texts: "Sequence[Text]", *, truncate: bool = False) -> list[tuple[int, ...]]:
         """Tokens of texts as embed() takes them, with those that the tokenizer puts around a text.
 
-        Args:
-            texts: texts, or tokens, to which nothing is added.
-            truncate: whether a text that is longer than the context is cut, rather than refused.
-
-        Raises:
-            RequestError: the model is not made for embeddings; a text is empty, too long (PromptLengthError),
-                or has an unknown token.
+        With `truncate`, a text that is longer than the context is cut. RequestError: the model makes no
+        embeddings; a text is empty, too long (PromptLengthError), or has an unknown token.
         """
         with self._dispatcher.in_use():
             return self._embeddings.encode(texts, truncate=truncate)
@@ -502,29 +425,16 @@ class Engine:
         truncate: bool = False,
         adapter: str | None = None,
     ) -> "Floats":
-        """Make the embeddings of texts, by a model that is made for it.
+        """Embeddings of texts or of their tokens, (texts, dimensions), float32, each with a length of 1.
 
-        The vectors are pooled as the file says (`pooling_type`), and have a length of 1.
-
-        Args:
-            texts: see embedding_tokens().
-            dimensions: numbers of each vector that are kept, the first ones; by default all.
-            truncate: see embedding_tokens().
-            adapter: name of an adapter; by default the engine's own.
-
-        Returns:
-            Vectors, (texts, dimensions), float32.
-
-        Raises:
-            RequestError: embedding_tokens() raises it, `dimensions` is above the model's width, or the
-                adapter's name is unknown.
-            FileError: the computation failed.
+        The vectors are pooled as the file says (`pooling_type`); the first `dimensions` numbers are kept, by
+        default all. For `truncate` and errors, see embedding_tokens().
         """
         tokens = self.embedding_tokens(texts, truncate=truncate)
         lora = self._adapters[self._adapter_name(adapter)]
         with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as undo:
             self._embeddings.set_adapter(lora)
-            undo.callback(self._embeddings.set_adapter, None)  # the caller may then close the adapter
+            undo.callback(self._embeddings.set_adapter, None)  # swap() may then close the adapter
             return self._embeddings.embed(tokens, dimensions)
 
     @property
@@ -560,10 +470,6 @@ def _free(dispatcher: Dispatcher, owned: ExitStack) -> None:
 
 
 def _close_dropped(dispatcher: Dispatcher, owned: ExitStack, path: Path) -> None:
-    """Free what an engine owned that nothing refers to any more.
-
-    This may run in any thread and between any two instructions, also while that thread holds a lock: hence a
-    thread that is started without one.
-    """
+    """Free what a dropped engine owned, in a new thread that takes no lock: the caller's may hold any."""
     start_new_thread(_free, (dispatcher, owned))
     warn(f"unclosed engine of {path}: use `with`, or call close()", ResourceWarning, stacklevel=2)

@@ -16,9 +16,6 @@ class Handle:
 
     Iterating with `for` or `async for` yields the pieces as they come; several iterators share them. Leaving
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
-
-    Attributes:
-        width: how many sequences run for it at once, at most.
     """
 
     def __init__(
@@ -26,14 +23,13 @@ class Handle:
         abort: Callable[["Handle"], None],
         grade: Callable[[str, SequenceEnd], Answer],
         place: Callable[["Handle"], int],
-        width: int = 1,
     ) -> None:
         """Wait for pieces; put() and fail() receive them.
 
         `abort` ends the request within one step; `grade` makes the answer of the whole text and its end, in a
         thread that waits for it.
         """
-        self._abort, self._grade, self._place, self.width = abort, grade, place, width
+        self._abort, self._grade, self._place = abort, grade, place
         self._listeners: list[Callable[[], None]] = []  # of threads and event loops that iterate
         self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
@@ -45,11 +41,6 @@ class Handle:
     def done(self) -> bool:
         """Whether the request has ended."""
         return self._end is not None
-
-    @property
-    def failed(self) -> bool:
-        """Whether the request has ended because the computation failed."""
-        return isinstance(self._end, Exception)
 
     @property
     def place(self) -> int:
@@ -95,12 +86,7 @@ class Handle:
             self._call_back()
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
-        """Wait for the end, at most for so many seconds.
-
-        Raises:
-            TimeoutError: the request has not ended in time; it continues.
-            FileError: the computation failed.
-        """
+        """Wait for the end, or until a TimeoutError; raises the failure of the computation."""
         if not self.done:
             ended: SimpleQueue[Handle] = SimpleQueue()
             self.add_done_callback(ended.put)
@@ -171,7 +157,6 @@ class Handle:
             self.abort()
 
     def _take(self) -> list[Piece]:
-        """Take the pieces so far."""
         pieces = list[Piece]()
         with suppress(IndexError):  # there are no more
             while True:

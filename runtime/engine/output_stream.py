@@ -1,13 +1,151 @@
-"""Output of one request as it grows from tokens to text, with arithmetic completed by the calculator."""
+"""Output of one request as it grows from tokens to text: whole characters, its thought, inserted results."""
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
 
 from ..llama.vocabulary import Vocabulary
 from ..options import Options
-from .detokenizer import Detokenizer
-from .thought import Thought
+from ..prompt.chat_template import Thinking
+
+
+class Detokenizer:
+    """Decodes bytes to text as it becomes final: whole characters that cannot begin a stop string.
+
+    A stop string and what follows are dropped; `rest` are the bytes that were fed behind its end.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._stop = tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending = ""
+        self.stopped, self.rest = False, b""
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether text was fed that is not final."""
+        return bool(self.pending or self._decoder.getstate()[0])
+
+    def feed(self, piece: bytes) -> str:
+        """Append the bytes of a token and return the text that became final."""
+        if not self._stop:
+            return self._decoder.decode(piece)
+        self._append(piece)
+        return self._release(len(self.pending) - self._undecided())
+
+    def finish(self) -> str:
+        """Return the rest; an incomplete character becomes U+FFFD."""
+        self._append(b"", final=True)
+        return self._release(len(self.pending))
+
+    def _append(self, piece: bytes, *, final: bool = False) -> None:
+        if self.stopped:
+            return
+        self.pending += self._decoder.decode(piece, final)
+        found = [(at + len(stop), at) for stop in self._stop if (at := self.pending.find(stop)) >= 0]
+        if found:  # the one that ends first wins, however the text was split into tokens
+            end, start = min(found)
+            self.rest = self.pending[end:].encode() + self._decoder.getstate()[0]
+            self.pending = self.pending[:start]
+            self.stopped = True
+
+    def _undecided(self) -> int:
+        if self.stopped:
+            return 0
+        ends = range(1, len(self.pending) + 1)
+        lengths = (n for stop in self._stop for n in ends[: len(stop) - 1] if self.pending.endswith(stop[:n]))
+        return max(lengths, default=0)
+
+    def _release(self, length: int) -> str:
+        text, self.pending = self.pending[:length], self.pending[length:]
+        return text
+
+
+class Thought:
+    """Reads an output up to the end of its thought, which is `over` once what follows is answer."""
+
+    def __init__(self, thinking: Thinking, *, begun: bool, budget: int) -> None:
+        """Start before the first token, in the thought if `begun`; it is to end after `budget` tokens."""
+        self._thinking, self._budget = thinking, budget
+        self._detokenizer = Detokenizer((thinking.closing,))
+        self._first, self._spaces, self._answered = b"", "", False
+        self._taken = (0, 0)  # characters and tokens
+        self.text, self.tokens, self.begun, self.over = "", 0, begun, False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the output so far may be the beginning of a thought's marker."""
+        return not (self.begun or self.over)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has used up its budget."""
+        return self.begun and self.tokens >= self._budget
+
+    @property
+    def ending(self) -> Sequence[int]:
+        """The tokens that end it."""
+        return self._thinking.ending_tokens
+
+    def takes(self, token: int) -> bool:
+        """Whether a token, coming next, is a part of it, or its opening marker."""
+        begins = self.undecided and not self.tokens and self._thinking.opening_tokens == (token,)
+        return self.begun or begins
+
+    def feed(self, token: int) -> bytes:
+        """Read the next token, and return what of its bytes is answer."""
+        if self.over:
+            piece = self._thinking.vocabulary.token_to_piece(token)
+            answer = piece if self._answered else self._begin_answer(piece)
+            self.tokens += not self._answered
+            return answer
+        piece = self._thinking.piece(token)
+        self.tokens += 1
+        if self.begun:
+            return self._read(piece)
+        self._first += piece
+        opening, first = self._thinking.opening.encode(), self._first.lstrip()
+        if first.startswith(opening):
+            self.begun = True
+            return self._read(first.removeprefix(opening))
+        return b"" if opening.startswith(first) else self.finish()
+
+    def finish(self) -> bytes:
+        """End it, and return what turns out to be answer."""
+        first = b""
+        if self.begun:
+            self._add(self._detokenizer.finish())
+        elif self.undecided:
+            first, self.tokens, self._answered = self._first, 0, True
+        self.begun, self.over = False, True
+        return first
+
+    def take(self) -> tuple[str, int]:
+        """Return its text and the number of its tokens since the last call."""
+        characters, tokens = self._taken
+        self._taken = len(self.text), 0 if self.undecided else self.tokens
+        return self.text[characters:], self._taken[1] - tokens
+
+    def _read(self, piece: bytes) -> bytes:
+        self._add(self._detokenizer.feed(piece))
+        if not self._detokenizer.stopped:
+            return b""
+        self.finish()
+        return self._begin_answer(self._detokenizer.rest)
+
+    def _begin_answer(self, piece: bytes) -> bytes:
+        """The bytes of the answer in those behind the thought, without white space before it."""
+        answer = piece.lstrip()
+        self._answered = bool(answer)
+        return answer
+
+    def _add(self, text: str) -> None:
+        text = self._spaces + text if self.text else text.lstrip()
+        kept = text.rstrip()
+        self._spaces = text[len(kept) :]
+        self.text += kept
+
 
 _CALL = re.compile(r'(?P<fence>```\w*\s*)?(?P<call>\{\s*"name")')  # and its arguments may begin so too
 _CALLS_READ = 4  # the last ones
@@ -36,15 +174,9 @@ def sampled_mask(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
 
 
 class OutputStream:
-    """Text of one request as it grows.
-
-    Attributes:
-        text: all final text of the answer: whole characters, up to a stop string.
-        thought: the thought before it; None if the model does not think.
-    """
+    """Text of one request as it grows, up to a stop string, behind its thought."""
 
     def __init__(self, vocabulary: Vocabulary, options: Options, thought: Thought | None = None) -> None:
-        """Start with no text; a grammar turns the calculator off."""
         self._stop_repeated_calls = options.stop_repeated_calls
         self._vocabulary, self._calculator = vocabulary, options.calculator and not options.grammar
         self._detokenizer = Detokenizer(options.stop)

@@ -9,11 +9,10 @@ must not learn that of each other have namespaces. They share only the tokens wi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from .sequence import PrefixKey
 
 PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
 
@@ -26,10 +25,15 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
 
 
+class PrefixKey(NamedTuple):
+    """Key of a part of the prefix cache: an adapter and a namespace."""
+
+    adapter: str
+    namespace: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _CachedPrefix:
-    """KV cache of some tokens under a key."""
-
     key: PrefixKey
     tokens: tuple[int, ...]
     state: KvState
@@ -46,16 +50,12 @@ class _CachedPrefix:
 
 
 class PrefixCache:
-    """Prompt prefixes of one model.
+    """Prompt prefixes of one model, of at most `capacity` bytes; for `cuts`, see Model.cuts_states.
 
-    Attributes:
-        capacity: maximum of the entries' bytes.
-        cuts: whether an entry may be cut; see Model.cuts_states.
-        shared: tokens with which every prompt of the chat template begins; all namespaces share them.
+    All namespaces share the tokens with which every prompt of the chat template begins.
     """
 
     def __init__(self, capacity: int, *, cuts: bool = True) -> None:
-        """Start without entries."""
         self.capacity, self.cuts = capacity, cuts
         self.shared: tuple[int, ...] = ()
         self._entries: list[_CachedPrefix] = []  # most recently used last
@@ -66,12 +66,9 @@ class PrefixCache:
         return sum(entry.state.nbytes for entry in self._entries)
 
     def find(self, key: PrefixKey, prompt: tuple[int, ...]) -> tuple[int, KvState] | None:
-        """Find the longest useful prefix of a prompt.
+        """Tokens of the longest useful prefix of a prompt, and the KV cache of these and perhaps of more.
 
         It never includes the prompt's last token, whose logits are needed.
-
-        Returns:
-            The tokens of the prefix, and the KV cache of these and perhaps of more; None if there is none.
         """
         matches = (
             (length, entry)

@@ -1,9 +1,8 @@
 """Runner: the loop body of the engine. step() schedules, decodes, samples and reports new text."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from ...errors import ClosedError, FileError, RequestError
@@ -11,13 +10,10 @@ from ..answer import Piece, SequenceEnd, StopReason, TokenLogprob
 from ..llama.context import Context
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
-from ..native.settings import DRAFT_TOKENS
 from .handle import Handle
 from .output_stream import OutputStream
-from .prefix_cache import PrefixCache
-from .prompt_lookup import PromptLookup
-from .scheduler import Chunk, Scheduler
-from .sequence import PrefixKey, SequenceState
+from .prefix_cache import PrefixCache, PrefixKey
+from .scheduler import Chunk, Scheduler, SequenceState
 
 
 @dataclass(slots=True)
@@ -28,7 +24,6 @@ class Output:
     stream: OutputStream
     handle: Handle
     keep: object  # the engine, which is not freed before the sequence ends
-    lookup: PromptLookup | None = None
     tokens: list[int] = field(default_factory=list)  # since the last piece, as are the log-probabilities
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
@@ -37,39 +32,20 @@ class Runner:
     """Runs the sequences of one model step by step, in the compute thread."""
 
     def __init__(
-        self, context: Context, adapters: dict[str, LoraAdapter | None], prefixes: PrefixCache | None
+        self, context: Context, adapters: dict[str, LoraAdapter | None], prefixes: PrefixCache
     ) -> None:
-        """Start without sequences; close() frees the context."""
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         settings = context.settings
-        # A wrong draft is taken back, and the last bits of logits depend on how many tokens a step has.
-        drafts = self._model.rewinds and not settings.reproducible
-        self._draft_tokens = min(DRAFT_TOKENS[settings.library], settings.batch - 1) if drafts else 0
-        self._scheduler = Scheduler(
-            settings.slots, settings.batch, prefixes is not None, self._model.cuts_states
+        self.scheduler = Scheduler(
+            settings.slots, settings.batch, prefixes.capacity > 0, self._model.cuts_states
         )
         self._outputs: dict[SequenceState, Output] = {}
-
-    @property
-    def idle(self) -> bool:
-        """Whether step() has nothing to compute."""
-        return self._scheduler.idle
-
-    @property
-    def running(self) -> list[SequenceState]:
-        """Sequences that have a slot."""
-        return self._scheduler.running
-
-    @property
-    def waiting(self) -> deque[SequenceState]:
-        """Sequences that wait for a slot, oldest first."""
-        return self._scheduler.waiting
 
     def add(self, outputs: Mapping[SequenceState, Output]) -> None:
         """Queue sequences with their outputs, whose samplers are closed at the end."""
         self._outputs |= outputs
-        self._scheduler.waiting.extend(outputs)
+        self.scheduler.waiting.extend(outputs)
 
     def abort(self, sequence: SequenceState) -> None:
         """End a sequence now and free its slot; does nothing if it has ended."""
@@ -82,34 +58,22 @@ class Runner:
 
     def fail(self, failure: Exception) -> None:
         """Fail all sequences after an unexpected error; the runner cannot be used any more."""
-        self._scheduler.waiting.clear()
-        self._scheduler.running.clear()
+        self.scheduler.waiting.clear()
+        self.scheduler.running.clear()
         while self._outputs:
             _, output = self._outputs.popitem()
             output.sampler.close()
             output.handle.fail(failure)
 
-    def clear_prefixes(self, adapter: str, keep: tuple[int, ...] = ()) -> None:
-        """Remove all prefixes but one from memory."""
-        if self._prefixes:
-            self._prefixes.clear(PrefixKey(adapter), keep)
-
     def swap_adapter(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
-        """Register an adapter under a name, and drop the prefixes that an earlier one computed.
-
-        Returns:
-            The adapter that had the name; nothing uses it any more.
-
-        Raises:
-            RequestError: there are sequences.
-        """
+        """Register an adapter under a name, and return the one that had it, which nothing uses any more."""
         if self._outputs:
             raise RequestError(f"swap: {len(self._outputs)} requests are running or waiting")
         self._context.set_adapter(None)
         old = self._adapters.get(name)
         self._adapters[name] = adapter
         if old:
-            self.clear_prefixes(name)
+            self._prefixes.clear(PrefixKey(name), ())
         return old
 
     def close(self) -> None:
@@ -120,11 +84,9 @@ class Runner:
 
     def step(self) -> None:
         """Compute one batch. If the computation fails, its sequences end with the failure."""
-        for sequence in self._scheduler.admit():
+        for sequence in self.scheduler.admit():
             self._restore_prefix(sequence)
-        chunks = self._scheduler.plan()
-        if self._draft_tokens and len(self.running) == 1:
-            chunks = [self._with_draft(chunk) for chunk in chunks]
+        chunks = self.scheduler.plan()
         if not chunks:
             return
         try:
@@ -136,19 +98,6 @@ class Runner:
             if chunk.sequence.stop_reason is None:
                 self._report(chunk.sequence)
 
-    def _with_draft(self, chunk: Chunk) -> Chunk:
-        """Add a guess of the tokens that will follow, if the last one alone is computed.
-
-        Not for benchmarks: a text that goes on after its end repeats itself.
-        """
-        sequence = chunk.sequence
-        if not sequence.decoding or sequence.pending > 1 or sequence.request.options.ignore_end:
-            return chunk
-        output = self._outputs[sequence]
-        output.lookup = output.lookup or PromptLookup(sequence.request.tokens)
-        draft = output.lookup.draft(sequence.output, min(self._draft_tokens, sequence.remaining - 1))
-        return replace(chunk, tokens=chunk.tokens + draft, rows=1 + len(draft))
-
     def _compute(self, chunks: Sequence[Chunk]) -> None:
         self._context.set_adapter(self._adapters[chunks[0].sequence.adapter])
         now = perf_counter()
@@ -157,8 +106,7 @@ class Runner:
         rows = iter(self._context.decode(chunks))
         for chunk in chunks:
             sequence = chunk.sequence
-            drafted = max(chunk.rows - 1, 0)
-            sequence.computed += len(chunk.tokens) - drafted
+            sequence.computed += len(chunk.tokens)
             if sequence.saves and sequence.computed == sequence.saves[-1]:
                 self._save_prefix(sequence, sequence.saves.pop())
             if not chunk.rows:
@@ -167,23 +115,10 @@ class Runner:
                 self._save_prefix(sequence, len(sequence.request.tokens))
             try:
                 self._sample(sequence, next(rows))
-                self._accept_draft(chunk, chunk.tokens[len(chunk.tokens) - drafted :], rows)
             except (ClosedError, RequestError) as failure:  # of its sampler, or of its grammar
                 self._end(sequence, StopReason.ABORTED, failure)
 
-    def _accept_draft(self, chunk: Chunk, draft: Sequence[int], rows: Iterator[int]) -> None:
-        """Go on as long as the drafted tokens are those that are sampled, and remove the others."""
-        sequence = chunk.sequence
-        for token in draft:
-            if sequence.stop_reason or sequence.pending > 1 or sequence.output[-1] != token:
-                break
-            sequence.computed += 1
-            self._sample(sequence, next(rows))
-        if draft and sequence.stop_reason is None and sequence.computed < chunk.start + len(chunk.tokens):
-            self._context.clear(sequence.running_slot, sequence.computed)
-
     def _sample(self, sequence: SequenceState, row: int) -> None:
-        """Sample the next token, and end the sequence if that was its last."""
         output, options = self._outputs[sequence], sequence.request.options
         token = output.sampler.sample(self._context, row, no_digit=output.stream.no_digit)
         sequence.last_token_at = perf_counter()
@@ -224,7 +159,7 @@ class Runner:
     def _end(self, sequence: SequenceState, reason: StopReason, failure: Exception | None = None) -> None:
         if sequence.stop_reason is not None:
             return
-        slot = self._scheduler.finish(sequence, reason)
+        slot = self.scheduler.finish(sequence, reason)
         if slot is not None:
             self._context.clear(slot)
         output = self._outputs[sequence]
@@ -239,7 +174,6 @@ class Runner:
             output.handle.fail(failure)
 
     def _report(self, sequence: SequenceState, end: SequenceEnd | None = None) -> None:
-        """Give the handle what is new."""
         output = self._outputs[sequence]
         thought = output.stream.thought
         if not end and (not output.tokens or (thought and thought.undecided)):
@@ -253,24 +187,20 @@ class Runner:
         )
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
-        """Fill a new slot with the longest cached prefix of its prompt."""
-        if not self._prefixes:
-            return
         prompt = sequence.request.tokens
         if found := self._prefixes.find(sequence.prefix_key, prompt):
             length, state = found
             if self._context.restore(sequence.running_slot, state, length):
                 sequence.cached = sequence.computed = length
-        if not self._prefixes.cuts and self._scheduler.will_cache(sequence):
+        if not self._prefixes.cuts and self.scheduler.will_cache(sequence):
             sequence.saves = self._prefixes.saves(sequence.prefix_key, prompt, sequence.cached)
 
     def _save_prefix(self, sequence: SequenceState, length: int) -> None:
-        """Add the first tokens of a prompt, which are computed, to the prefix cache."""
         prompt = sequence.request.tokens[:length]
-        if self._prefixes and self._scheduler.will_cache(sequence):
+        if self.scheduler.will_cache(sequence):
             slot = sequence.running_slot
             if self._context.state_bytes(slot) > self._prefixes.capacity:  # checked before there is a copy
-                self._scheduler.cacheable = len(prompt) - 1
+                self.scheduler.cacheable = len(prompt) - 1
                 return
             with suppress(MemoryError):  # then it is not cached
                 self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))

@@ -13,28 +13,109 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from ..answer import StopReason
-from .prefix_cache import PREFIX_TOKENS_MIN
-from .sequence import SequenceState
+from ..answer import SequenceEnd, StopReason, Timings, Usage
+from ..options import BASE, MAX_TOKENS, Request
+from .prefix_cache import PREFIX_TOKENS_MIN, PrefixKey
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """State of a request in the engine."""
+
+    request: Request
+    context: int  # tokens that its slot can hold
+    adapter: str = BASE
+    max_tokens: int = MAX_TOKENS  # maximum tokens of its output
+    scored: bool = False  # whether the log-probabilities of sampled tokens are computed
+    slot: int | None = None  # slot of the KV cache; None while it waits and after it has ended
+    cached: int = 0  # prompt tokens restored from the prefix cache
+    computed: int = 0  # tokens whose KV cache is in the slot
+    saves: list[int] = field(default_factory=list)  # positions at which it is saved, descending
+    output: list[int] = field(default_factory=list)
+    output_at: list[float] = field(default_factory=list)  # time of each of them
+    sampled: int = 0  # number of output tokens sampled from the model
+    log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they are computed
+    thinking: str = ""  # the thought before the answer, once it has ended
+    thinking_tokens: int = 0
+    stop_reason: StopReason | None = None  # why it ended; None while it has not
+    submitted_at: float = 0.0
+    started_at: float = 0.0  # time of its first batch; 0 before it
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+
+    @property
+    def prefix_key(self) -> PrefixKey:
+        """Key of its prompt in the prefix cache."""
+        return PrefixKey(self.adapter, self.request.options.namespace)
+
+    @property
+    def running_slot(self) -> int:
+        """The slot of a running sequence."""
+        assert self.slot is not None, "a running sequence has a slot"
+        return self.slot
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and output."""
+        return len(self.request.tokens) + len(self.output)
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are known but not computed."""
+        return self.length - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether prefill is done."""
+        return bool(self.output)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that can follow; the last one needs no place in the context."""
+        return min(self.max_tokens - len(self.output), self.context + 1 - self.length)
+
+    @property
+    def end(self) -> SequenceEnd:
+        """Result of the sequence, which has ended."""
+        assert self.stop_reason is not None, "the sequence has ended"
+        usage = Usage(
+            prompt_tokens=len(self.request.tokens),
+            # The end-of-generation token counts, though it is not in the output.
+            completion_tokens=len(self.output) + (self.stop_reason is StopReason.END),
+            cached_tokens=self.cached,
+            sampled_tokens=self.sampled,
+            thinking_tokens=self.thinking_tokens,
+        )
+        timings = Timings(0.0, 0.0, 0.0)
+        if first := self.first_token_at:
+            timings = Timings(first - self.started_at, first - self.submitted_at, self.last_token_at - first)
+        token_s = tuple(at - self.submitted_at for at in self.output_at)
+        return SequenceEnd(
+            self.stop_reason, usage, timings, self.log_likelihood, token_s, thinking=self.thinking
+        )
+
+    def next_tokens(self, limit: int) -> tuple[int, ...]:
+        """Up to `limit` pending tokens, in order, none of them behind a position where it is saved."""
+        prompt = self.request.tokens
+        if self.saves:
+            limit = min(limit, self.saves[-1] - self.computed)
+        if self.computed < len(prompt):
+            return prompt[self.computed : self.computed + limit]
+        start = self.computed - len(prompt)
+        return tuple(self.output[start : start + limit])
+
 
 PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about as fast as more
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive tokens of one sequence, for one batch.
+    """Consecutive tokens of one sequence, for one batch."""
 
-    Attributes:
-        sequence: owner of the tokens.
-        start: position of the first token.
-        tokens: the tokens, at least one.
-        rows: 1 if a token is sampled after it, or 0 if it ends before the last known token.
-    """
-
-    sequence: SequenceState
-    start: int
-    tokens: tuple[int, ...]
-    rows: int
+    sequence: SequenceState  # owner of the tokens
+    start: int  # position of the first token
+    tokens: tuple[int, ...]  # the tokens, at least one
+    rows: int  # 1 if a token is sampled after it, or 0 if it ends before the last known token
 
     @property
     def slot(self) -> int:
@@ -44,25 +125,15 @@ class Chunk:
 
 @dataclass(slots=True)
 class Scheduler:
-    """First come, first served, over a fixed number of slots.
+    """First come, first served, over a fixed number of slots."""
 
-    Attributes:
-        slots: number of sequences that run at once.
-        budget: maximum tokens per batch, at least one per slot.
-        prefix_caching: whether computed prompts are shared through a prefix cache.
-        cuts_prefixes: whether a part of a cached prompt can be used.
-        cacheable: maximum tokens of a prompt that fits the prefix cache, as far as is known.
-        waiting: sequences without a slot yet, oldest first.
-        running: sequences with a slot, oldest first.
-    """
-
-    slots: int
-    budget: int
-    prefix_caching: bool = False
-    cuts_prefixes: bool = True
-    cacheable: float = math.inf
-    waiting: deque[SequenceState] = field(default_factory=deque)
-    running: list[SequenceState] = field(default_factory=list)
+    slots: int  # number of sequences that run at once
+    budget: int  # maximum tokens per batch, at least one per slot
+    prefix_caching: bool = False  # whether computed prompts are shared through a prefix cache
+    cuts_prefixes: bool = True  # whether a part of a cached prompt can be used
+    cacheable: float = math.inf  # maximum tokens of a prompt that fits the prefix cache, as far as is known
+    waiting: deque[SequenceState] = field(default_factory=deque)  # sequences without a slot yet, oldest first
+    running: list[SequenceState] = field(default_factory=list)  # sequences with a slot, oldest first
     _free_slots: set[int] = field(init=False)
     _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
@@ -77,11 +148,10 @@ class Scheduler:
         return not self.waiting and not self.running
 
     def admit(self) -> Iterator[SequenceState]:
-        """Give free slots to waiting sequences.
+        """Give free slots to waiting sequences, and yield each.
 
-        Yields:
-            Each sequence that gets a slot. Its prefix must be restored from the cache before the next one is
-            requested: only then is it known which others must wait for the rest of its prompt.
+        Its prefix must be restored from the cache before the next one is requested: only then is it known
+        which others must wait for the rest of its prompt.
         """
         while self._free_slots and (sequence := next(filter(self._is_ready, self.waiting), None)):
             self.waiting.remove(sequence)
@@ -91,7 +161,6 @@ class Scheduler:
             yield sequence
 
     def _is_ready(self, sequence: SequenceState) -> bool:
-        """Whether it need not wait for the prefill of another sequence."""
         return not any(self._shares_prefill(sequence, other) for other in self.running)
 
     def _shares_prefill(self, sequence: SequenceState, other: SequenceState) -> bool:
@@ -129,18 +198,13 @@ class Scheduler:
         return sorted(chunks, key=lambda chunk: chunk.slot)
 
     def _next_group(self) -> list[SequenceState]:
-        """The running sequences of the adapter that was scheduled longest ago."""
         adapters = dict.fromkeys(sequence.adapter for sequence in self.running)  # in order
         chosen = min(adapters, key=lambda adapter: self._scheduled.get(adapter, -1), default="")
         self._scheduled[chosen] = next(self._batches)
         return [sequence for sequence in self.running if sequence.adapter == chosen]
 
     def finish(self, sequence: SequenceState, reason: StopReason) -> int | None:
-        """End a sequence, running or waiting.
-
-        Returns:
-            Its slot, which is free now; None if it had none yet.
-        """
+        """End a sequence, and return its slot, which is free now; None if it had none yet."""
         assert sequence.stop_reason is None, "a sequence ends once"
         sequence.stop_reason = reason
         slot, sequence.slot = sequence.slot, None

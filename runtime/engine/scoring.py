@@ -11,7 +11,7 @@ from ...stats.arrays import Floats
 from ..answer import TokenLogprob
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
-from ..native.settings import Settings
+from ..llama.settings import Settings
 
 _PROMPT_ROWS = 128  # rows of logits at once, each as wide as the vocabulary
 _LOGITS_ROWS = 64
@@ -21,7 +21,6 @@ class Scoring(ExitStack):
     """Scoring of an engine, by one thread at a time: contexts of its own, each made when first needed."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
-        """Do nothing yet; `settings` are those of the engine's own context."""
         super().__init__()
         self._model, self._settings = model, settings
 
@@ -43,7 +42,6 @@ class Scoring(ExitStack):
 
     @cached_property
     def _context(self) -> Context:
-        """A context with the memory of one slot."""
         rows = min(_PROMPT_ROWS, self._settings.batch)
         settings = replace(self._settings, slots=1, outputs=rows)
         return self.enter_context(Context(self._model, settings))
@@ -57,9 +55,9 @@ class Scoring(ExitStack):
 
 @contextmanager
 def _lent(context: Context, adapter: LoraAdapter | None) -> Iterator[Context]:
-    """A context with an adapter for one text; afterwards it is empty again, and has none."""
-    with ExitStack() as undo:
-        context.set_adapter(adapter)
-        undo.callback(context.set_adapter, None)  # the caller may then close the adapter
-        undo.callback(context.clear, 0)
+    """A context with an adapter for one text; swap() may then close the adapter."""
+    context.set_adapter(adapter)
+    try:
         yield context
+    finally:
+        context.set_adapter(None)

@@ -1,1 +1,1 @@
-"""Models, contexts and samplers over the native libraries, and the checks before native calls."""
+"""The native libraries behind one interface: models, contexts, samplers, grammars, threads."""

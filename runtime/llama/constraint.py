@@ -4,23 +4,25 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from ..deep_stack import with_deep_stack
-from ..grammar.grammar import LIMITS, Grammar, raise_error
-from ..native.bindings import llama_cpp
+from ..grammar import LIMITS, Grammar, raise_error, with_deep_stack
+from .llama_cpp_library import llama_cpp
 from .model import Model
+
+if TYPE_CHECKING:
+    from ..engine.output_stream import Thought
 
 
 class JsonNumbers:
     """Limits the digits of numbers in JSON: llguidance does not, and small models write zeros without end."""
 
     def __init__(self, digits: int, pieces: Sequence[bytes], leading: NDArray[np.int64]) -> None:
-        """Start a text; `leading` is how many digits each token begins with."""
         self._digits, self._pieces, self._leading = digits, pieces, leading
         self._left: float = digits  # that may follow
         self._quoted = self._escaped = False
@@ -53,23 +55,34 @@ class JsonNumbers:
 
 
 class Constraint:
-    """A compiled grammar and the position of one sequence in it, used by one thread."""
+    """A compiled grammar and the position of one sequence in it, used by one thread.
 
-    def __init__(self, matcher: LLMatcher, model: Model, numbers: JsonNumbers | None) -> None:
-        """Start a sequence; `matcher` and `numbers` are its own."""
-        self._matcher, self._model, self._numbers = matcher, model, numbers
+    A thought before the answer is free, but for the end of the output.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        model: Model,
+        numbers: JsonNumbers | None = None,
+        thought: "Thought | None" = None,
+    ) -> None:
+        """Start a sequence; `matcher` and `numbers` are its own, and its output stream has the thought."""
+        self._matcher, self._model, self._numbers, self._thought = matcher, model, numbers, thought
 
     @property
     def finished(self) -> bool:
         """Whether nothing but the end may follow."""
-        return self._matcher.is_stopped() and not self._matcher.is_error()
+        return self._answers and self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def _answers(self) -> bool:
+        return self._thought is None or self._thought.over
 
     def accept(self, token: int) -> bool:
-        """Advance past a token if it may come next, and return whether it may.
-
-        Raises:
-            RequestError: a limit of a step is exceeded.
-        """
+        """Advance past a token if it may come next, and return whether it may."""
+        if self._thought and self._thought.takes(token):
+            return not self._model.is_eog(token)
         if self._numbers and self._numbers.exceeded_by(token) and token not in self.allowed():
             return False
         accepted: bool = self._matcher.try_consume_tokens([token]) == 1
@@ -79,11 +92,9 @@ class Constraint:
         return accepted
 
     def allowed(self) -> NDArray[np.int64]:
-        """Return the tokens that may come next, in ascending order.
-
-        Raises:
-            RequestError: none may, or a limit of a step is exceeded.
-        """
+        """Return the tokens that may come next, in ascending order."""
+        if self._thought and self._thought.begun:
+            return np.setdiff1d(np.arange(self._model.vocabulary_size), self._model.end_tokens)
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         raise_error("grammar", self._matcher.get_error())
         bits = np.unpackbits(mask, count=self._model.vocabulary_size, bitorder="little")  # (vocab,)
@@ -93,12 +104,8 @@ class Constraint:
         return self._numbers.fitting(tokens) if self._numbers else tokens
 
     def take_forced(self) -> Sequence[int]:
-        """Return the tokens that must come next, after advancing past them; often none.
-
-        Raises:
-            RequestError: a limit of a step is exceeded.
-        """
-        tokens = self._matcher.compute_ff_tokens()
+        """Return the tokens that must come next, after advancing past them; often none."""
+        tokens = self._matcher.compute_ff_tokens() if self._answers else []
         forced = [*takewhile(lambda token: not self._model.is_eog(token) and self.accept(token), tokens)]
         raise_error("grammar", self._matcher.get_error())
         return forced
@@ -111,15 +118,11 @@ class GrammarCompiler:
         """Do nothing yet; the first grammar costs about a second, and 18 MB for 49,152 tokens."""
         self._model = model
 
-    def constraint(self, grammar: Grammar) -> Constraint:
-        """Return the start of a grammar.
-
-        Raises:
-            RequestError: the grammar exceeds a limit.
-        """
+    def constraint(self, grammar: Grammar, thought: "Thought | None" = None) -> Constraint:
+        """Return the start of a grammar, behind a thought if there may be one."""
         matcher = self._compiled(grammar.source).deep_copy()
         numbers = JsonNumbers(grammar.digits, self._pieces, self._leading) if grammar.digits else None
-        return Constraint(matcher, self._model, numbers)
+        return Constraint(matcher, self._model, numbers, thought)
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -127,7 +130,6 @@ class GrammarCompiler:
 
     @cached_property
     def _leading(self) -> NDArray[np.int64]:
-        """How many digits each token begins with, (vocab,)."""
         return np.array([len(piece) - len(piece.lstrip(b"0123456789")) for piece in self._pieces])
 
     @cached_property
@@ -139,7 +141,7 @@ class GrammarCompiler:
             tokens=[piece or b"\xff<%d>" % token for token, piece in enumerate(self._pieces)],
             vocab_ptr=model.vocab,
             tokenize_fptr=ctypes.cast(llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
-            eos_token=[token for token in model.control_tokens.values() if model.is_eog(token)] or model.eos,
+            eos_token=model.end_tokens or model.eos,
             slices=None,
         )
         return lru_cache(8)(partial(_compile, tokenizer))

@@ -8,7 +8,8 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from math import log
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,40 +18,40 @@ from ...errors import FileError, InsufficientMemoryError
 from ...files.gguf.pooling import Pooling
 from .. import compute
 from ..answer import TokenLogprob
-from ..logits import log_sum_exp
-from ..native.llama_cpp_library import LLAMA_CPP
-from ..native.native_handle import NativeHandle
-from ..native.settings import Settings
+from ..compute import NativeHandle
+from .llama_cpp_library import LLAMA_CPP
 from .model import LoraAdapter, Model
+from .settings import Settings
 from .thread_governor import ThreadGovernor
 
 if TYPE_CHECKING:
-    from ...stats.arrays import Floats
+    from ...stats.arrays import Doubles, Floats
+    from ..engine.scheduler import Chunk
 
 
-class Tokens(Protocol):
-    """Consecutive tokens of one native sequence in a batch.
+_BLOCK = 1 << 14  # logits: they and their exponentials stay in a processor's own cache
+_EXPONENT_MAX = 64.0  # exponentials of float32 overflow from 88.7 on
 
-    Attributes:
-        slot: the native sequence.
-        start: position of the first token.
-        tokens: the tokens.
-        rows: number of tokens, counted from the last, whose logits are computed.
-    """
 
-    @property
-    def slot(self) -> int: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def tokens(self) -> tuple[int, ...]: ...
-    @property
-    def rows(self) -> int: ...
+def log_softmax(logits: NDArray[Any]) -> "Doubles":
+    """Compute the log-softmax over the last axis, (…, vocab), in nats, in float64."""
+    logits = logits.astype(np.float64)
+    logits -= logits.max(-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logits
+
+
+def log_sum_exp(logits: "Floats") -> float:
+    """Compute the logarithm of the sum of the exponentials of a row, (vocab,), in nats."""
+    highest = float(logits.max())
+    shift = highest if abs(highest) > _EXPONENT_MAX else 0.0  # a pass less without
+    blocks = (logits[start : start + _BLOCK] for start in range(0, len(logits), _BLOCK))
+    return shift + log(sum(float(np.exp(block - shift if shift else block).sum()) for block in blocks))
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens of a slot; see Tokens."""
+    """Consecutive tokens of a slot in a batch; logits of the last `rows` of them are computed."""
 
     slot: int
     start: int
@@ -58,12 +59,11 @@ class Span:
     rows: int
 
 
-class _Batch:
-    """The native batch, filled without a loop over tokens.
+Tokens: TypeAlias = "Span | Chunk"
 
-    The arrays are ctypes' own: numpy's take five times as long for the few numbers of a decode step, whose
-    matrices have evicted everything else from the processor's caches.
-    """
+
+class _Batch:
+    """The native batch, in arrays of ctypes: numpy's take five times as long for a decode step."""
 
     def __init__(self, batch: Any, capacity: int) -> None:
         types = dict(batch._fields_)
@@ -104,8 +104,7 @@ class _Batch:
 class Context(NativeHandle):
     """KV cache of some sequences of a model, and the computation that extends it.
 
-    Every sequence has its own cells: a full one takes none from the others. A variable `context` is such an
-    object; as an attribute or a keyword, as in `settings.context`, it is a number of tokens.
+    Every sequence has its own cells: a full one takes none from the others.
     """
 
     def __init__(
@@ -115,11 +114,7 @@ class Context(NativeHandle):
         adapter: LoraAdapter | None = None,
         pooling: Pooling | None = None,
     ) -> None:
-        """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext.
-
-        Raises:
-            InsufficientMemoryError: the library could not allocate it.
-        """
+        """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext."""
         super().__init__()
         self.model, self.settings = model, settings
         self._library = library = model.library
@@ -156,7 +151,6 @@ class Context(NativeHandle):
 
     @property
     def _limited_threads(self) -> tuple[int, int]:
-        """Threads for batches of one token, and for larger ones, as far as the governor limits them."""
         # Flash attention divides the keys of a single token among the threads, and adds up in their order.
         fixed = self.settings.reproducible and self.settings.flash_attention is not False
         return self.settings.threads if fixed else self._limit, self._limit
@@ -166,17 +160,9 @@ class Context(NativeHandle):
         self._library.set_threads(self.handle, decode, prefill)
 
     def decode(self, spans: Sequence[Tokens]) -> list[int]:
-        """Compute a batch.
+        """Compute spans in ascending order of slots: llama.cpp computes only neighbours together.
 
-        Args:
-            spans: tokens of each slot, in ascending order; llama.cpp computes only ascending neighbours
-                together.
-
-        Returns:
-            The batch index of each requested row of logits, for logits_row() and Sampler.sample().
-
-        Raises:
-            FileError: the computation failed.
+        Returns the batch index of each requested row of logits, for logits_row() and Sampler.sample().
         """
         settings, vocabulary = self.settings, self.model.vocabulary_size
         assert 1 <= sum(len(span.tokens) for span in spans) <= settings.batch
@@ -193,13 +179,13 @@ class Context(NativeHandle):
         return rows
 
     def decode_text(self, tokens: Sequence[int]) -> Iterator[int]:
-        """Compute a text in slot 0, which is empty; yields each row of logits, valid until the next batch."""
+        """Compute a text alone, in slot 0; yields each row of logits, valid until the next batch."""
+        self.clear(0)
         for start in range(0, len(tokens), self.settings.outputs):
             part = tuple(tokens[start : start + self.settings.outputs])
             yield from self.decode([Span(0, start, part, len(part))])
 
     def _compute(self) -> int:
-        """Compute the native batch; returns the library's status."""
         compute = partial(self._library.decode, self.handle, self._batch.native)
         if self._governor is None:
             return int(compute())
@@ -246,13 +232,10 @@ class Context(NativeHandle):
         return state
 
     def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
-        """Put the first `length` tokens of a saved sequence into an empty slot.
+        """Put the first `length` tokens of a saved sequence into an empty slot; False if it is refused.
 
         The state must come from a context of the same model, adapter, KV type and number of slots. Unless
         Model.cuts_states, `length` must be all of it.
-
-        Returns:
-            Whether the library accepted the state; if not, the slot is empty.
         """
         read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
         found = self.length(slot)
@@ -268,5 +251,4 @@ class Context(NativeHandle):
 
 
 def _pointer(data: NDArray[np.uint8]) -> Any:
-    """The address of an array's bytes, as a library takes it."""
     return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

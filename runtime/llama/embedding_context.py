@@ -7,11 +7,11 @@ import numpy as np
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.pooling import embeds_in_parts, read_pooling
-from ..native.llama_cpp_library import LLAMA_CPP
-from ..native.settings import Settings
-from ..validation import check_integer
+from ..options import check_integer
 from .context import Context, Span
+from .llama_cpp_library import LLAMA_CPP
 from .model import LoraAdapter, Model
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ...stats.arrays import Floats
@@ -30,17 +30,13 @@ _TOKENS = 512  # of several texts that are computed at once; more are no faster,
 
 
 class EmbeddingContext(Context):
-    """Computes several texts at once, which share the cells of the context.
+    """Computes several texts at once, which share the cells of the context; a vector has `width` numbers.
 
     llama.cpp pools what it computes at once, and then makes logits of every token of a decoder, too. So where
     the last token's vector is the text's, that token alone is computed in this way, after those before it.
-
-    Attributes:
-        width: numbers of a vector.
     """
 
     def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:
-        """Allocate the context; see Context. `settings` are from embedding_settings()."""
         super().__init__(model, settings, adapter, read_pooling(model.header))
         self._in_parts = embeds_in_parts(model.header)
         self.width = int(LLAMA_CPP.embedding_width(model.handle))
@@ -69,11 +65,7 @@ class EmbeddingContext(Context):
         return (*tokens[: most - len(end)], *end)
 
     def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> "Floats":
-        """Embed texts; see Engine.embed().
-
-        Returns:
-            The pooled vectors, (texts, dimensions), each with a length of 1.
-        """
+        """The pooled vectors of texts, (texts, dimensions), each with a length of 1."""
         check_integer("dimensions", dimensions := dimensions or self.width, 1, self.width)
         rows = [self._embed_group(group)[:, :dimensions] for group in self._groups(texts)]
         vectors: Floats = np.concatenate([np.empty((0, dimensions), np.float32), *rows])
@@ -95,7 +87,6 @@ class EmbeddingContext(Context):
             yield group
 
     def _embed_group(self, texts: Sequence[Tokens]) -> "Floats":
-        """The pooled vectors of texts that fit, (texts, width)."""
         try:
             if self._in_parts:
                 self._compute_beginnings(texts)
@@ -110,7 +101,6 @@ class EmbeddingContext(Context):
                 self.clear(slot)
 
     def _compute_beginnings(self, texts: Sequence[Tokens]) -> None:
-        """Compute all tokens but the last of each text."""
         LLAMA_CPP.set_embeddings(self.handle, False)
         for slot, text in enumerate(texts):
             for start in range(0, len(text) - 1, self.settings.batch):

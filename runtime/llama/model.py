@@ -1,32 +1,43 @@
-"""Models and run-time LoRA adapters as a native library loads them, and the vocabulary."""
+"""Models and run-time LoRA adapters as a native library loads them; the vocabulary is always llama.cpp's."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import FileError
 from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
-from ..native.bindings import llama_cpp
-from ..native.libraries import NativeLibrary, find_library
-from ..native.llama_cpp_library import LLAMA_CPP
-from ..native.native_handle import NativeHandle
-from ..native.settings import GpuLayers
-from ..trial import try_files
+from ..compute import NativeHandle
+from .llama_cpp_library import LLAMA_CPP, LlamaCppLibrary, llama_cpp
+from .settings import GpuLayers
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .ik_llama_library import IkLlamaLibrary
+
+NativeLibrary: TypeAlias = "LlamaCppLibrary | IkLlamaLibrary"
+LOADED: dict[str, NativeLibrary] = {LLAMA_CPP.name: LLAMA_CPP}
+_LOADING = Lock()  # of two objects, one would be collected, and its callback for messages with it
+
+
+def find_library(name: str) -> NativeLibrary:
+    """Return a library, which is loaded by the first call."""
+    with _LOADING:
+        if name not in LOADED:
+            from .ik_llama_library import IkLlamaLibrary  # noqa: PLC0415 - optional
+
+            LOADED[name] = IkLlamaLibrary()
+        return LOADED[name]
 
 
 class Model(Vocabulary, NativeHandle):
     """A model file and its vocabulary.
 
-    Attributes:
-        library: what computes. The vocabulary is always llama.cpp's.
-        gpu_layers: layers that a GPU computes; see Settings.
-        context_trained: tokens of the longest context that the model was trained for.
-        rewinds: whether a sequence can go back to an earlier position: one with a recurrent state cannot.
-        cuts_states: whether a saved sequence can be cut: one with windows has kept only the last of them.
+    A sequence `rewinds` to an earlier position unless it has a recurrent state. With windows, only their last
+    tokens are saved: such a state cannot be cut.
     """
 
     def __init__(
@@ -41,25 +52,23 @@ class Model(Vocabulary, NativeHandle):
         """Load the model.
 
         Args:
-            source: a GGUF file, which is loaded in another process first if it is not trusted; see
-                try_files(). Or a header from read_model_header(), whose file has not changed since.
-            repack: repack weights for this processor where llama.cpp has kernels for that. They are faster,
-                but on some processors they round activations differently. Layers on a GPU are not repacked;
-                with CUDA and Vulkan, neither are the others then.
-            gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Settings.
+            source: a GGUF file, which is tried in another process; or a header from read_model_header().
+            repack: repack weights for this processor, which is faster; some then round otherwise. Layers on a
+                GPU are not repacked; with CUDA and Vulkan, neither are the others then.
+            gpu_layers: see EngineOptions.
             vocabulary_only: load no weights, which the file then need not have.
             library: what computes, one of LIBRARIES.
 
         Raises:
-            FileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
-                the build of a library is not one that this package knows, or it is not installed.
-            ClosedError: this process was forked after a model had been loaded.
+            FileError: the file is damaged, or cannot be run by this build; the library is not installed.
         """
         super().__init__()
         if isinstance(source, Header):
             self.header = source
         else:
             self.header = read_model_header(source)
+            from ..trial import try_files  # noqa: PLC0415 - of files from outside
+
             try_files(source)
         path = self.header.path
         self.gpu_layers, self.library = gpu_layers, find_library(library)
@@ -99,20 +108,10 @@ class Model(Vocabulary, NativeHandle):
 
 
 class LoraAdapter(NativeHandle):
-    """A LoRA in a GGUF file, loaded for contexts of its model.
-
-    Attributes:
-        path: the file.
-        metadata: the metadata of the file.
-    """
+    """A LoRA in a GGUF file, loaded for contexts of its model; FileError if it is damaged or does not fit."""
 
     def __init__(self, model: Model, path: Path) -> None:
-        """Load the adapter.
-
-        Raises:
-            FileError: the file is not a GGUF, or is damaged; the file is not a LoRA, or does not fit the
-                model.
-        """
+        """Load the adapter."""
         super().__init__()
         self.path = path
         self.metadata = read_adapter_header(path, model.header).metadata
@@ -123,37 +122,29 @@ class LoraAdapter(NativeHandle):
 
 
 def read_model_header(path: Path) -> Header:
-    """Read the header of a model.
-
-    Raises:
-        FileError: the file is not a GGUF, or an adapter, or a part of a model.
-    """
+    """Read the header of a model; FileError if the file is no GGUF, or an adapter, or a part of a model."""
     header = read_header(path, skip_values=("tokenizer.ggml.merges",))
     metadata = CheckedMetadata(header)
-    if header.metadata.get("general.type") == "adapter":
-        raise metadata.error("is an adapter, not a model")
-    if not header.tensors:
-        raise metadata.error("the file has no tensors")
+    _check(metadata, "is an adapter, not a model", header.metadata.get("general.type") != "adapter")
+    _check(metadata, "the file has no tensors", bool(header.tensors))
     metadata.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
     return header
 
 
 def read_adapter_header(path: Path, base: Header) -> Header:
-    """Read the header of a LoRA for a model.
-
-    Raises:
-        FileError: the file is not a GGUF, or a model, or changes what the library would leave as it is.
-    """
+    """Read the header of a LoRA; FileError if it is a model, or changes what the library would not."""
     header = read_header(path)
     metadata = CheckedMetadata(header)
-    if header.metadata.get("general.type", "model") == "model":
-        raise metadata.error("is a model, not an adapter")
-    if "adapter.alora.invocation_tokens" in header.fields:
-        raise metadata.error("an activated LoRA (aLoRA), which starts within a prompt, is not supported")
-    for name in header.tensors:
+    _check(metadata, "is a model, not an adapter", header.metadata.get("general.type", "model") != "model")
+    activated = "an activated LoRA (aLoRA), which starts within a prompt, is not supported"
+    _check(metadata, activated, "adapter.alora.invocation_tokens" not in header.fields)
+    for name in header.tensors:  # llama.cpp refuses those that the base does not have, and skips vectors
         target = base.tensors.get(name.removesuffix(".lora_a").removesuffix(".lora_b"))
-        if target is None:
-            raise metadata.error(f"it changes {name!r}, which the base model does not have")
-        if len(target.shape) < 2:
-            raise metadata.error(f"it changes {name!r}, which cannot be adapted at run time")
+        problem = f"it changes {name!r}, which cannot be adapted at run time"
+        _check(metadata, problem, target is None or len(target.shape) > 1)
     return header
+
+
+def _check(metadata: CheckedMetadata, problem: str, valid: bool) -> None:
+    if not valid:
+        raise metadata.error(problem)

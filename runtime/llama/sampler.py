@@ -2,17 +2,17 @@
 
 import ctypes
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
-from ..native.bindings import llama_cpp
-from ..native.native_handle import NativeHandle
+from ..compute import NativeHandle
 from ..options import Options
 from .context import Context
+from .llama_cpp_library import llama_cpp
 from .model import Model
 
 if TYPE_CHECKING:  # constraint imports llguidance, which only sequences with a grammar need
@@ -27,7 +27,6 @@ class Sampler(NativeHandle):
     """Chooses the tokens of one sequence; llama.cpp's chains of samplers hold its random state."""
 
     def __init__(self, model: Model, options: Options, constraint: "Constraint | None" = None) -> None:
-        """Build the chains of one sequence; `constraint` is its position in its grammar, if it has one."""
         super().__init__()
         self._model, self._constraint = model, constraint
         self._chain = None if options.greedy else self._new_chain(_samplers(options))
@@ -35,13 +34,10 @@ class Sampler(NativeHandle):
         self._penalties = self._new_chain(_penalties(model, options)) if penalizes else None
 
     def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
-        """Choose a token by the logits at a batch index from decode() of a context.
+        """Choose a token by a row of logits; with `no_digit`, none that extends a number.
 
-        `no_digit` excludes tokens that would make a number before them longer.
-
-        Raises:
-            FileError: the logits are not finite.
-            RequestError: no token can follow the grammar, or a limit of a step is exceeded.
+        FileError: the logits are not finite. RequestError: no token can follow the grammar, or a limit is
+        exceeded.
         """
         logits = context.logits_row(row)  # (vocab,)
         if self._penalties:
@@ -63,11 +59,7 @@ class Sampler(NativeHandle):
             llama_cpp.llama_sampler_accept(self._penalties, token)
 
     def take_forced(self) -> Sequence[int]:
-        """Return the tokens that the grammar forces next, after advancing past them.
-
-        Raises:
-            RequestError: a limit of a step is exceeded.
-        """
+        """Return the tokens that the grammar forces next, after advancing past them."""
         return self._constraint.take_forced() if self._constraint else ()
 
     @property
@@ -76,7 +68,6 @@ class Sampler(NativeHandle):
         return self._constraint is not None and self._constraint.finished
 
     def _new_chain(self, samplers: Iterable[Any]) -> Any:
-        """Make a chain of samplers, which close() frees."""
         chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         self._owned.callback(llama_cpp.llama_sampler_free, chain)
         for sampler in samplers:
@@ -84,7 +75,6 @@ class Sampler(NativeHandle):
         return chain
 
     def _penalized(self, logits: "Floats") -> "Floats":
-        """The logits with penalties and biases, (vocab,)."""
         candidates, native = _candidates(np.arange(len(logits)), logits)
         llama_cpp.llama_sampler_apply(self._penalties, ctypes.byref(native))
         penalized: Floats = candidates["logit"].copy()
@@ -106,23 +96,16 @@ class Sampler(NativeHandle):
 
 
 def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArray[Any], Any]:
-    """Build a candidate list for llama.cpp's samplers: a NumPy array, and the native view of it."""
     data = np.zeros(len(tokens), _CANDIDATE)
     data["id"], data["logit"] = tokens, logits
     pointer = data.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
     return data, llama_cpp.llama_token_data_array(pointer, len(data), -1, False)
 
 
-def _bias(model: Model, biases: Mapping[int, float]) -> Any:
-    """Make a sampler that adds to the logits of these tokens."""
-    native = (llama_cpp.llama_logit_bias * len(biases))(*biases.items())
-    return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(biases), native)
-
-
 def _penalties(model: Model, options: Options) -> Iterator[Any]:
-    """Yield the samplers that change logits, and choose none."""
     if options.logit_bias:
-        yield _bias(model, options.logit_bias)
+        native = (llama_cpp.llama_logit_bias * len(options.logit_bias))(*options.logit_bias.items())
+        yield llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(native), native)
     if options.penalizes:
         window = _WINDOW_MAX if options.repeat_last_n < 0 else min(options.repeat_last_n, _WINDOW_MAX)
         yield llama_cpp.llama_sampler_init_penalties(

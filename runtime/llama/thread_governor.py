@@ -33,15 +33,9 @@ def idle_seconds() -> float:
 
 
 class ThreadGovernor:
-    """The maximum number of threads, by what the threads of the last batches really got.
-
-    Attributes:
-        maximum: most threads that a batch may use.
-        limit: most threads that the next batch may use.
-    """
+    """The limit of threads for the next batch, by what those of the last batches really got."""
 
     def __init__(self, maximum: int) -> None:
-        """Start with all threads."""
         self.maximum = self.limit = maximum
         self._wall_s = self._granted_s = self._wanted_s = 0.0  # of the batches since the last judgement
         self._wait_s, self._raised_at, self._ended_at = _WAIT_S, -_WAIT_MAX_S, perf_counter()
@@ -76,7 +70,6 @@ class ThreadGovernor:
             self._raise()
 
     def _lower(self, processors: int) -> None:
-        """Use as many threads as there were processors for them."""
         self.limit = max(1, min(processors, self.limit - 1))
         again = perf_counter() - self._raised_at < _WAIT_MAX_S  # the last attempt to use more was wrong
         self._wait_s = min(2 * self._wait_s, _WAIT_MAX_S) if again else _WAIT_S

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import RequestError
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
-from ..native.bindings import llama_cpp
+from .llama_cpp_library import llama_cpp
 
 _BPE = ("gpt2", "gemma4")
 # Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
@@ -36,23 +36,14 @@ _UNKNOWN = 100  # llama.cpp's default for WordPiece
 
 
 class Vocabulary(ABC):
-    """Vocabulary of a loaded model.
-
-    Attributes:
-        header: header of the model's file.
-        vocabulary_size: number of tokens.
-        bos: the begin-of-text token, None if there is none.
-        eos: the end-of-text token, None if there is none.
-        begin: what the tokenizer puts before every text.
-        end: what it puts after every whole text, which prompts leave out.
-    """
+    """Vocabulary of a loaded model."""
 
     header: Header
     vocabulary_size: int
-    bos: int | None
-    eos: int | None
-    begin: list[int]
-    end: list[int]
+    bos: int | None  # the begin-of-text token, None if there is none
+    eos: int | None  # the end-of-text token, None if there is none
+    begin: list[int]  # what the tokenizer puts before every text
+    end: list[int]  # what it puts after every whole text, which prompts leave out
 
     @property
     @abstractmethod
@@ -78,11 +69,9 @@ class Vocabulary(ABC):
     def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
         """Split a text into tokens.
 
-        Args:
-            text: any text.
-            special: whether the names of control tokens in it become control tokens.
-            bos: whether to add the begin-of-text token, if the tokenizer does so.
-            continues: whether the text stands within another one: SentencePiece puts a space before texts.
+        With `special`, names of control tokens become those; with `bos`, the begin-of-text token is added if
+        the tokenizer does so. One that `continues` another text has no space before it, as SentencePiece
+        puts.
         """
         after_newline = continues and self._puts_space
         text = self._normalized(text)
@@ -131,7 +120,6 @@ class Vocabulary(ABC):
 
     @cached_property
     def _bytes(self) -> dict[int, int]:
-        """The token of each byte that has one."""
         pieces = ((self.token_to_piece(token), token) for token in range(self.vocabulary_size))
         return {piece[0]: token for piece, token in pieces if len(piece) == 1}
 
@@ -142,7 +130,6 @@ class Vocabulary(ABC):
 
     @cached_property
     def _puts_space(self) -> bool:
-        """Whether the tokenizer puts a space before every text."""
         return self._tokenizer == "llama" and self.token_to_piece(self._newline[0]) == b" "
 
     def _normalized(self, text: str) -> str:
@@ -177,12 +164,16 @@ class Vocabulary(ABC):
             self._eog[token] = bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
         return self._eog[token]
 
+    @property
+    def end_tokens(self) -> list[int]:
+        """The control tokens that end the generation."""
+        return [token for token in self.control_tokens.values() if self.is_eog(token)]
+
     def _attributes(self, token: int) -> int:
         return int(llama_cpp.llama_vocab_get_attr(self.vocab, token))
 
     @cached_property
     def _raw_tokens(self) -> list[bytes]:
-        """The names of all tokens, as the file has them."""
         return self.header.metadata["tokenizer.ggml.tokens"].raw()  # type: ignore[no-any-return]
 
     @cached_property

@@ -28,13 +28,10 @@ _WORDS = re.compile(
 
 
 class ControlNames:
-    """Finds names of control tokens in texts, the longest first, as tokenizers do.
+    """Finds names of control tokens in texts, the longest first, as tokenizers do; none with white space.
 
     The time is that of the text times the number of lengths, however many names there are: a regular
     expression would try one name after the other, and hold Python's lock.
-
-    Attributes:
-        names: all but those with white space, which is the same in texts and in placeholders.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -59,19 +56,10 @@ class ControlNames:
 def split_at_names(
     render: Callable[[list[Any]], str], asked: list[Any], names: ControlNames, source: str
 ) -> list[str]:
-    """Render a conversation and split it at the control tokens that the template has written.
+    """Render a conversation and its tools, and split it at the control tokens that the template has written.
 
-    Args:
-        render: renders a conversation and its tools.
-        asked: the conversation and its tools.
-        names: of control tokens.
-        source: the template.
-
-    Returns:
-        Text, name of a control token, text, name, …, text.
-
-    Raises:
-        RequestError: rendering fails, or control tokens depend on the texts.
+    Returns text, name of a control token, text, name, …, text. RequestError: rendering fails, or control
+    tokens depend on the texts.
     """
     prompt = render(asked)
     texts = {text.strip() for text in json_texts(asked)} - {""}
@@ -93,8 +81,8 @@ def split_at_names(
 class _Placeholders:
     """Placeholders for texts: runs of a character each, between the white space at the text's ends.
 
-    Templates strip texts and compare their lengths. The order of placeholders is that of the texts, as
-    templates sort the names of parameters.
+    Templates strip texts, compare their lengths, and sort names: the order of placeholders is that of the
+    texts.
     """
 
     def __init__(self, texts: Iterable[str], used: set[str]) -> None:
@@ -118,11 +106,7 @@ class _Placeholders:
         return [self.hide(inner, words=words) for inner in value] if is_list else value
 
     def fill(self, pieces: list[str], prompt: str) -> list[str] | None:
-        """Find the pieces of a prompt with placeholders in the one with the texts.
-
-        Returns:
-            The pieces with texts, as they are or in JSON; None if the prompts differ in anything else.
-        """
+        """The pieces in the prompt with the texts, also in JSON; None if the prompts differ otherwise."""
         filled: list[str] = []
         end = 0
         for piece in pieces:

@@ -4,25 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import PromptLengthError, RequestError
 from ...files.json_file import json_texts
-from ..validation import check_type
+from ..options import check_type
+from .chat_template import PROMPT_LENGTH_MAX, ChatTemplate, Json, JsonObject, Thinking
 from .control_tokens import ControlNames, split_at_names
-from .thinking import Thinking
 
 if TYPE_CHECKING:
     from ..llama.vocabulary import Vocabulary
-    from .chat_template import ChatTemplate
 
-PROMPT_LENGTH_MAX = 1 << 22  # bytes of a prompt's texts, and characters that a chat template makes of them
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
 TURN_ROLES = ("user", "assistant")  # of the turns of a conversation
 NO_TOOLS = "the model's chat template takes no tools"
-
-Json = Any  # a JSON value
-JsonObject = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +36,12 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a conversation.
+    """A message of a conversation."""
 
-    Attributes:
-        role: the chat template's word: system, user, assistant, tool.
-        content: the text.
-        tool_calls: functions that the model has called in it.
-        tool_call_id: the call whose result it is.
-    """
-
-    role: str
-    content: str
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
+    role: str  # the chat template's word: system, user, assistant, tool
+    content: str  # the text
+    tool_calls: tuple[ToolCall, ...] = ()  # functions that the model has called in it
+    tool_call_id: str | None = None  # the call whose result it is
 
     def template_fields(self) -> dict[str, Json]:
         """The message as chat templates expect it: in the form of OpenAI's API."""
@@ -75,29 +63,19 @@ class PromptEncoder:
 
     Text from outside never becomes a control token: messages, tools, and the arguments and results of their
     calls. See control_tokens.py.
-
-    Attributes:
-        template_source: the chat template, in Jinja; empty if the model has none.
-        takes_tools: whether it tells the model of tools.
-        thinking: how the model thinks; None if it does not.
     """
 
     def __init__(
         self,
         vocabulary: "Vocabulary",
-        template: "ChatTemplate | None",
+        template: ChatTemplate | None,
         bytes_max: int = PROMPT_LENGTH_MAX,
         hint: str = "",
         examples_max: int = 0,
     ) -> None:
-        """Encode for a model.
+        """Encode for a model; texts of more than `bytes_max` are refused, with a hint.
 
-        Args:
-            vocabulary: the model's vocabulary.
-            template: its chat template.
-            bytes_max: texts of more bytes are refused before they are tokenized.
-            hint: the end of the error, with what to do about it.
-            examples_max: tokens of the longest prompt with worked examples, for a model without a template.
+        Without a template, prompts with worked examples have at most `examples_max` tokens.
         """
         self._vocabulary, self._template = vocabulary, template
         self._bytes_max, self._hint = min(bytes_max, PROMPT_LENGTH_MAX), hint
@@ -115,17 +93,10 @@ class PromptEncoder:
         think: bool | None = None,
         begin: str = "",
     ) -> tuple[int, ...]:
-        """Encode a conversation, for the model's next message.
+        """Encode a conversation and its tools, for the model's next message, which may have a beginning.
 
-        Args:
-            messages: what was said so far; thoughts of earlier answers are left out.
-            tools: what the model may call, each in the form of OpenAI's API.
-            think: whether a model that can think is to do so; None leaves it to the template.
-            begin: beginning of that message, which the model continues.
-
-        Raises:
-            RequestError: all messages are empty, they or the tools are too long, or the template takes no
-                tools, rejects the conversation, or makes control tokens of it.
+        Thoughts of earlier answers are left out. RequestError: all messages are empty, they or the tools are
+        too long, or the template takes no tools, rejects the conversation, or makes control tokens of it.
         """
         if thinking := self.thinking:
             messages = [
@@ -148,7 +119,7 @@ class PromptEncoder:
         pieces = split_at_names(render, asked, self._names, self.template_source)
         return self._with_bos(self._encode([*pieces[:-1], pieces[-1] + begin]))
 
-    def _render(self, template: "ChatTemplate", think: bool | None, asked: list[Json]) -> str:
+    def _render(self, template: ChatTemplate, think: bool | None, asked: list[Json]) -> str:
         """Render a conversation, and a thought without words if there is to be none."""
         messages, tools = asked
         prompt = template.render(messages, tools, think)
@@ -156,8 +127,6 @@ class PromptEncoder:
 
     def _encode_completion(self, messages: Sequence[Message], begin: str) -> tuple[int, ...]:
         """Encode a conversation for a model that only continues texts, after worked examples if they fit."""
-        from .worked_examples import as_completion  # noqa: PLC0415 - it imports this module
-
         with suppress(PromptLengthError):
             tokens = self.encode_text(as_completion(messages) + (begin and f" {begin}"))
             if len(tokens) <= self._examples_max:
@@ -165,11 +134,7 @@ class PromptEncoder:
         return self.encode_text("\n\n".join(message.content for message in messages))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Encode a text without the chat template, with the tokenizer's begin-of-text token.
-
-        Raises:
-            RequestError: the text is too long.
-        """
+        """Encode a text without the chat template, with the tokenizer's begin-of-text token."""
         check_type("text", text, str)
         self._check_length([text])
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
@@ -183,7 +148,6 @@ class PromptEncoder:
             )
 
     def _encode(self, parts: Sequence[str]) -> Iterator[int]:
-        """Encode text, name, text, name, …, text."""
         strips = False
         for text, name in zip(parts[::2], [*parts[1::2], None], strict=True):
             shown = text.lstrip() if strips else text
@@ -193,7 +157,6 @@ class PromptEncoder:
                 strips = name in self._vocabulary.stripping_tokens
 
     def _with_bos(self, tokens: Iterable[int]) -> tuple[int, ...]:
-        """Add the tokenizer's begin-of-text token, unless the template wrote it."""
         begin, tokens = tuple(self._vocabulary.tokenize("", special=False, bos=True)), tuple(tokens)
         return tokens if tokens[: len(begin)] == begin else begin + tokens
 
@@ -205,3 +168,42 @@ def check_nesting(value: Json, nesting: int = JSON_NESTING_MAX) -> None:
             raise RequestError(f"tools: nested more than {JSON_NESTING_MAX} deep")
         for inner in value.values() if isinstance(value, Mapping) else value:
             check_nesting(inner, nesting - 1)
+
+
+WORKED_EXAMPLES = (
+    (
+        "A box has 12 pens. Tom takes 5 of them and then puts 2 back. How many pens are in the box?",
+        "Tom takes 5 of the 12 pens and puts 2 back, so the box has 12 - 5 + 2 = 9 pens. The answer is 9.",
+    ),
+    (
+        "Each of 6 bags has 8 apples. Ann eats 3 of the apples. How many apples are left?",
+        "Each of the 6 bags has 8 apples and 3 apples are eaten, so 6 * 8 - 3 = 45 apples are left. "
+        "The answer is 45.",
+    ),
+    (
+        "A book of 120 pages costs 15 dollars. Mia reads 30 pages every day. How many days does she read?",
+        "She reads 30 of the 120 pages every day, so she reads for 120 / 30 = 4 days. The answer is 4.",
+    ),
+    (
+        "Ben is 14 years old. He is 5 years older than Eva. How old will Eva be in 3 years?",
+        "Eva is 5 years younger than Ben, who is 14, and 3 years pass, so she will be 14 - 5 + 3 = 12. "
+        "The answer is 12.",
+    ),
+)
+
+
+_LABELS = {"user": "Question: ", "assistant": "Answer: "}
+COMPLETION_STOP = "\nQuestion:"  # with which a base would go on after its answer
+
+
+def as_completion(messages: Sequence[Message]) -> str:
+    """The conversation after worked examples as a text that ends where the answer comes."""
+    shown = [*with_worked_examples(()), *messages]
+    turns = (_LABELS.get(one.role, "") + one.content + "\n" * (1 + (one.role != "user")) for one in shown)
+    return "".join(turns) + "Answer:"
+
+
+def with_worked_examples(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with worked examples before its first question."""
+    first = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    return [*messages[:first], *example_messages(WORKED_EXAMPLES), *messages[first:]]

@@ -14,38 +14,26 @@ from typing import Self
 from ...errors import FileError
 from ...files.json_file import decode_utf8, parse_json, read_bounded
 from ...files.received_files import PROMPT_FILE
-from .chat_template import SOURCE_BYTES_MAX, ChatTemplate
+from .chat_template import SOURCE_BYTES_MAX, SWITCH, ChatTemplate
 from .control_tokens import ControlNames
 from .prompt_encoder import Message, example_messages
-from .thinking import SWITCH
 
 _FIELDS = {"system": str | None, "begin": str, "examples": list, "think": bool | None}
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionPrompt:
-    """The prompt around a question.
+    """The prompt around a question."""
 
-    Attributes:
-        system: system prompt, perhaps an empty one; None for that of the chat template.
-        examples: worked examples, each a question and its answer.
-        begin: beginning of the answer, which the model continues.
-        think: whether a model that can think does so; None leaves it to the chat template.
-    """
-
-    system: str | None = None
-    examples: tuple[tuple[str, str], ...] = ()
-    begin: str = ""
-    think: bool | None = None
+    system: str | None = None  # system prompt, perhaps an empty one; None for that of the chat template
+    examples: tuple[tuple[str, str], ...] = ()  # worked examples, each a question and its answer
+    begin: str = ""  # beginning of the answer, which the model continues
+    think: bool | None = None  # whether a model that can think does so; None leaves it to the chat template
 
     @classmethod
     @lru_cache(8)
     def parse(cls, text: str, where: str) -> Self:
-        """Read a prompt from JSON; an empty text is the plain question.
-
-        Raises:
-            FileError: it is something else. The message begins with `where`.
-        """
+        """Read a prompt from JSON (FileError: `where` …); an empty text is the plain question."""
         fields = parse_json(text.encode(), where) if text else {}
         known = isinstance(fields, dict) and all(
             isinstance(value, _FIELDS.get(name, ())) for name, value in fields.items()
@@ -82,13 +70,8 @@ class QuestionPrompt:
     def in_template(self, source: str, control_tokens: Sequence[str]) -> str:
         """A chat template that writes it around the first question of a conversation.
 
-        Args:
-            source: the model's template, in Jinja.
-            control_tokens: names of the tokens that a template can write, which no text of it may have.
-
-        Raises:
-            FileError: a text has the name of a control token, the template has no switch for thoughts though
-                the prompt says whether there is one, or it becomes too long.
+        FileError: a text has the name of a control token, the template has no switch for thoughts though the
+        prompt needs one, or it becomes too long.
         """
         texts = [self.system or "", self.begin, *(text for pair in self.examples for text in pair)]
         if found := ControlNames(control_tokens).split("\n".join(texts))[1:2]:

@@ -10,8 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Answer, read_value
 from ...runtime.engine.conversation import Conversation
-from ...runtime.options import Options
-from ...runtime.request import Request
+from ...runtime.options import Options, Request
 from ..engine_service import Call
 from ..http_errors import HttpError
 from ..streams import format_event

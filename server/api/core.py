@@ -11,10 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Piece, StopReason, Usage
 from ...runtime.engine.engine import Engine
-from ...runtime.grammar.grammar import Grammar, from_schema
-from ...runtime.options import Options
+from ...runtime.grammar import Grammar, from_schema
+from ...runtime.options import Options, Request
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.request import Request
 from ..engine_service import Call
 from ..http_errors import HttpError, field_error
 from ..streams import EVENT_STREAM_TYPE, format_event, stream_response

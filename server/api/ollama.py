@@ -14,7 +14,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from ...files.gguf.header import Header
-from ...runtime.grammar.grammar import from_schema
+from ...runtime.grammar import from_schema
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.prompt.question_prompt import PLAIN
 from ..engine_service import Call

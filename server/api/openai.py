@@ -13,9 +13,8 @@ from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Piece, TokenLogprob
 from ...runtime.engine.engine import Engine
-from ...runtime.options import LOGPROBS_MAX, Options
+from ...runtime.options import LOGPROBS_MAX, MAX_TOKENS, Options, Request
 from ...runtime.prompt.prompt_encoder import Message
-from ...runtime.request import MAX_TOKENS, Request
 from ..engine_service import Call
 from ..http_errors import HttpError, field_error
 from ..streams import DONE_EVENT, format_event

@@ -16,7 +16,7 @@ from uuid import uuid4
 from ...errors import RequestError
 from ...runtime.answer import Piece
 from ...runtime.engine.engine import Engine
-from ...runtime.grammar.grammar import Grammar, from_lark, from_schema
+from ...runtime.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
 from ..http_errors import HttpError, field_error
 from .fields import FunctionDefinition, Json

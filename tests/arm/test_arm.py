@@ -17,8 +17,8 @@ from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.native.settings import Settings
-from thirteen.runtime.plan.memory import REPACKED_TYPES, repacked_bytes
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.memory import REPACKED_TYPES, repacked_bytes
 from thirteen.stats.arrays import Floats
 
 from .cross_build import build_program, missing_tools

@@ -8,7 +8,7 @@ import pytest
 from thirteen.cli.answer_text import checks_text
 from thirteen.cli.console import note, show, show_text
 from thirteen.runtime.answer import SequenceEnd, StopReason, Timings, Usage, grade
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Request
 
 
 def test_a_models_text_is_not_changed(capsys):

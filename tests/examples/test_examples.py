@@ -15,8 +15,7 @@ from thirteen.models.catalogue import adapter_folder
 from thirteen.models.embedded import embedded
 from thirteen.models.near_duplicates import masked_beginning
 from thirteen.models.rows import read_rows
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Options, Request
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

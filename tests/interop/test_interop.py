@@ -29,7 +29,7 @@ from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.llama.context import log_softmax
 from thirteen.workflows.default_model import ADAPTER, default_model
 
 pytestmark = pytest.mark.interop

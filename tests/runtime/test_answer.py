@@ -28,11 +28,6 @@ def test_without_a_calibration_there_is_no_confidence_and_no_minimum_is_reached(
     assert (unsure.value, unsure.sure, unsure.confidence) == (None, False, None)
 
 
-def test_an_answer_that_was_cut_off_has_no_value():
-    answer = with_confidence(replace(ONE, stop_reason=StopReason.LENGTH), 0)
-    assert (answer.value, answer.sure, answer.text) == (None, False, ONE.text)
-
-
 @pytest.mark.parametrize(("minimum", "sure"), [(0.0, True), (0.2, True), (0.9, False)])
 def test_below_the_minimum_an_answer_has_no_value(minimum, sure):
     answer = with_confidence(replace(ONE, confidence=0.5), minimum)

@@ -36,12 +36,6 @@ def test_medium_is_the_default_where_its_answers_run_at_once():
     assert [default_effort(slots) for slots in (1, 3, 4, 8)] == ["low", "low", "medium", "medium"]
 
 
-@given(counts, counts, counts)
-def test_a_vote_is_decided_where_what_is_missing_cannot_change_it(first, second, missing):
-    rule = VotingRule(64, certainty=2)
-    assert rule.is_decided(first, second, missing) == (first > second + missing)
-
-
 @pytest.mark.parametrize(
     ("rule", "first", "second", "missing", "decided"),
     [

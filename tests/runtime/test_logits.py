@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.runtime.logits import log_softmax, log_sum_exp
+from thirteen.runtime.llama.context import log_softmax, log_sum_exp
 
 
 @pytest.mark.parametrize("shift", [0, 60, 1000, -1000])

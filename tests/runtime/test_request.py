@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from thirteen.errors import RequestError, shorten
 from thirteen.runtime.answer import Timings, Usage
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Options, Request
 
 
 @pytest.mark.parametrize(

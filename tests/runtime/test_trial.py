@@ -112,7 +112,7 @@ def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[
     ("changed", "architecture", "pattern"),
     [
         (factors(columns=32), "llama", "attn_q.weight' has incorrect shape"),
-        (factors("blk.9.attn_q.weight"), "llama", "which the base model does not have"),
+        (factors("blk.9.attn_q.weight"), "llama", "does not exist in base model"),
         (factors("output_norm.weight", 1), "llama", "which cannot be adapted at run time"),
         (factors("token_embd.weight", 259), "llama", "token_embd.weight' has incorrect shape"),
         (factors(), "qwen2", "model arch and LoRA arch mismatch"),

@@ -22,10 +22,9 @@ from thirteen.cli import main as cli
 from thirteen.errors import EngineFailedError, FileError
 from thirteen.runtime.answer import Timings
 from thirteen.runtime.effort import Effort
+from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.options import Options
-from thirteen.runtime.plan.options import EngineOptions
-from thirteen.runtime.request import BASE, Request
+from thirteen.runtime.options import BASE, Options, Request
 from thirteen.server import streams
 from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import run_server

@@ -7,7 +7,7 @@ import gguf
 import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Request
 
 CONTEXT = 2048
 NOTATIONS = {"tagged": ("<tool_call>", "</tool_call>"), "bare": ("", "")}

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context, Span, log_softmax
+from thirteen.runtime.llama.llama_cpp_library import gpu_found
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.logits import log_softmax
-from thirteen.runtime.native.llama_cpp_library import gpu_found
-from thirteen.runtime.native.settings import GpuLayers, Settings
+from thirteen.runtime.llama.settings import GpuLayers, Settings
 from thirteen.stats.arrays import Floats
 
 pytestmark = pytest.mark.vulkan
@@ -32,7 +31,7 @@ LOAD = """
 import sys
 import llama_cpp
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP
 show = lambda level, text, _: print(text.decode(), end="", flush=True)
 LLAMA_CPP.log._callback = llama_cpp.llama_log_callback(show)
 layers = sys.argv[2] if sys.argv[2] == "all" else int(sys.argv[2])

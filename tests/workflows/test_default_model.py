@@ -4,7 +4,7 @@ import pytest
 from thirteen.convert import convert as conversion
 from thirteen.convert.recipe import Recipe
 from thirteen.models.catalogue import catalogue
-from thirteen.runtime.confidence import find_calibration
+from thirteen.runtime.answer import find_calibration
 from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.default_model import default_model, is_default_model, is_short_sum
 

@@ -1,6 +1,6 @@
 """The memory that `thirteen inspect` estimates."""
 
-from thirteen.runtime.plan.options import PROFILES
+from thirteen.runtime.engine_options import PROFILES
 from thirteen.workflows.inspect_gguf import memory_profiles
 
 

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, RequestError
 from ...files.progress import QUIET, Progress, Run
-from ...runtime.llama.context import Context
+from ...runtime.llama.context import Context, log_softmax
 from ...runtime.llama.model import Model
-from ...runtime.logits import log_softmax
+from ...runtime.llama.settings import Settings
 from ...runtime.machine import default_threads
-from ...runtime.native.settings import Settings
 from ...stats.arrays import Doubles
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.models.passages import Passage, chunk_passages
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context, Span, log_softmax
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.logits import log_softmax
-from thirteen.runtime.native.settings import Settings
+from thirteen.runtime.llama.settings import Settings
 
 from ...runtime.conftest import tensors
 from .weights import stats_of

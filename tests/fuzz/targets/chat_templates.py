@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 from thirteen.errors import ThirteenError
-from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import PROMPT_LENGTH_MAX
+from thirteen.runtime.prompt.chat_template import PROMPT_LENGTH_MAX, ChatTemplate
 
 from ..target import ADDRESS_SPACE_BYTES, Target, refused
 

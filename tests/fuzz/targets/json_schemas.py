@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 from thirteen.errors import RequestError, ThirteenError
 from thirteen.runtime.grammar import Grammar, from_schema
-from thirteen.runtime.grammar.violation import violation
+from thirteen.runtime.violation import find_violation
 
 from ...runtime.grammar.texts import GrammarTexts
 from ..mutators import mutate_json
@@ -34,7 +34,11 @@ def check(data: bytes) -> bool:
     except ThirteenError as error:
         return refused(error)
     sample = _sample(grammar, len(data))
-    if sample is not None and not violation(grammar, sample) and not any(w in text for w in _OTHER_RULES):
+    if (
+        sample is not None
+        and not find_violation(grammar, sample)
+        and not any(w in text for w in _OTHER_RULES)
+    ):
         _check(json.loads(sample), json.loads(text))
     return True
 

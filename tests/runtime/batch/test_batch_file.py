@@ -1,6 +1,5 @@
 """Batch inference: answers in the order of the questions, identical after any interruption."""
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import FileError, OutputError, RequestError
-from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, BatchSettings
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import from_regex
+from thirteen.runtime.engine.handle import Handle
+from thirteen.runtime.grammar import from_regex
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.options import Options
 
@@ -214,14 +213,14 @@ def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(job, questions, o
 
 def test_an_answer_that_cannot_go_on_is_a_bad_line(job, questions, output, monkeypatch):
     """Where no token could follow in a grammar, no run of the batch came to an end."""
-    score, calls = reproducible_batches.score, itertools.count()
+    answer, numbers = Handle.answer, dict[Handle, int]()
 
-    def limited(handle: Any) -> Any:
-        if next(calls) % 9 == 8:
+    def limited(handle: Handle) -> Any:
+        if numbers.setdefault(handle, len(numbers)) % 9 == 8:
             raise RequestError("no token of the model can follow here")
-        return score(handle)
+        return answer(handle)
 
-    monkeypatch.setattr(reproducible_batches, "score", limited)
+    monkeypatch.setattr(Handle, "answer", limited)
     report = BatchFile(questions, output, skip_bad=True).answer(job)
     assert len(report.bad) == 5 and report.answered == COUNT - 5
 

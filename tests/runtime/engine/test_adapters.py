@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Options, Request
 
 from ..fakes import halted
 from ..fixed_settings import FIXED

@@ -3,7 +3,8 @@
 import pytest
 from thirteen.errors import PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
-from thirteen.runtime.prompt.prompt_encoder import PROMPT_LENGTH_MAX, Message
+from thirteen.runtime.prompt.chat_template import PROMPT_LENGTH_MAX
+from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ..conftest import CONTEXT
 

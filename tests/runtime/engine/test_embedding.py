@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from thirteen.errors import FileError, PromptLengthError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.plan.options import EngineOptions
-from thirteen.runtime.plan.plan import EnginePlan
-from thirteen.runtime.request import Request
+from thirteen.runtime.engine_options import EngineOptions
+from thirteen.runtime.options import Request
+from thirteen.runtime.plan import EnginePlan
 
-from ..embedders import CONTEXT, oracle, random_model, tokenizer_of, write_embedder
+from ..embedders import CONTEXT, oracle, tokenizer_of, write_embedder
 from ..fixed_settings import FIXED
 
 # A word that the vocabulary lacks, names of control tokens, and texts of almost the whole context.
@@ -46,22 +46,6 @@ def test_embeddings_are_those_of_sentence_transformers(write, kind, pooling, opt
         assert (found * expected).sum(axis=1).min() > 0.9999
         alone = np.concatenate([engine.embed([text]) for text in tokens])
         np.testing.assert_allclose(found, alone, atol=2e-3)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("kind", "pooling"), [("bert", "mean"), ("bert", "cls"), ("qwen3", "lasttoken")])
-def test_sentence_transformers_itself_agrees(write, tmp_path, kind, pooling):
-    st = pytest.importorskip("sentence_transformers", minversion="6")
-    from sentence_transformers.sentence_transformer import modules
-    from transformers import PreTrainedTokenizerFast
-
-    pad = "[PAD]" if kind == "bert" else "<|endoftext|>"
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer_of(kind), pad_token=pad).save_pretrained(tmp_path)
-    random_model(kind).save_pretrained(tmp_path)
-    layers = [modules.Transformer(str(tmp_path)), modules.Pooling(64, pooling), modules.Normalize()]
-    expected = st.SentenceTransformer(modules=layers, device="cpu").encode(TEXTS)
-    with Engine(write(kind, pooling), **FIXED) as engine:
-        assert (engine.embed(TEXTS) * expected).sum(axis=1).min() > 0.9999
 
 
 def test_dimensions_are_the_first_ones_with_a_length_of_one_again(bert):

@@ -8,8 +8,7 @@ from thirteen.runtime.answer import StopReason
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.majority_vote import sample_requests, select_winner
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Options, Request
 
 from ...waiting import wait_until
 from ..fakes import TIMEOUT_S, halted
@@ -62,13 +61,13 @@ def test_the_vote_ends_as_soon_as_the_majority_is_certain_and_not_before(alone, 
     )
 
 
-def test_of_equal_votes_a_verified_one_is_shown_and_then_the_likeliest():
+def test_of_equal_votes_a_verified_one_is_shown_and_then_the_first():
     first, second = replace(ONE, value="4"), replace(ONE, value="5")
     rule = Effort.MEDIUM.rule
-    assert select_winner([(first, -2.0), (second, -1.0)], rule).value == "5"
-    assert select_winner([(replace(first, verified=True), -2.0), (second, -1.0)], rule).value == "4"
+    assert select_winner([first, second], rule).value == "4"
+    assert select_winner([first, replace(second, verified=True)], rule).value == "5"
     cut = replace(second, stop_reason=StopReason.LENGTH)
-    assert select_winner([(first, -2.0), (cut, -1.0), (cut, -1.0)], rule).value == "4"
+    assert select_winner([cut, cut, first], rule).value == "4"
 
 
 def test_answers_have_seeds_of_their_own_and_the_first_come_after_examples():

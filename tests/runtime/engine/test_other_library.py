@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.ik_llama_library import installed
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.llama.ik_llama_library import installed
+from thirteen.runtime.options import Options, Request
 
 from ...conftest import EXHAUSTIVE
 from ..tiny_decoders import write_decoder

@@ -3,8 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.engine.detokenizer import Detokenizer
-from thirteen.runtime.engine.output_stream import OutputStream, sampled_mask
+from thirteen.runtime.engine.output_stream import Detokenizer, OutputStream, sampled_mask
 from thirteen.runtime.options import Options
 
 

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
-from thirteen.runtime.engine.sequence import PrefixKey
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, PrefixKey
+from thirteen.runtime.options import Options, Request
 
 from ..fixed_settings import FIXED
 

@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from thirteen.runtime.answer import StopReason
-from thirteen.runtime.options import Options
-from thirteen.runtime.request import Request
+from thirteen.runtime.options import Options, Request
 
 PROMPT, LENGTH, EOS = (1, 2, 3), 24, 258
 

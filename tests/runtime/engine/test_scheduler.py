@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.answer import StopReason
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
-from thirteen.runtime.engine.scheduler import PREFILL_CHUNK, Chunk, Scheduler
-from thirteen.runtime.engine.sequence import SequenceState
-from thirteen.runtime.request import BASE, Request
+from thirteen.runtime.engine.scheduler import PREFILL_CHUNK, Chunk, Scheduler, SequenceState
+from thirteen.runtime.options import BASE, Request
 
 
 def add(

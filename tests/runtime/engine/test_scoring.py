@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.errors import PromptLengthError, RequestError
-from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.llama.context import log_softmax
 
 from ..conftest import CONTEXT
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.output_stream import OutputStream
-from thirteen.runtime.engine.thought import Thought
-from thirteen.runtime.grammar.grammar import from_schema
+from thirteen.runtime.engine.output_stream import OutputStream, Thought
+from thirteen.runtime.grammar import from_schema
 from thirteen.runtime.options import Options
-from thirteen.runtime.prompt.thinking import Thinking
+from thirteen.runtime.prompt.chat_template import Thinking
 
 from ...byte_level import byte_names
 from ..conftest import CONTROL, EMBEDDING, typed

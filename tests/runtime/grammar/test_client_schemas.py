@@ -9,7 +9,7 @@ import pytest
 from openai.lib._pydantic import to_strict_json_schema
 from pydantic import create_model
 from thirteen.runtime.grammar import from_schema
-from thirteen.runtime.grammar.violation import violation
+from thirteen.runtime.violation import find_violation
 
 from .pydantic_models import TYPES
 
@@ -20,13 +20,13 @@ REPORTED, UNREPORTED = {"not", "uniqueItems"}, {"emoji"}
 
 
 def check(texts, schema, name=""):
-    """Sample texts: valid for the schema as the client sent it, or violation() reports them."""
+    """Sample texts: valid for the schema as the client sent it, or find_violation() reports them."""
     draft_7 = "additionalItems" in json.dumps(schema)
     draft = jsonschema_rs.Draft7Validator if draft_7 else jsonschema_rs.Draft202012Validator
     validator, grammar = draft(schema), from_schema(schema)
     sampled = [texts.sample(grammar, random.Random(seed)) for seed in range(5)]
     for text in filter(None, sampled):
-        reported = violation(grammar, text)
+        reported = find_violation(grammar, text)
         assert validator.is_valid(json.loads(text)) == (reported is None) or name in UNREPORTED
         assert reported is None or reported.split(": ")[1] in REPORTED
     return any(sampled)

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar import from_lark, from_regex, from_schema
-from thirteen.runtime.grammar.violation import SECONDS_MAX, violation
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.violation import SECONDS_MAX, find_violation
 
 MAKERS = {"schema": from_schema, "grammar": from_lark, "regex": from_regex}
 # texts: kind and source of a grammar, accepted and rejected texts. violations: schema, text, start of a line.
@@ -68,7 +68,7 @@ def test_what_a_grammar_allows_is_json_and_valid_or_reported(texts, schema, seed
     if text is not None and not re.search("[0-9]{16}", text):  # which doubles round
         value, draft = json.loads(text), jsonschema_rs.Draft202012Validator
         valid = [draft(schema, validate_formats=checked).is_valid(value) for checked in (True, False)]
-        assert violation(grammar, text) or any(valid), text
+        assert find_violation(grammar, text) or any(valid), text
 
 
 @pytest.mark.parametrize(("kind", "source", "accepted", "rejected"), CASES["texts"])
@@ -81,7 +81,7 @@ def test_accepted_and_rejected_texts(texts, kind, source, accepted, rejected):
 @pytest.mark.parametrize(("schema", "text", "reported"), CASES["violations"])
 def test_violations_are_reported_in_time(schema, text, reported):
     start_s = time.thread_time()
-    line = violation(from_schema(schema), text)
+    line = find_violation(from_schema(schema), text)
     assert line is None if reported is None else line.startswith(reported)
     assert time.thread_time() - start_s < 2 * SECONDS_MAX
 

@@ -3,7 +3,7 @@
 from codecs import getincrementaldecoder
 from random import Random
 
-from thirteen.runtime.grammar.grammar import Grammar
+from thirteen.runtime.grammar import Grammar
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 

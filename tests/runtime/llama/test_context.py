@@ -8,12 +8,12 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.answer import StopReason
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import from_regex, from_schema
+from thirteen.runtime.grammar import from_regex, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.native.settings import KV_TYPES, Settings
+from thirteen.runtime.llama.settings import KV_TYPES, Settings
 from thirteen.runtime.options import SEED_MAX, Options
 
 from ..fixed_settings import FIXED

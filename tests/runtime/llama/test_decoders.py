@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
-from thirteen.runtime.native.settings import Settings
-from thirteen.runtime.options import Options
-from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.request import Request
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP
+from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.memory import estimate_memory
+from thirteen.runtime.options import Options, Request
 from thirteen.runtime.trial import try_files
 
 from ..fixed_settings import FIXED

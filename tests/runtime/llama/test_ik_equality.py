@@ -18,11 +18,10 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.defaults import IK_ARCHITECTURES, IK_TYPES, ik_equals, main_type
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context, Span, log_softmax
+from thirteen.runtime.llama.ik_llama_library import installed
 from thirteen.runtime.llama.model import LoraAdapter, Model
-from thirteen.runtime.logits import log_softmax
-from thirteen.runtime.native.ik_llama_library import installed
-from thirteen.runtime.native.settings import IK, LLAMA, Settings
+from thirteen.runtime.llama.settings import IK, LLAMA, Settings
 
 from ... import checkpoints
 from ..gguf_adapters import write_factors

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from thirteen.runtime.llama import thread_governor
 from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.llama_cpp_library import llama_cpp
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.llama.thread_governor import ThreadGovernor, idle_seconds
-from thirteen.runtime.native.bindings import llama_cpp
-from thirteen.runtime.native.settings import Settings
 
 STEP_S = 0.008  # of a decode step
 AT_ONCE_S = 0.03 + STEP_S  # computing time after which the limit changes, at the earliest

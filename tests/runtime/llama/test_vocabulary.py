@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from thirteen.files.gguf.header import read_header
-from thirteen.runtime.grammar.grammar import from_regex
+from thirteen.runtime.grammar import from_regex
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 

@@ -1,8 +1,8 @@
 """Prompts of models that think, with the parts of published templates that say how."""
 
 import pytest
+from thirteen.runtime.prompt.chat_template import Thinking
 from thirteen.runtime.prompt.prompt_encoder import Message
-from thirteen.runtime.prompt.thinking import Thinking
 
 from ..thinking_templates import TEMPLATES
 from .test_prompt_encoder import Bytes, decode, encoder

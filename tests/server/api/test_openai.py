@@ -4,7 +4,7 @@ import math
 
 import openai
 import pytest
-from thirteen.runtime.logits import log_softmax
+from thirteen.runtime.llama.context import log_softmax
 
 from ..serving import open_engine, serve_engine
 

@@ -8,7 +8,7 @@ from time import sleep
 import pytest
 from thirteen.runtime import compute
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.bindings import llama_cpp
+from thirteen.runtime.llama.llama_cpp_library import llama_cpp
 
 # What an engine calls of llama.cpp that may open a parallel region.
 PARALLEL = ("llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_adapter_lora_init")

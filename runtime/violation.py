@@ -1,7 +1,7 @@
 """Validation of a finished answer: llguidance does not enforce all keywords of a schema while sampling."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, partial
 from time import thread_time
@@ -13,16 +13,16 @@ from jsonschema.validators import extend
 from llguidance import LLMatcher, LLTokenizer
 from referencing import Registry
 
-from ...errors import as_line, one_line
-from .grammar import LIMITS, Grammar
-from .json_schema import JSON_OPTIONS
+from ..errors import as_line, one_line
+from .grammar import JSON_OPTIONS, LIMITS, Grammar
 
 SECONDS_MAX = 0.5  # of processor time
+_DEPTH_MAX = 100  # keywords within each other; each takes five calls
 # llguidance enforces these, and Python's regular expressions may not end.
 _SKIPPED = ("patternProperties", "unevaluatedProperties")
 
 
-def violation(grammar: Grammar, text: str) -> str | None:
+def find_violation(grammar: Grammar, text: str) -> str | None:
     """Return which keyword of a grammar's schema a finished answer violates, and where, as a JSON pointer.
 
     None if it is valid or has no schema. Takes about SECONDS_MAX at most, and loads nothing remote.
@@ -33,8 +33,7 @@ def violation(grammar: Grammar, text: str) -> str | None:
     draft = Draft202012Validator if '"prefixItems"' in grammar.schema else Draft201909Validator
     strings = {name: partial(_string, name) for name in ("pattern", "format")}
     own = {**strings, "multipleOf": _multiple}
-    deadline = thread_time() + SECONDS_MAX
-    checks = {name: _limited(name, check, deadline) for name, check in (draft.VALIDATORS | own).items()}
+    checks = _limited(draft.VALIDATORS | own, thread_time() + SECONDS_MAX)
     try:
         schema = json.loads(grammar.schema, object_hook=_without_draft)
         validator = extend(draft, checks)(schema, registry=Registry())
@@ -52,17 +51,28 @@ def _without_draft(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "$schema" or isinstance(value, dict)}
 
 
-def _limited(name: str, check: Any, deadline: float) -> Any:
-    """A check that ends in time."""
+def _limited(checks: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    """Checks that end in time, and before Python's own limit of calls, where native code panics."""
+    depth = 0
 
-    def limited(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        if thread_time() > deadline:
-            raise TimeoutError("it takes too long")
-        if name in _SKIPPED or (name == "additionalProperties" and "patternProperties" in schema):
-            return None
-        return check(validator, value, instance, schema)
+    def limit(name: str, check: Any) -> Any:
+        def limited(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+            nonlocal depth
+            if thread_time() > deadline:
+                raise TimeoutError("it takes too long")
+            if depth == _DEPTH_MAX:
+                raise RecursionError("it is too deep")
+            if name in _SKIPPED or (name == "additionalProperties" and "patternProperties" in schema):
+                return
+            depth += 1
+            try:
+                yield from check(validator, value, instance, schema) or ()
+            finally:
+                depth -= 1
 
-    return limited
+        return limited
+
+    return {name: limit(name, check) for name, check in checks.items()}
 
 
 def _multiple(validator: Any, divisor: Any, instance: Any, _: Any) -> Iterator[ValidationError]:

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.runtime.native.bindings import llama_cpp
-from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
-from thirteen.runtime.native.settings import GpuLayers, Settings
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP, llama_cpp
+from thirteen.runtime.llama.settings import GpuLayers, Settings
 
 ABORT = """
 import ctypes, importlib, sys

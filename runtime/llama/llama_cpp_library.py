@@ -1,14 +1,24 @@
-"""llama.cpp, as llama-cpp-python ships it."""
+"""llama.cpp, by the low-level bindings of llama-cpp-python: the rest of it takes 0.2 s to import."""
 
 import ctypes
 import os
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .bindings import llama_cpp
-from .error_log import ErrorLog
+from ...errors import FileError, one_line
 from .settings import KV_TYPES, LLAMA, GpuLayers, Handle, Settings
 
+# Before the library is loaded: on an abort it would run a debugger on this process, which takes seconds.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+try:
+    import llama_cpp.llama_cpp as llama_cpp  # noqa: PLR0402 - `from llama_cpp import` would import all of it
+except (OSError, RuntimeError) as error:  # a library that it needs is missing, or it is for another processor
+    remedy = "install llama-cpp-python again, or what it lacks, such as libgomp1"
+    raise FileError(f"llama.cpp cannot be loaded: {one_line(error)}; {remedy}") from None
+
+__all__ = ["LLAMA_CPP", "SLOTS_MAX", "ErrorLog", "LlamaCppLibrary", "gpu_found", "llama_cpp"]
 SLOTS_MAX = int(llama_cpp.llama_max_parallel_sequences())
 _NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once
 _FLASH_ATTENTION = {
@@ -18,17 +28,43 @@ _FLASH_ATTENTION = {
 }
 
 
+_ERROR, _CONTINUED = 4, 5  # of ggml_log_level
+_LINE_MAX = 500  # characters: a quoted value can be as long as the file
+
+
+class ErrorLog:
+    """A library's last error messages; nothing is printed."""
+
+    def __init__(self, library: str, callback_type: Any, set_log: Callable[[Any, None], None]) -> None:
+        self._library, self._set_log = library, set_log
+        self._errors: deque[str] = deque(maxlen=8)
+        self._level = 0
+        self._callback = callback_type(self._receive)  # the library keeps only a pointer to it
+        self.install()
+
+    def install(self) -> None:
+        """Receive the messages, also after a binding's own classes were imported, which print them."""
+        self._set_log(self._callback, None)
+
+    def _receive(self, level: int, text: bytes, _: Any) -> None:
+        self._level = self._level if level == _CONTINUED else level
+        if self._level == _ERROR:
+            self._errors.append(text.decode("utf-8", "replace").strip())
+
+    def take_errors(self) -> str:
+        """Return the errors since the last call, as a short line without the names of C++ functions."""
+        lines = [line.split(": ", 1)[-1] for line in tuple(self._errors) if line]
+        self._errors.clear()
+        line = "; ".join(" ".join(line.split()) for line in lines) or f"{self._library} gives no reason"
+        return line[:_LINE_MAX]
+
+
 class LlamaCppLibrary:
     """The calls that an engine needs of a library. Nothing is checked here: the library may abort.
 
-    Attributes:
-        name: its name, as users choose it.
-        log: its error messages.
-        batch: ctypes' type of a batch.
-        logits: the address of the logits at a batch index, (vocab,) float32; 0 if there are none.
-        set_threads: sets the threads for batches of one token, and for larger ones.
-        state_bytes: the size of a sequence's state, which read_state copies to memory, and write_state into
-            an empty sequence; both return the number of bytes, and write_state 0 if it refuses the state.
+    `logits` gives the address of a row, (vocab,) float32, or 0. `state_bytes` is the size of a sequence's
+    state, which read_state() copies to memory and write_state() to an empty sequence; 0 bytes if it is
+    refused.
     """
 
     name = LLAMA

@@ -16,20 +16,13 @@ BATCH_MAX = 1 << 16  # tokens of a step; far beyond use
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
 _STANDARD_ATTENTION_TOKENS = 256
-# Guessed tokens that are computed with the last one of a sequence that runs alone: each costs a sixth to a
-# fourth of a step in ik_llama.cpp, a half and more in llama.cpp. See docs/figures.md.
-DRAFT_TOKENS = {LLAMA: 0, IK: 2}
 
 GpuLayers = int | Literal["all"]
 Handle = Any  # a pointer of a library; 0 or None where it could not make one
 
 
 def library_version(library: str) -> str:
-    """The version of a library's package.
-
-    Raises:
-        FileError: it is not installed.
-    """
+    """The version of a library's package."""
     try:
         return version(package := PACKAGES[library])
     except PackageNotFoundError:
@@ -38,39 +31,28 @@ def library_version(library: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Sizes of an engine, and its way to compute; see also EngineOptions in plan/options.py.
+    """Sizes of an engine, and its way to compute; see also EngineOptions.
 
-    Attention, type of the KV cache and threads change the speed, and otherwise only the last bits of the
-    logits.
-
-    Attributes:
-        outputs: maximum rows of logits of a step, each as wide as the vocabulary; by default one a slot.
-        flash_attention: None leaves it to llama.cpp, which looks at the devices. Standard attention cannot
-            read a quantized KV cache.
-        adaptive_threads: with flash attention, the last bits of the logits of a single token depend on the
-            number of threads.
-        exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
-            to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
+    Attention, KV type and threads change the speed, and otherwise only the last bits of the logits.
     """
 
     context: int
     slots: int
     batch: int
-    outputs: int = 0
+    outputs: int = 0  # maximum rows of logits of a step, each as wide as the vocabulary
     threads: int = field(kw_only=True)
-    flash_attention: bool | None = True
+    flash_attention: bool | None = True  # None leaves it to llama.cpp
     kv: str = "f16"
-    adaptive_threads: bool = False
+    adaptive_threads: bool = False  # with flash attention, the last bits depend on their number
     reproducible: bool = False
-    exact: bool = False
+    exact: bool = False  # keep the KV cache and attention in float32, for measurements
     repack: bool = True
     prefix_bytes: int = 0
     gpu_layers: GpuLayers = 0
     library: str = LLAMA
 
     def __post_init__(self) -> None:
-        rows = min(1 + DRAFT_TOKENS[self.library], self.batch)
-        object.__setattr__(self, "outputs", self.outputs or max(self.slots, rows))
+        object.__setattr__(self, "outputs", self.outputs or self.slots)
         assert 1 <= self.slots <= self.outputs <= self.batch, "EngineOptions checks what a user gives"
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import FileError, one_line
 from ...files.processors import read_cpuinfo
-from .error_log import ErrorLog
+from .llama_cpp_library import ErrorLog
 from .settings import IK, KV_TYPES, PACKAGES, GpuLayers, Handle, Settings
 
 PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
@@ -22,8 +22,6 @@ _POINTER, _INT = ctypes.c_void_p, ctypes.c_int32
 
 
 class _CacheView(ctypes.Structure):
-    """`llama_kv_cache_view` of llama.h."""
-
     _fields_ = (
         *((name, _INT) for name in ("n_cells", "n_seq_max", "token_count", "used_cells")),
         *(("max_contiguous", _INT), ("max_contiguous_idx", _INT)),
@@ -72,11 +70,7 @@ class IkLlamaLibrary:
     name = IK
 
     def __init__(self) -> None:
-        """Load the library.
-
-        Raises:
-            FileError: it is not installed, is another version, or cannot be loaded.
-        """
+        """Load the library."""
         check_package()
         try:
             from ik_llama_cpp import _ctypes_api as api  # noqa: PLC0415 - an optional package

@@ -10,14 +10,14 @@ from gguf import GGMLQuantizationType as Type
 from thirteen.errors import FileError, InsufficientMemoryError, RequestError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.lab.random_model import ProbeShape, write_uniform_model
+from thirteen.runtime import memory, plan
 from thirteen.runtime.defaults import FLASH, IK_STANDARD, MAPPED, STANDARD, Way, find_default
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.ik_llama_library import installed
-from thirteen.runtime.native.settings import IK, LIBRARIES, LLAMA
-from thirteen.runtime.plan import decisions, memory
-from thirteen.runtime.plan.decisions import decide_settings
-from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import EngineOptions
+from thirteen.runtime.engine_options import EngineOptions
+from thirteen.runtime.llama.ik_llama_library import installed
+from thirteen.runtime.llama.settings import IK, LIBRARIES, LLAMA
+from thirteen.runtime.memory import estimate_memory
+from thirteen.runtime.plan import decide_settings
 
 
 def memory_of(header: Header, options: EngineOptions, **changes: Any) -> int:
@@ -50,16 +50,6 @@ def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(
     numbers = rf"{least / 1e6:,.0f} MB .* of 1024 \(.*{least / 1e6 - 1:,.0f} MB are available; the phone"
     with pytest.raises(InsufficientMemoryError, match=numbers):
         decide_settings(options, header)
-
-
-def test_an_engine_with_little_memory_has_a_cache_in_q8_0(
-    wide_heads: Path, available: Callable[[int], None]
-) -> None:
-    available(memory_of(read_header(wide_heads), EngineOptions(batch=64, threads=1)) - 1)
-    with Engine(wide_heads, batch=64, threads=1) as engine:
-        settings = engine.plan.settings
-        assert (settings.kv, settings.flash_attention) == ("q8_0", True)
-        assert engine.answer("1 + 1?", max_tokens=4).usage.completion_tokens == 4
 
 
 def test_what_is_given_stays_where_memory_is_short(
@@ -117,7 +107,7 @@ def q4_k(tmp_path: Path) -> Header:
 def test_the_faster_library_is_left_out_where_something_speaks_against_it(
     q4_k: Header, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decisions, "build_features", lambda: {"AVX2"})
+    monkeypatch.setattr(plan, "build_features", lambda: {"AVX2"})
 
     def library(**given: Any) -> str:
         return decide_settings(EngineOptions(**{"library": "auto"} | given), q4_k).library
@@ -134,14 +124,14 @@ def test_the_faster_library_is_left_out_where_something_speaks_against_it(
     def find_library(name: str) -> None:
         raise FileError(f"{name} cannot be loaded")
 
-    monkeypatch.setattr(decisions, "find_library", find_library)
+    monkeypatch.setattr(plan, "find_library", find_library)
     assert library() == LLAMA
     with pytest.raises(FileError, match="ik cannot be loaded"):
         library(library=IK)
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thirteen.runtime.plan.options.gpu_found", lambda: True)
+    monkeypatch.setattr("thirteen.runtime.engine_options.gpu_found", lambda: True)
     for flash in (None, True, False):
         options = EngineOptions(gpu_layers="all", flash_attention=flash)
         assert decided(read_header(tiny), options)[:2] == (flash, "f16")

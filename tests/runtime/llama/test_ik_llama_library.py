@@ -5,8 +5,8 @@ from time import sleep
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.runtime.native import ik_llama_library, libraries
-from thirteen.runtime.native.ik_llama_library import IkLlamaLibrary, installed
+from thirteen.runtime.llama import ik_llama_library, model
+from thirteen.runtime.llama.ik_llama_library import IkLlamaLibrary, installed
 
 without_it = pytest.mark.skipif(not installed(), reason="ik-llama-cpp-python is not installed")
 
@@ -40,6 +40,6 @@ def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPat
         return object()
 
     monkeypatch.setattr(ik_llama_library, "IkLlamaLibrary", load)
-    monkeypatch.setattr(libraries, "LOADED", {})
+    monkeypatch.setattr(model, "LOADED", {})
     with ThreadPoolExecutor() as threads:
-        assert len(set(threads.map(libraries.find_library, ["ik"] * 4))) == 1
+        assert len(set(threads.map(model.find_library, ["ik"] * 4))) == 1

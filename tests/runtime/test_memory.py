@@ -9,8 +9,8 @@ from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.files.gguf.header import read_header
-from thirteen.runtime.plan.memory import estimate_memory
-from thirteen.runtime.plan.options import EngineOptions
+from thirteen.runtime.engine_options import EngineOptions
+from thirteen.runtime.memory import estimate_memory
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ SCRIPT = """
 import llama_cpp, sys
 from pathlib import Path
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.native.llama_cpp_library import LLAMA_CPP
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP
 show = lambda level, text, _: print(text.decode(), end="", flush=True)
 LLAMA_CPP.log._callback = llama_cpp.llama_log_callback(show)
 flash = sys.argv[4] == "True"

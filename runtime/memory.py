@@ -13,13 +13,13 @@ from dataclasses import astuple, dataclass, replace
 
 from gguf.constants import GGMLQuantizationType as Type
 
-from ...errors import InsufficientMemoryError
-from ...files.gguf.decoder_shape import DecoderShape, read_decoder_shape
-from ...files.gguf.header import Header, row_bytes
-from ...files.gguf.pooling import ENCODERS, embeds_in_parts, read_pooling
-from ..defaults import build_features
-from ..machine import available_bytes
-from ..native.settings import BATCH_MAX, KV_TYPES, LLAMA, Settings
+from ..errors import InsufficientMemoryError
+from ..files.gguf.decoder_shape import DecoderShape, read_decoder_shape
+from ..files.gguf.header import Header, row_bytes
+from ..files.gguf.pooling import ENCODERS, embeds_in_parts, read_pooling
+from .defaults import build_features
+from .llama.settings import BATCH_MAX, KV_TYPES, LLAMA, Settings
+from .machine import available_bytes
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
 _EMBEDDED_TEXTS = 64  # at once
@@ -39,25 +39,15 @@ REPACKED_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes of memory, by purpose.
+    """Bytes of memory, by purpose."""
 
-    Attributes:
-        program_bytes: Python and its libraries.
-        weights_bytes: tensors of the file, mapped.
-        copied_bytes: repacked weights, a second copy of some of the mapped ones.
-        vocabulary_bytes: tables of tokens.
-        kv_bytes: KV cache, and recurrent states.
-        buffer_bytes: compute buffers of llama.cpp, and the logits.
-        prefix_bytes: prefix cache when full, and one entry that is being saved.
-    """
-
-    program_bytes: int
-    weights_bytes: int
-    copied_bytes: int
-    vocabulary_bytes: int
-    kv_bytes: int
-    buffer_bytes: int
-    prefix_bytes: int
+    program_bytes: int  # Python and its libraries
+    weights_bytes: int  # tensors of the file, mapped
+    copied_bytes: int  # repacked weights, a second copy of some of the mapped ones
+    vocabulary_bytes: int  # tables of tokens
+    kv_bytes: int  # KV cache, and recurrent states
+    buffer_bytes: int  # compute buffers of llama.cpp, and the logits
+    prefix_bytes: int  # prefix cache when full, and one entry that is being saved
 
     @property
     def total_bytes(self) -> int:
@@ -95,12 +85,7 @@ def embedding_settings(header: Header, settings: Settings) -> Settings:
 
 
 def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
-    """Estimate the memory that a model needs.
-
-    Args:
-        header: that of a model.
-        settings: their context is clamped to the one that the model was trained for.
-    """
+    """Estimate the memory that a model needs; its context is at most that of its training."""
     shape = read_decoder_shape(header)
     settings = replace(settings, context=min(settings.context, shape.context))
     slots, tokens, rows = settings.slots, settings.micro_batch, settings.outputs
@@ -153,8 +138,7 @@ def _cells(tokens: int) -> int:
 def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: int) -> int:
     """Bytes of activations where a layer is widest, masks, rows of logits, and scores of standard attention.
 
-    A layer is widest in its feed-forward network, in its attention if that stores scores, or in what makes
-    its recurrent state. Layers with windows have a mask of their own.
+    Layers with windows have a mask of their own.
     """
     widest = (3 * shape.ffn + (4 + 2 * shape.experts_used) * shape.hidden) * _F32_BYTES
     if shape.recurrent:
@@ -173,10 +157,9 @@ def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: in
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:
-    """Sum the bytes of the matrices that llama.cpp repacks, if it repacks these types.
+    """Bytes of the matrices that llama.cpp repacks, if it repacks these types.
 
-    The token embedding is repacked only where it is also the output matrix: otherwise its rows are looked up
-    and never multiplied.
+    The token embedding is one only where it is also the output matrix: otherwise it is never multiplied.
     """
     tied = "output.weight" not in header.tensors
     return sum(
@@ -190,7 +173,6 @@ def repacked_bytes(header: Header, types: Collection[Type]) -> int:
 
 
 def _repacked_types() -> set[Type]:
-    """Types that llama.cpp repacks on this processor."""
     return set().union(*(REPACKED_TYPES[name] for name in REPACKED_TYPES.keys() & build_features()))
 
 

@@ -1,1 +1,0 @@
-"""How an engine runs a file: decided before anything is loaded."""
