@@ -45,10 +45,10 @@ async def embeddings(call: Call, body: EmbeddingRequest) -> Response:
     vectors = await _embed(call, body)
 
     def whole() -> Response:
-        data = [
-            {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
-            for index, vector in enumerate(vectors)
-        ]
+        numbers: Sequence[object] = vectors.tolist()
+        if body.encoding_format == "base64":  # of little-endian float32
+            numbers = [b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        data = [{"object": "embedding", "index": at, "embedding": one} for at, one in enumerate(numbers)]
         usage = {"prompt_tokens": call.embedded_tokens, "total_tokens": call.embedded_tokens}
         return JSONResponse({"object": "list", "data": data, "model": call.model, "usage": usage})
 
@@ -77,11 +77,3 @@ async def _embed(call: Call, body: EmbeddingRequest | OllamaEmbedRequest) -> Flo
             rows.append(await to_thread.run_sync(embed, tokens[start : start + _TEXTS], body.dimensions))
     call.embedded_tokens = sum(map(len, tokens))
     return np.concatenate(rows)
-
-
-def _encoded(vector: Floats, encoding: str) -> str | list[float]:
-    """A vector as JSON has it: numbers, or base64 of them as little-endian float32."""
-    if encoding == "base64":
-        return b64encode(vector.astype("<f4").tobytes()).decode()
-    numbers: list[float] = vector.tolist()
-    return numbers

@@ -202,8 +202,7 @@ def examples():
 @pytest.mark.exhaustive
 def test_python_examples_work(examples, smollm2, tmp_path):
     codes = [code for language, code in examples if language == "python" and "import Engine" in code]
-    others = ("fastapi", "embed")  # other tests run these
-    codes = [code for code in codes if not any(name in code for name in others)]
+    codes = [code for code in codes if "fastapi" not in code and "embed" not in code]  # of other tests
     assert len(codes) == 3
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
     for code in codes:
@@ -211,9 +210,7 @@ def test_python_examples_work(examples, smollm2, tmp_path):
         done = subprocess.run(
             command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT_S
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
-        assert "answer.value" not in code or re.match(r"(None|-?[\d./]+) ", done.stdout), done.stdout
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 @pytest.mark.exhaustive
