@@ -14,8 +14,11 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only me
 
 _log = logging.getLogger(__name__)
 
-# Codes that OpenAI's clients know, where they are not the name of the status.
-_CODES = {400: "invalid_request", 401: "invalid_api_key", 422: "invalid_value", 429: "rate_limit_exceeded"}
+# Error codes that are not the name of the status; OpenAI's clients know some of them.
+_CODES = {
+    **{400: "invalid_request", 401: "invalid_api_key", 413: "request_too_large", 422: "invalid_value"},
+    **{429: "rate_limit_exceeded", 500: "internal_error", 503: "unavailable"},
+}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 
 

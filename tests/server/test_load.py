@@ -107,7 +107,7 @@ def counted(client, status):
         ("POST", "/v1/check", b"{}", JSON | {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
         ("POST", "/v1/completions", b"", JSON, 400, "invalid_request"),
         ("POST", "/v1/completions", b"[]", JSON, 422, "invalid_value"),
-        ("POST", "/v1/answer", b" " * 5_000_000, JSON, 413, "request_entity_too_large"),
+        ("POST", "/v1/answer", b" " * 5_000_000, JSON, 413, "request_too_large"),
     ],
 )
 def test_a_wrong_request_has_openais_error_format(client, method, path, content, headers, status, code):
