@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import FileError, OptionError
 from . import options
@@ -28,20 +29,16 @@ _BASIS_KEYS = {"rank": "r", "numbers": "u", "seed": "projection_seed"}  # of ada
 def adapter(
     ctx: typer.Context,
     adapter: options.AdapterArgument,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Base of the adapter: for a GGUF, and where the catalogue does not have it."),
-    ] = None,
+    base: Annotated[str | None, Option(help="Base: for a GGUF, and where the catalogue lacks it.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--output",
             "-o",
-            help="Write it: FILE.gguf is a GGUF LoRA, for the unmerged base at run time; another name is a "
-            "PEFT folder, new or empty.",
+            help="Write it: FILE.gguf is a GGUF LoRA for the unmerged base; another name is a PEFT folder.",
         ),
     ] = None,
-    code: Annotated[bool, typer.Option("--code", help="Print a TinyLoRA as a short code.")] = False,
+    code: Annotated[bool, Option("--code", help="Print a TinyLoRA as a short code.")] = False,
     replace: options.Force = False,
     as_json: options.Json = False,
 ) -> None:

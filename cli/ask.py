@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from ..errors import RequestError
 from ..runtime.effort import Effort
@@ -23,7 +24,7 @@ def ask(
     ctx: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[MODEL] [QUESTION]",
             help=f"{options.OR_ADAPTED} Then the question; without one, it is a line of standard input, and "
             "with `-` all of it.",

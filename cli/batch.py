@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..files.progress import Progress
 from ..runtime.effort import Effort
@@ -23,24 +24,20 @@ def batch(
     ctx: typer.Context,
     questions: Annotated[
         Path,
-        typer.Argument(
-            metavar="QUESTIONS",
-            help="JSON lines with question and, optionally, id; or a text file with a question in each line.",
+        Argument(
+            metavar="QUESTIONS", help="JSON lines with question and optional id; or a question in each line."
         ),
     ],
     model: options.ModelOrAdaptedArgument = None,
-    output: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write: one line per question, in the same order.")
-    ] = Path("answers.jsonl"),
+    output: Annotated[Path, Option("--out", "-o", help="File to write: a line per question.")] = Path(
+        "answers.jsonl"
+    ),
     adapter: options.RuntimeAdapter = None,
     system: options.System = None,
     effort: options.AnswerEffort = Effort.LOW,
     min_confidence: Annotated[
         float,
-        advanced_option(
-            help='Answer "not sure" below this probability of being right, and where it is not known: single '
-            "answers of most models."
-        ),
+        advanced_option(help="Withhold values that are less probably right, or of unknown probability."),
     ] = 0.0,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -48,9 +45,7 @@ def batch(
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
     schema: options.Schema = None,
-    skip_bad: Annotated[
-        bool, advanced_option("--skip-bad", help="Warn about bad lines and continue.")
-    ] = False,
+    skip_bad: Annotated[bool, advanced_option("--skip-bad", help="Warn of bad lines and continue.")] = False,
     ray: options.Ray = None,
     workers: options.Workers = None,
     threads: options.Threads = None,

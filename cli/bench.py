@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from ..errors import RequestError
 from ..runtime.effort import Effort
@@ -51,23 +52,15 @@ def latency(
     ctx: typer.Context,
     model: options.ModelArgument,
     adapted: Annotated[
-        str | None, typer.Argument(metavar="ADAPTED", help="Adapted model, to compare with MODEL, its base.")
+        str | None, Argument(metavar="ADAPTED", help="Adapted model; MODEL is its base.")
     ] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="Adapter at run time: MODEL, or ADAPTED, is measured with it.")
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Speed, size and right answers, in a minute.")
-    ] = False,
-    data: Annotated[
-        str | None, typer.Option(help="Questions of --quick, as in bench accuracy. Default: sums.")
-    ] = None,
-    peers: Annotated[
-        bool, typer.Option("--peers", help="Compare with llama-cpp-python on the same file instead.")
-    ] = False,
-    rounds: Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")] = 8,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the question.")] = 128,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer after the first.")] = 64,
+    adapter: Annotated[str | None, Option(help="Adapter to apply at run time.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Speed, size and right answers in a minute.")] = False,
+    data: Annotated[str | None, Option(help="With --quick: questions, as in bench accuracy.")] = None,
+    peers: Annotated[bool, Option("--peers", help="Compare with llama-cpp-python instead.")] = False,
+    rounds: Annotated[int, Option(min=8, help="Rounds of four runs, two of each model.")] = 8,
+    prompt_tokens: Annotated[int, Option(min=1, help="Tokens of the question.")] = 128,
+    decode_tokens: Annotated[int, Option(min=1, help="Tokens of the answer after the first.")] = 64,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -141,19 +134,13 @@ def tune(model: options.ModelArgument, as_json: options.Json = False) -> None:
 
 @command("bench fidelity reference-F16.gguf my-model.gguf", group=bench)
 def fidelity(
-    reference: Annotated[
-        str, typer.Argument(metavar="REFERENCE", help="Adapted model in high precision, such as F16.")
-    ],
-    shipped: Annotated[str, typer.Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
-    adapter: Annotated[
-        str | None, typer.Option(help="Adapter to apply to SHIPPED at run time, if it is not merged.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="Unadapted model in high precision.")] = None,
-    shipped_base: Annotated[str | None, typer.Option(help="Unadapted model, quantized.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")
-    ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")] = 4096,
+    reference: Annotated[str, Argument(metavar="REFERENCE", help="Adapted model in F16 or so.")],
+    shipped: Annotated[str, Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
+    adapter: Annotated[str | None, Option(help="Adapter to apply to SHIPPED at run time.")] = None,
+    base: Annotated[str | None, Option(help="Unadapted model in high precision.")] = None,
+    shipped_base: Annotated[str | None, Option(help="Unadapted model, quantized.")] = None,
+    data: Annotated[Path | None, Option(help="Texts as JSON lines. Default: built-in ones.")] = None,
+    tokens: Annotated[int, Option(min=1, help="Maximum positions to compare.")] = 4096,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
@@ -189,32 +176,22 @@ def fidelity(
 def accuracy(
     ctx: typer.Context,
     model: options.ModelArgument,
-    data: Annotated[str, typer.Option(help="Questions: gsm8k, svamp, or JSON lines with question, answer.")],
+    data: Annotated[str, Option(help="Questions: gsm8k, svamp, or JSON lines with question, answer.")],
     base: Annotated[
-        str | None,
-        typer.Option(
-            help="Unadapted model to compare with. To measure the effect of --adapter, give MODEL again."
-        ),
+        str | None, Option(help="Unadapted model to compare with; with --adapter, MODEL again.")
     ] = None,
     adapter: options.RuntimeAdapter = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")
-    ] = None,
+    limit: Annotated[int | None, Option(min=1, help="Maximum questions, spread over the set.")] = None,
     prompt: Annotated[
         Literal["zero-shot", "bare", "refined", "8-shot"] | None,
-        advanced_option(help="Text around a question. Default: zero-shot, or bare for votes."),
+        advanced_option(help="Text around a question. Default: zero-shot; bare for votes."),
     ] = None,
     effort: options.AnswerEffort = Effort.LOW,
     temperature: options.Temperature = 0.0,
     calculator: options.Calculator = True,
     max_tokens: options.MaxTokens = 512,
     think: options.Think = None,
-    timed: Annotated[
-        int,
-        advanced_option(
-            min=0, help="Questions to ask one at a time, for the time to a right answer; 0: none."
-        ),
-    ] = 16,
+    timed: Annotated[int, advanced_option(min=0, help="Questions to time one by one; 0: none.")] = 16,
     ray: options.Ray = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
@@ -245,10 +222,8 @@ def accuracy(
 
 @command("bench report latency.json accuracy.json -o report.html", group=bench)
 def report(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="What latency, accuracy, fidelity --json print.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
+    files: Annotated[list[Path], Argument(metavar="FILE...", help="What bench … --json prints.")],
+    output: Annotated[Path, Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
     replace: options.Force = False,
     as_json: options.Json = False,
 ) -> None:

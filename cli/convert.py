@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import OptionError
 from . import options
@@ -26,70 +27,54 @@ _OF_SAFETENSORS = {"base", "output", "adapter", "to_safetensors", "threads", "as
 def convert(
     ctx: typer.Context,
     base: options.BaseArgument,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="GGUF to write, or folder of --to-safetensors.")
-    ] = None,
-    adapter: Annotated[str | None, typer.Option(help=options.ADAPTER)] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="GGUF or folder to write.")] = None,
+    adapter: Annotated[str | None, Option(help=options.ADAPTER)] = None,
     prompt: Annotated[
         Path | None,
-        typer.Option(help="Write a prompt of learn into the chat template: its adapter folder or JSON file."),
+        Option(help="Adapter folder or JSON file of learn: its prompt goes into the chat template."),
     ] = None,
     type_: Annotated[
-        str | None,
-        typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),
+        str | None, Option("--type", help="Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base.")
     ] = None,
     size: Annotated[
-        str | None,
-        typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
+        str | None, Option(help="Maximum size: 600MB, 572MiB or 3.9bpw. Plans each tensor's type.")
     ] = None,
     vocabulary: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|FILE|auto",
-            help="Keep only N tokens, or those of a list; auto: as many as lose the least at --size.",
+        Option(
+            metavar="N|FILE|auto", help="Keep N tokens, or those of a list; auto: the best number for --size."
         ),
     ] = None,
     thoroughness: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--calibration",
             metavar="quick|normal|thorough",
-            help="How much text the importance is measured on. thorough also searches the scales of all "
-            "blocks: a better file, slower. Default: normal.",
+            help="Text to measure importance on; thorough also searches scales, slowly. Default: normal.",
         ),
     ] = None,
     importance: Annotated[
-        Path | None,
-        advanced_option(help="Importance file; measured and written if missing. Default: in the cache."),
+        Path | None, advanced_option(help="Importance file; written if missing. Default: in the cache.")
     ] = None,
     texts: Annotated[
-        Path | None,
-        advanced_option(
-            help="Your own texts, to measure importance on and choose tokens by: JSON lines with text, or "
-            "question and answer."
-        ),
+        Path | None, advanced_option(help="Texts to measure importance on and choose tokens by: JSON lines.")
     ] = None,
     target: Annotated[
         str | None,
         advanced_option(
-            help="Processors to plan for: x86, x86-avx512, x86-amx, arm, any or wasm (a browser); or a file "
-            "of costs by lab/type_costs.py. Default: this one."
+            help="Processors to plan for: x86, x86-avx512, x86-amx, arm, wasm, any; or a file of costs."
         ),
     ] = None,
-    prefer: Annotated[str | None, advanced_option(help="quality or speed. Default: between the two.")] = None,
+    prefer: Annotated[str | None, advanced_option(help="quality or speed. Default: between.")] = None,
     fidelity: Annotated[
         bool | None,
-        typer.Option(
-            "--fidelity/--no-fidelity",
-            help="Compare with F16 over 1,024 positions of held-out text. Default: only with an adapter.",
+        Option(
+            "--fidelity/--no-fidelity", help="Compare with F16 on held-out text. Default: with an adapter."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and write no GGUF.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan only.")] = False,
     to_safetensors: Annotated[
-        bool,
-        typer.Option(
-            "--to-safetensors", help="Write a merged checkpoint for vLLM, transformers and others instead."
-        ),
+        bool, Option("--to-safetensors", help="Write a checkpoint for vLLM and transformers.")
     ] = False,
     replace: options.Force = False,
     threads: options.Threads = None,

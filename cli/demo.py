@@ -10,7 +10,7 @@ from rich.text import Text
 from . import options
 from .answer_text import checks_text
 from .application import command
-from .console import err, note, run_bars, show, show_text, wait_for
+from .console import note, run_bars, show, show_text, wait_for
 
 if TYPE_CHECKING:
     from ..files.progress import Progress
@@ -43,16 +43,12 @@ def demo(as_json: options.Json = False) -> None:
         show_text(f"{_QUESTION}\n{answer.text}\n")
         note(f"({checks_text(answer)})\n")
     with run_bars() as run:
-        models = [_measure(adapter, run.stage(_title(adapter))) for adapter in _ADAPTERS]
+        models = [
+            _measure(adapter, run.stage(f"{_SUMS} sums with {adapter or 'the base'}"))
+            for adapter in _ADAPTERS
+        ]
     facts = {"question": _QUESTION, "answer": answer.text, "value": answer.value, "sums": _SUMS}
     show(as_json, facts | {"models": models}, _report(models))
-
-
-def _title(adapter: str | None) -> str:
-    title = f"{_SUMS} sums with {adapter or 'the base'}"
-    if not err.is_terminal:
-        note(title)
-    return title
 
 
 def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:

@@ -95,15 +95,14 @@ def _library_findings(flags: frozenset[str]) -> Iterator[Finding]:
         return
     finding = build_finding(this_build().llama_cpp_system, flags)
     yield finding._replace(value=f"{finding.value}; {'a' if gpu_found() else 'no'} GPU")
-    second = "none; up to 1.6 times as fast with: pip install", "ik_llama.cpp, used where it is faster"
-    problem = None
+    value, problem = f"none; up to 1.6 times as fast with: pip install {PACKAGE}=={KNOWN_VERSION}", None
     if installed():
+        value = "ik_llama.cpp, used where it is faster"
         try:
             find_library("ik")
         except FileError as error:
-            problem = str(error)
-    value = second[1] if installed() else f"{second[0]} {PACKAGE}=={KNOWN_VERSION}"
-    yield Finding("second library", "cannot be used" if problem else value, problem)
+            value, problem = "ik_llama.cpp cannot be used", str(error)
+    yield Finding("second library", value, problem)
 
 
 def build_finding(system_info: str, flags: frozenset[str]) -> Finding:

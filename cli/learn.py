@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..files.progress import Run
 from . import options
@@ -21,28 +22,23 @@ if TYPE_CHECKING:
 def learn(
     ctx: typer.Context,
     model: options.ModelArgument,
-    questions: Annotated[
-        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and answer.")
-    ],
+    questions: Annotated[Path, Argument(metavar="QUESTIONS", help="JSON lines: question, answer.")],
     output: options.AdapterOutput,
-    numbers: Annotated[int, typer.Option(help="Trained numbers.")] = 13,
-    minutes: Annotated[
-        float, typer.Option(help="Maximum expected time; it limits how many of the questions are used.")
-    ] = 60,
+    numbers: Annotated[int, Option(help="Trained numbers.")] = 13,
+    minutes: Annotated[float, Option(help="Limit of the expected time, by using fewer questions.")] = 60,
     held_out: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="FILE|SHARE|all",
-            help="Questions to measure on: a share to set aside, a file of others, or all, in five folds.",
+            help="Questions to measure on: a file, a share to set aside, or all, in five folds.",
         ),
     ] = "0.3",
     max_tokens: options.MaxTokens = 300,
     prompt: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="search|default|TEXT",
-            help="What stands around a question: the best of some prompts, nothing, or a system prompt; or a "
-            "JSON file or an adapter folder with one.",
+            help="Prompt: the best of some, none, a system prompt, or a JSON file or adapter folder.",
         ),
     ] = "search",
     threads: options.Threads = None,

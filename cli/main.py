@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import EngineFailedError, ThirteenError
 from . import adapter, ask, batch, bench, chat, convert, demo, doctor, learn, models, serve, train, web  # noqa: F401 - each module adds its commands
@@ -122,7 +123,7 @@ def _version(context: typer.Context, requested: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Convert, run and measure language models with small adapters on your own hardware."""

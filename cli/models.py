@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
 from . import options
 from .application import command
@@ -22,16 +22,10 @@ if TYPE_CHECKING:
 def models(
     model: Annotated[
         str | None,
-        typer.Argument(
-            metavar="MODEL", help=f"Show the types, size, provenance and memory of this one: {options.MODEL}"
-        ),
+        Argument(metavar="MODEL", help=f"Show types, size, provenance and memory: {options.MODEL}"),
     ] = None,
-    context: Annotated[
-        int | None, typer.Option(min=1, help="Context length for the memory estimate.")
-    ] = None,
-    remove: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Delete a converted model from the cache.")
-    ] = None,
+    context: Annotated[int | None, Option(min=1, help="Context for the memory estimate.")] = None,
+    remove: Annotated[str | None, Option(metavar="NAME", help="Delete a converted model.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List known and converted models, or show one.

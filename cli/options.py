@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..errors import RequestError
 from ..runtime.effort import Effort
@@ -31,89 +32,62 @@ def _layers(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
-    int | None, advanced_option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
+    int | None, advanced_option(min=1, max=512, help="CPU threads. Default: as fits this machine.")
 ]
 GpuLayers = Annotated[
     Any,
     advanced_option(
-        metavar="N|all",
-        parser=_layers,
-        help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0.",
+        metavar="N|all", parser=_layers, help="Layers on a GPU, if llama-cpp-python is built for one."
     ),
 ]
 
 # What goes in, and out.
-BaseArgument = Annotated[str, typer.Argument(metavar="BASE", help=MODEL)]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
+BaseArgument = Annotated[str, Argument(metavar="BASE", help=MODEL)]
+ModelArgument = Annotated[str, Argument(metavar="MODEL", help=MODEL)]
 OR_ADAPTED = f"{MODEL} Default: the embedded model with its adapter merged."
-ModelOrAdaptedArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=OR_ADAPTED)]
-AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=ADAPTER)]
+ModelOrAdaptedArgument = Annotated[str | None, Argument(metavar="MODEL", help=OR_ADAPTED)]
+AdapterArgument = Annotated[str, Argument(metavar="ADAPTER", help=ADAPTER)]
 RuntimeAdapter = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Adapter to apply at run time: {_RUNTIME_ADAPTER} With the default model, it replaces the "
-        "merged one."
-    ),
+    str | None, Option(help=f"Adapter at run time, instead of the default model's: {_RUNTIME_ADAPTER}")
 ]
 NamedAdapters = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--adapter",
         metavar="[NAME=]ADAPTER",
-        help=f"Adapter to offer at run time; repeatable. {_RUNTIME_ADAPTER} With the default model, adapters "
-        "replace the merged one.",
+        help=f"Adapter at run time, instead of the default model's; repeatable: {_RUNTIME_ADAPTER}",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists.")]
+Force = Annotated[bool, Option("--force", help="Overwrite the output if it exists.")]
 AdapterOutput = Annotated[
-    Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
+    Path, Option("--output", "-o", help="Adapter folder to write; the same command resumes there.")
 ]
 
 # Generation.
-System = Annotated[str | None, typer.Option(help="System prompt.")]
+System = Annotated[str | None, Option(help="System prompt.")]
 Context = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Maximum tokens of prompt and answer. Default: 4096, or what model and memory allow."
-    ),
+    int | None, Option(min=1, help="Maximum tokens of prompt and answer. Default: 4096, if they fit.")
 ]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
+MaxTokens = Annotated[int, Option(min=1, help="Maximum tokens of an answer.")]
 MaxTokensOrDefault = Annotated[
-    int | None,
-    typer.Option(min=1, help="Maximum tokens of an answer. Default: 512; with thoughts, 2048 for both."),
+    int | None, Option(min=1, help="Maximum tokens of an answer. Default: 512; 2048 with thoughts.")
 ]
 Think = Annotated[
     bool | None,
-    typer.Option(
-        "--think/--no-think",
-        help="Whether a model that can think does so before it answers. Default: as its template has it.",
-    ),
+    Option("--think/--no-think", help="Think before answering, or not. Default: as the chat template does."),
 ]
-Temperature = Annotated[
-    float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 where answers vote.")
-]
+Temperature = Annotated[float, Option(help="Sampling temperature; 0 is greedy, or 0.7 for votes.")]
 Seed = Annotated[int, advanced_option(help="Random seed. Each further answer adds 1.")]
-AnswerEffort = Annotated[
-    Effort,
-    typer.Option(
-        help="low: one answer. medium and high: up to 8 or 10 answers to a question with a number, until "
-        "their majority is certain."
-    ),
-]
+AnswerEffort = Annotated[Effort, Option(help="low: one answer; medium, high: the majority of up to 8 or 10.")]
 Schema = Annotated[Path | None, advanced_option(help="JSON schema that an answer must match.")]
 Calculator = Annotated[bool, advanced_option(help="Complete equations with their exact results.")]
 Ray = Annotated[
     str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Run on a Ray cluster: HOST:PORT of its head, auto, or local to start one here.",
-    ),
+    Option(metavar="ADDRESS", help="Ray cluster: HOST:PORT of its head, auto, or local to start one."),
 ]
-Workers = Annotated[
-    int | None, advanced_option(min=1, help="With --ray: number of workers. Default: as many as fit.")
-]
+Workers = Annotated[int | None, advanced_option(min=1, help="With --ray: workers. Default: as many as fit.")]
 
 
 def matching_options(ctx: typer.Context, settings: "type[DataclassInstance]") -> dict[str, Any]:

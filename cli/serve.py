@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Option
 
 from ..errors import RequestError, install_hint
 from . import options
@@ -23,28 +24,28 @@ _MCP_SLOTS = 4  # answers at once; of a vote, the others wait
 def serve(
     ctx: typer.Context,
     model: options.ModelOrAdaptedArgument = None,
-    name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
+    name: Annotated[str | None, Option(help="Model name. Default: the file name.")] = None,
     adapter: options.NamedAdapters = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
-    api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
+    api_key_file: Annotated[Path | None, Option(help="Accepted API keys, one per line.")] = None,
     insecure: Annotated[
-        bool, advanced_option("--insecure", help="Allow other machines to connect without an API key.")
+        bool, advanced_option("--insecure", help="Let other machines in without an API key.")
     ] = False,
     origin: Annotated[list[str] | None, advanced_option(help="Allowed CORS origin; repeatable.")] = None,
-    profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
+    profile: Annotated[str, Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: options.Context = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
+    slots: Annotated[int | None, Option(min=1, help="Concurrent answers.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="TOML file of limits: queue, max_tokens, answers, body_bytes, idle_s, drain_s; "
             "docs/serving.md has them with their defaults."
         ),
     ] = None,
     ray: options.Ray = None,
-    replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
-    log: Annotated[Literal["text", "json"], typer.Option(help="Form of the log.")] = "text",
+    replicas: Annotated[int | None, Option(min=1, help="With --ray: number of engines.")] = None,
+    log: Annotated[Literal["text", "json"], Option(help="Form of the log.")] = "text",
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:

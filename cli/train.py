@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from ..learn.recipe import RECIPES, Recipe
 from . import options
@@ -16,7 +17,7 @@ def _recipe_option(text: str, field: str, panel: str | None = None, **bounds: An
     """An option whose default is that of the recipe's field."""
     lora, tinylora = (f"{getattr(recipe, field):,}" for recipe in RECIPES.values())
     default = lora if lora == tinylora else f"{lora}; {tinylora} for tinylora"
-    return typer.Option(help=f"{text} Default: {default}.", rich_help_panel=panel, **{"min": 1} | bounds)
+    return Option(help=f"{text} Default: {default}.", rich_help_panel=panel, **{"min": 1} | bounds)
 
 
 @command(
@@ -27,32 +28,23 @@ def train(
     ctx: typer.Context,
     base: options.BaseArgument,
     output: options.AdapterOutput,
-    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
-    kind: Annotated[Literal["lora", "tinylora"], typer.Option(help="Kind of adapter.")] = "lora",
-    numbers: Annotated[int, typer.Option(min=1, help="Trained numbers of a TinyLoRA.")] = 13,
-    groups: Annotated[
-        int, advanced_option(min=1, help="Groups of layers; each has its own part of the trained numbers.")
-    ] = 1,
+    data: Annotated[Path, Option(help="Training rows: JSON lines with question, solution, answer.")],
+    kind: Annotated[Literal["lora", "tinylora"], Option(help="Kind of adapter.")] = "lora",
+    numbers: Annotated[int, Option(min=1, help="Trained numbers of a TinyLoRA.")] = 13,
+    groups: Annotated[int, advanced_option(min=1, help="Groups of layers with their own numbers.")] = 1,
     learning_rate: Annotated[
         float | None, _recipe_option("Peak learning rate.", "learning_rate", min=1e-9, max=1000)
     ] = None,
     epochs: Annotated[int | None, _recipe_option("Passes over the rows.", "epochs")] = None,
-    held_out: Annotated[
-        int | None, _recipe_option("Number of held-out rows to measure on.", "held_out")
-    ] = None,
+    held_out: Annotated[int | None, _recipe_option("Held-out rows to measure on.", "held_out")] = None,
     batch_rows: Annotated[int | None, _recipe_option("Rows per step.", "batch_rows", ADVANCED)] = None,
-    max_tokens: Annotated[
-        int | None, _recipe_option("Drop rows with more tokens.", "max_tokens", ADVANCED)
-    ] = None,
-    final_line: Annotated[
-        bool, advanced_option(help="Learn a last line with the final answer after each solution.")
-    ] = True,
+    max_tokens: Annotated[int | None, _recipe_option("Drop longer rows.", "max_tokens", ADVANCED)] = None,
+    final_line: Annotated[bool, advanced_option(help="Learn a last line with the answer.")] = True,
     calculator: Annotated[
-        bool, advanced_option(help="Do not learn results of equations, which the calculator completes.")
+        bool, advanced_option(help="Leave results of equations to the calculator.")
     ] = False,
     bf16: Annotated[
-        bool | None,
-        advanced_option(help="Multiply in bfloat16. Default: where the processor does so itself."),
+        bool | None, advanced_option(help="Multiply in bfloat16. Default: if the processor does.")
     ] = None,
     seed: Annotated[
         int | None, _recipe_option("Random seed.", "seed", ADVANCED, min=0, max=2**32 - 1)
@@ -81,15 +73,8 @@ def train(
         result = training.train(request, run)
     write_card(output, train_card(recipe, result, output.resolve().name, command_line(), data.name))
     training.remove_state(output)
-    facts = {
-        "output": str(output),
-        "trained_numbers": result.trained_numbers,
-        "rows": result.rows,
-        "steps": result.steps,
-        "train_s": result.train_s,
-        "loss_before": result.loss_before,
-        "loss_after": result.loss_after,
-        "difference": interval_json(result.difference),
-    }
+    names = ("trained_numbers", "rows", "steps", "train_s", "loss_before", "loss_after")
+    facts: dict[str, Any] = {"output": str(output), **{name: getattr(result, name) for name in names}}
+    facts["difference"] = interval_json(result.difference)
     shown = {"difference": f"{result.difference.text(4)} nats per token (95 %)"}
     show(as_json, facts, facts | shown)

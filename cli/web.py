@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from . import options
 from .application import command, refuse_given
@@ -16,21 +17,13 @@ from .console import note, show
 def web(
     ctx: typer.Context,
     model: options.ModelArgument,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write, for any static host.")
-    ] = None,
+    folder: Annotated[Path | None, Option("--out", help="Folder to write for a static host.")] = None,
     serve: Annotated[
-        bool,
-        typer.Option(
-            "--serve",
-            help="Serve the page locally, with the headers that threads require. Default: without --out.",
-        ),
+        bool, Option("--serve", help="Serve the page locally; the default without --out.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
-    context: Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
-    wllama: Annotated[
-        Path | None, typer.Option(help="Archive of wllama's npm package. Default: downloaded once by npm.")
-    ] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
+    context: Annotated[int, Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
+    wllama: Annotated[Path | None, Option(help="Archive of wllama. Default: from npm, once.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a web page that runs a model.

@@ -134,9 +134,7 @@ def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
     code = encode_short_code(ShortCode("smollm2-360m", env.fingerprint, NUMBERS))
     for line in (
         ("ask", tmp_path / "known.gguf", "Why?", "--adapter", code),
-        ("serve", tmp_path / "known.gguf", "--adapter", f"math={code}", "--port", "0"),
         ("convert", tmp_path / "known.gguf", "--adapter", code, "-o", tmp_path / "no.gguf"),
-        ("adapter", code, "--base", tmp_path / "known.gguf", "-o", tmp_path / "no.gguf"),
     ):
         error = refused(env.thirteen(*line))
         assert "the code is for smollm2-360m" in error and "smollm2-135m" in error
