@@ -14,7 +14,7 @@ from .blocks import quantized_blocks
 from .layout import FileLayout
 from .provenance import BASE_SHA256, AdapterSource, WeightsSource
 from .recipe import Recipe
-from .vocabulary.vocabulary_metadata import vocabulary_of
+from .vocabulary.trimmed_checkpoint import vocabulary_of
 from .write import write_gguf
 
 

@@ -11,7 +11,8 @@ from ..files.gguf.header import Field
 from .quantize.importance import Importance
 from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
-from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
+from .vocabulary.trimmed_checkpoint import vocabulary_of
+from .vocabulary.vocabulary_list import vocabulary_fields
 
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # of llama-vocab.cpp
 BASE_SHA256 = "thirteen.base.sha256"

@@ -8,11 +8,9 @@ from typing import Any
 
 from ..errors import FileError, ThirteenError, install_hint
 from ..files.gguf.header import read_header
-from .adapter.adapter import refuse_adapter_beside
-from .adapter.peft_merge import silenced
 from .source.checkpoint import Checkpoint, open_checkpoint
+from .source.loading import check_base_folder, silenced
 from .source.pre_tokenizer import PRE_TOKENIZERS
-from .source.remote_code import refuse_code
 from .source.transformers_config import transformers_config
 
 
@@ -35,8 +33,7 @@ def save_settings(base: Path, folder: Path) -> None:
     check_packages()
     from transformers import AutoTokenizer
 
-    refuse_code(base.parent)
-    refuse_adapter_beside(base.parent)
+    check_base_folder(base.parent)
     path = {"gguf_file": base.name, "local_files_only": True}
     tokenizer = loaded(base, lambda: AutoTokenizer.from_pretrained(str(base.parent), **path))
     _fix_pre_tokenizer(base, tokenizer)

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import FileError
+from ..errors import FileError, one_line
 from .received_files import open_regular
 
 CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
@@ -84,6 +85,17 @@ def parse_json(data: bytes, where: str) -> Any:
     except (ValueError, RecursionError) as failure:
         raise FileError(f"{where}: not JSON: {failure}") from None
     return value
+
+
+@contextmanager
+def layout_errors(where: object) -> Iterator[None]:
+    """Raise what untrusted values of an unexpected type or range cause in the block as a FileError."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, re.error) as failure:
+        raise FileError(f"{where}: unexpected layout ({one_line(failure)})") from None
+    except RecursionError:
+        raise FileError(f"{where}: nested too deeply") from None
 
 
 def read_json_lines(path: Path, max_bytes: int = LINES_BYTES_MAX) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,9 +4,8 @@
 from pathlib import Path
 from typing import Any
 
-from ..convert.adapter.adapter import refuse_adapter_beside
 from ..convert.source.checkpoint import open_checkpoint
-from ..convert.source.remote_code import refuse_code
+from ..convert.source.loading import check_base_folder
 from ..convert.source.rope import FACTORS
 from ..convert.transformers_files import loaded, new_config
 from ..files.received_files import check_links
@@ -36,8 +35,7 @@ def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = Non
         model = _load_gguf(base, dtype)
     else:
         check_links(base)
-        refuse_code(base)
-        refuse_adapter_beside(base)
+        check_base_folder(base)
         # Without pickled weights: the hash of a base is that of its safetensors.
         options = {"local_files_only": True, "dtype": dtype, "use_safetensors": True}
         model = loaded(base, lambda: AutoModelForCausalLM.from_pretrained(str(base), **options))

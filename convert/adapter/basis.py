@@ -1,69 +1,55 @@
 """The frozen part of a TinyLoRA, computed from the base: truncated SVD factors and random projections.
 
 Everyone who computes the basis of a base gets the same one, so an adapter is passed on as its trained vector
-alone. In PEFT's terms (see tinylora.py) the parts are `tinylora_A`, `tinylora_B` and `tinylora_P`.
+alone.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import FileError
+from ...files.json_file import layout_errors
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import SafetensorsFile, write_safetensors
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
 from .delta import Delta
-from .deterministic_svd import svd_factors
-from .torch_random import torch_normal
+from .deterministic import svd_factors, torch_normal
 
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
 _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
 _METADATA_KEY = "thirteen.basis"
-_VERSION = 1  # of the algorithm; a change makes another basis
 NUMBERS_MAX = 4096  # of a trained vector
 _RANK_MAX = 64
 
 
 @dataclass(frozen=True)
 class BasisOrigin:
-    """Everything that determines a basis.
+    """Everything that determines a basis."""
 
-    Attributes:
-        name: name of the base, as in codes.
-        base_sha256: hash of the base's weights, from `Checkpoint.sha256()`.
-        rank: rank of the factors.
-        numbers: length of the trained vector.
-        seed: seed of the projections; module number n uses `seed` + n.
-        version: version of the algorithm.
-        groups: number of groups of neighbouring layers. Each group has its own part of the vector,
-            numbers/groups long: the projections of its modules are zero in all other parts.
-    """
-
-    name: str
-    base_sha256: str
-    rank: int = 2
-    numbers: int = 13
-    seed: int = 42
-    version: int = _VERSION
+    name: str  # of the base, as in codes
+    base_sha256: str  # see Checkpoint.sha256()
+    rank: int = 2  # of the factors
+    numbers: int = 13  # length of the trained vector
+    seed: int = 42  # of the projections; module number n uses `seed` + n
+    version: int = 1  # of the algorithm; a change makes another basis
+    # Groups of neighbouring layers. Each has its own part of the vector, numbers/groups long: the projections
+    # of its modules are zero in all other parts.
     groups: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not isinstance(self.base_sha256, str):
-            raise FileError(
-                f"a basis needs the base's name and hash, not {self.name!r} and {self.base_sha256!r}"
-            )
         for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, NUMBERS_MAX), ("seed", 0, 1 << 32)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise FileError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
-        if type(self.groups) is not int or self.groups < 1 or self.numbers % self.groups:
+        if self.groups not in range(1, self.numbers + 1) or self.numbers % self.groups:
             raise FileError(f"basis: {self.numbers} numbers do not divide into {self.groups!r} groups")
 
     @property
@@ -132,23 +118,18 @@ def target_modules(base: Checkpoint) -> list[str]:
 
 
 def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no_progress) -> Basis:
-    """Compute a basis.
-
-    Args:
-        base: the base checkpoint.
-        origin: what determines the basis.
-        progress: called with the number of modules done and of all modules.
+    """Compute a basis; `progress` gets the number of modules done and of all modules.
 
     Raises:
         FileError: the base has fewer layers than there are groups; a weight of the base is not finite.
     """
     modules = target_modules(base)
-    groups = module_groups(modules, origin)
+    groups = _groups(modules, origin)
     factors = {}
     for index, module in enumerate(modules):
         name = f"{module}.weight"
         weight = base.rows(name, 0, base.specs[name].shape[0])
-        if not _is_finite(weight):
+        if not np.isfinite(weight).all():
             raise FileError(f"{base.path}: tensor {name!r} holds a value that is not finite")
         b, a = svd_factors(weight, origin.rank)
         part = origin.numbers // origin.groups
@@ -161,12 +142,8 @@ def make_basis(base: Checkpoint, origin: BasisOrigin, *, progress: Progress = no
     return Basis(origin, factors)
 
 
-def module_groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
-    """The group of each module: equal shares of the layers in their order.
-
-    Raises:
-        FileError: there are fewer layers than groups.
-    """
+def _groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
+    """The group of each module: equal shares of the layers in their order."""
     layers = {module: (module_order(module) or (0, 0))[0] for module in modules}
     order = {layer: place for place, layer in enumerate(sorted(set(layers.values())))}
     if len(order) < origin.groups:
@@ -175,71 +152,37 @@ def module_groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]
 
 
 def write_basis(basis: Basis, path: Path) -> None:
-    """Write a basis as a safetensors file.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a basis as a safetensors file."""
     tensors = basis.tensors()
     metadata = {**asdict(basis.origin), "id": basis.origin.id, "content": _content_sha256(tensors)}
     write_safetensors(path, tensors, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_basis(path: Path) -> Basis:
-    """Read a basis from a file of write_basis().
-
-    Raises:
-        FileError: the file is not a basis, or damaged, or its factors do not fit each other.
-    """
+    """Read a file of write_basis(); FileError if it is another, or damaged."""
     file = SafetensorsFile(path)
-    metadata = _read_metadata(file)
-    attributes: dict[str, Any] = {
-        field.name: metadata.get(field.name, 1 if field.name == "groups" else None)  # earlier files lack it
-        for field in fields(BasisOrigin)
-    }
-    origin = BasisOrigin(**attributes)
     tensors = {name: file.rows(name) for name in file.entries}
-    if metadata.get("id") != origin.id or metadata.get("content") != _content_sha256(tensors):
-        raise FileError(f"{path}: the basis is damaged: its content does not match its hash")
-    modules = dict.fromkeys(name.removeprefix("base_model.model.").rpartition(".")[0] for name in tensors)
-    try:
+    with layout_errors(path):
+        metadata: dict[str, Any] = json.loads(file.metadata[_METADATA_KEY])
+        basis_id, content = metadata.pop("id"), metadata.pop("content")
+        origin = BasisOrigin(**metadata)
+        modules = {name.removeprefix("base_model.model.").rpartition(".")[0] for name in tensors}
         factors = {
             module: BasisFactors(*(tensors[f"base_model.model.{module}.{part}"] for part in _PARTS))
             for module in _in_order(modules)
         }
-    except KeyError as missing:
-        raise FileError(f"{path}: the basis lacks {missing}") from None
-    if not factors:
-        raise FileError(f"{path}: the basis has no modules")
-    for module, parts in factors.items():  # anyone can compute a matching hash
-        rank, values = len(parts.a), (parts.a, parts.b, parts.p)
-        fits = parts.a.ndim == 2 and parts.b.shape[1:] == (rank,) and 0 < rank <= origin.rank
-        if not fits or parts.p.shape != (origin.numbers, rank, rank) or not all(map(_is_finite, values)):
-            raise FileError(f"{path}: the factors of {module!r} do not fit the basis, or are not finite")
+    if (basis_id, content) != (origin.id, _content_sha256(tensors)):
+        raise FileError(f"{path}: the basis is damaged: its content does not match its hash")
     return Basis(origin, factors)
-
-
-def _is_finite(rows: Floats) -> bool:
-    return bool(np.isfinite(rows).all())
 
 
 def _in_order(modules: Iterable[str]) -> list[str]:
     return sorted(modules, key=lambda module: module_order(module) or (0, 0))
 
 
-def _read_metadata(file: SafetensorsFile) -> dict[str, Any]:
-    try:
-        metadata = json.loads(file.metadata[_METADATA_KEY])
-    except (KeyError, ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict) or metadata.get("version") != _VERSION:
-        raise FileError(f"{file.path}: not a basis of version {_VERSION}")
-    return metadata
-
-
 def _content_sha256(tensors: Mapping[str, Floats]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(name.encode("utf-8", "surrogatepass"))
+        digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensors[name], "<f4").tobytes())
     return digest.hexdigest()

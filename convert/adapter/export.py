@@ -1,7 +1,6 @@
 """Exports an adapter as a GGUF LoRA, which llama.cpp applies at run time, without a merge.
 
-The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and `lora_b` (out, r) for each
-tensor, and one alpha for all, with a scale of alpha / r.
+The layout is that of llama.cpp's convert_lora_to_gguf.py, with one alpha for all tensors.
 """
 
 import shutil
@@ -43,14 +42,7 @@ def export_adapter(
     ids: SourceIds = DEFAULT_IDS,
     vocabulary: VocabularyList | None = None,
 ) -> str:
-    """Write a PEFT folder as a GGUF LoRA in float32.
-
-    Args:
-        adapter: the PEFT folder.
-        base: the model that the LoRA is for; it may keep only some tokens of the one that was trained on.
-        output: the file to write.
-        ids: names of base and adapter in the provenance.
-        vocabulary: the tokens of `base` that the model keeps; by default all.
+    """Write a PEFT folder as a GGUF LoRA in float32, for a base that may keep only some tokens.
 
     Returns:
         The file's SHA-256.
@@ -98,12 +90,7 @@ def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> dict[str, Floats
 
 
 def copy_adapter(folder: Path, output: Path) -> str:
-    """Copy a PEFT folder, without what else is in it; returns the hash of the weights.
-
-    Raises:
-        FileError: the folder is damaged.
-        OutputError: `output` cannot be written.
-    """
+    """Copy a PEFT folder, without what else is in it; returns the hash of the weights."""
     read_adapter_config(folder)
     SafetensorsFile(folder / WEIGHTS_FILE)
     names = [name for name in (PROMPT_FILE, CONFIG_FILE) if (folder / name).exists()]

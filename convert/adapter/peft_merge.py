@@ -1,9 +1,5 @@
 """Merges adapters without low-rank factors by PEFT itself, with the whole model in memory in float32."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +9,8 @@ from ...errors import FileError, install_hint, one_line
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
-from ..source.remote_code import refuse_code
-from .adapter import WEIGHTS_FILE, refuse_adapter_beside
+from ..source.loading import check_base_folder, refuse_code, silenced
+from .adapter import WEIGHTS_FILE
 
 _TOKENS = 64  # whose predictions are compared before and after the merge
 _DIFFERENCE_MAX = 1e-3  # of the logits, relative to the largest
@@ -24,11 +20,7 @@ class PeftMergedCheckpoint(Checkpoint):
     """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`."""
 
     def __init__(self, base: Checkpoint, folder: Path) -> None:
-        """Load `base` with transformers and the adapter in `folder` with PEFT, and merge them.
-
-        Raises:
-            FileError: PEFT is not installed, or cannot merge the adapter; the merge changes nothing.
-        """
+        """Merge by transformers and PEFT; FileError if they are not installed, or cannot."""
         super().__init__(base, base.architecture)
         self._weights = _merged_weights(base.path, folder)
         if not any(map(self.changes, self.specs)):
@@ -58,9 +50,8 @@ def _merged_weights(base: Path, folder: Path) -> dict[str, Any]:
             f"{folder}: PEFT merges this adapter ({failure.name} is missing): {install_hint('peft')}"
         ) from None
     model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
-    refuse_code(model_folder)
+    check_base_folder(model_folder)
     refuse_code(folder)
-    refuse_adapter_beside(model_folder)
     options = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
     try:
         with silenced(), torch.no_grad():
@@ -84,18 +75,3 @@ def _merged_weights(base: Path, folder: Path) -> dict[str, Any]:
         )
     weights: dict[str, Any] = merged.state_dict()
     return weights
-
-
-@contextmanager
-def silenced() -> Iterator[None]:
-    """Suppress the libraries' progress bars and warnings; the caller raises or checks errors."""
-    from transformers.utils import logging  # noqa: PLC0415
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

@@ -24,30 +24,24 @@ _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _BECH32M = 0x2BC830A3  # BIP 350's constant, which also detects a q inserted or deleted before a final p
 PREFIX = "t13:"
 _BF16 = GGMLQuantizationType.BF16
-_NAME = re.compile(rf"[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}")
 _FINGERPRINT_SYMBOLS = 6
-_NUMBER_BYTES = (2, 4)  # by format: bfloat16, float32
-_HEAD = len(PREFIX) + NAME_MAX + len(":") + 1 + _FINGERPRINT_SYMBOLS  # characters before the numbers
-# Characters of a code that is decoded: NUMBERS_MAX numbers in float32, at five bits a character. Longer ones
-# are no code, and the time to decode one grows with the square of its length.
-LENGTH_MAX = _HEAD + ceil(NUMBERS_MAX * 32 / 5) + CHECKSUM_SYMBOLS
+_NUMBER_BYTES = {0: 2, 1: 4}  # by format: bfloat16, float32
+# At most NUMBERS_MAX numbers in float32, at five bits a character: the time to decode a code grows with the
+# square of its length.
+_BODY_MAX = 1 + _FINGERPRINT_SYMBOLS + ceil(NUMBERS_MAX * 32 / 5) + CHECKSUM_SYMBOLS
+_CODE = re.compile(
+    rf"{PREFIX}(?P<name>[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}):(?P<body>[{CHARSET}]{{1,{_BODY_MAX}}})"
+)
 
 
 @dataclass(frozen=True)
 class ShortCode:
-    """The content of a code.
+    """The content of a code."""
 
-    Attributes:
-        name: name of the base.
-        fingerprint: start of the basis' hash, from basis_fingerprint().
-        numbers: the trained vector, (u,).
-        exact: whether the numbers are float32 instead of bfloat16.
-    """
-
-    name: str
-    fingerprint: str
-    numbers: Floats
-    exact: bool = False
+    name: str  # of the base
+    fingerprint: str  # start of the basis' hash, from basis_fingerprint()
+    numbers: Floats  # the trained vector, (u,)
+    exact: bool = False  # whether the numbers are float32 instead of bfloat16
 
 
 def looks_like_code(text: str) -> bool:
@@ -67,13 +61,7 @@ def round_to_bfloat16(numbers: Floats) -> Floats:
 
 
 def encode_short_code(code: ShortCode) -> str:
-    """Encode a code; numbers are rounded to bfloat16 unless it is `exact`.
-
-    Raises:
-        FileError: the name does not fit a code, or a number is not finite.
-    """
-    if not _NAME.fullmatch(code.name):
-        raise FileError(f"{code.name!r} does not fit a code: up to {NAME_MAX} of a-z, 0-9, . and -")
+    """Encode a code; numbers are rounded to bfloat16 unless it is `exact`. FileError if one is not finite."""
     numbers = code.numbers if code.exact else round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
         raise FileError(f"a code for {code.name}: a number is not finite")
@@ -84,33 +72,25 @@ def encode_short_code(code: ShortCode) -> str:
 
 
 def decode_short_code(text: str) -> ShortCode:
-    """Decode a code in lower or in upper case.
-
-    Raises:
-        FileError: the text is not a code, or a damaged one.
-    """
+    """Decode a code in lower or in upper case; FileError if it is none, or damaged."""
     text = text.strip()
     shown = text if len(text) <= 100 else f"{text[:100]}…"
-    if len(text) > LENGTH_MAX:
-        raise FileError(f"the code {shown!r} has {len(text):,} characters; no code has over {LENGTH_MAX:,}")
-    if not text.isascii() or text not in (text.lower(), text.upper()):
-        raise FileError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
-    prefix, colon, body = text.lower().rpartition(":")
-    if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):
-        raise FileError(f"{shown!r} is not a code: thirteen adapter NAME --code writes one as {PREFIX}NAME:…")
-    if invalid := next((character for character in body if character not in CHARSET), None):
-        raise FileError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
-    symbols = [CHARSET.index(character) for character in body]
-    if len(symbols) <= 1 + _FINGERPRINT_SYMBOLS + CHECKSUM_SYMBOLS or not verify_checksum(prefix, symbols):
+    code = _CODE.fullmatch(text.lower()) if text in (text.lower(), text.upper()) else None
+    if code is None:
+        raise FileError(
+            f"{shown!r} is not a code: thirteen adapter NAME --code writes one as {PREFIX}NAME:… with "
+            f"{CHARSET} after the name, all in lower or all in upper case"
+        )
+    symbols = [CHARSET.index(character) for character in code["body"]]
+    if not verify_checksum(PREFIX + code["name"], symbols):
         raise FileError(f"the code {shown!r} is damaged: its checksum does not match")
-    fingerprint, data = body[1 : 1 + _FINGERPRINT_SYMBOLS], symbols[1 + _FINGERPRINT_SYMBOLS :]
-    format_, raw = symbols[0], to_bytes(data[:-CHECKSUM_SYMBOLS])
-    if format_ >= len(_NUMBER_BYTES) or not raw or len(raw) % _NUMBER_BYTES[format_]:
-        raise FileError(f"the code {shown!r} has a format that this version does not support")
-    numbers = _decode_numbers(raw, _NUMBER_BYTES[format_])
-    if not np.isfinite(numbers).all():
-        raise FileError(f"the code {shown!r} has a number that is not finite")
-    return ShortCode(prefix.removeprefix(PREFIX), fingerprint, numbers, exact=bool(format_))
+    width = _NUMBER_BYTES.get(symbols[0])
+    raw = to_bytes(symbols[1 + _FINGERPRINT_SYMBOLS : -CHECKSUM_SYMBOLS])
+    numbers = _decode_numbers(raw, width) if width and raw and not len(raw) % width else None
+    if numbers is None or not np.isfinite(numbers).all():
+        raise FileError(f"the code {shown!r} has numbers in a format that this version does not support")
+    fingerprint = code["body"][1 : 1 + _FINGERPRINT_SYMBOLS]
+    return ShortCode(code["name"], fingerprint, numbers, exact=symbols[0] == 1)
 
 
 def _decode_numbers(data: bytes, width: int) -> Floats:

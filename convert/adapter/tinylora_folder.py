@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import FileError
 from ...files.safetensors import SafetensorsFile, write_tensors
 from ...stats.arrays import Floats
-from .adapter import WEIGHTS_FILE, adapter_folder, load_adapter, read_adapter_config
+from .adapter import WEIGHTS_FILE, adapter_folder, load_adapter
 from .basis import Basis, BasisOrigin
 from .delta import CONFIG_FILE, Delta
 
@@ -19,21 +19,9 @@ _TOLERANCE = 2.0**-8  # bfloat16's precision
 
 
 def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: str) -> None:
-    """Write an adapter as a PEFT folder.
-
-    Args:
-        basis: the adapter's basis.
-        numbers: the trained vector, (u,).
-        folder: the folder to write.
-        base_id: the base's name in the adapter's config.
-
-    Raises:
-        FileError: the vector has another length than the basis needs.
-        OutputError: the folder cannot be written.
-    """
+    """Write the adapter of a trained vector, (u,), as a PEFT folder, whose config names the base."""
     origin = basis.origin
-    if len(numbers) != origin.numbers:
-        raise FileError(f"{len(numbers)} numbers for a basis of {origin.name} that takes {origin.numbers}")
+    assert len(numbers) == origin.numbers
     config = {
         "base_model_name_or_path": base_id,
         "bias": "none",
@@ -55,37 +43,26 @@ def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: 
 
 
 def read_tinylora_numbers(folder: Path, basis: Basis) -> Floats:
-    """Read the trained vector of an adapter over `basis`, (u,).
-
-    Raises:
-        FileError: the adapter is damaged, not a TinyLoRA with one vector, or made with other factors.
-    """
-    kind = read_adapter_config(folder).get("peft_type")
-    file = SafetensorsFile(folder / WEIGHTS_FILE)
-    vectors = [name for name in file.entries if name.startswith("base_model.tinylora_v.")]
-    if kind != "TINYLORA" or vectors != [_VECTOR]:
-        raise FileError(f"{folder}: is {kind} with {len(vectors)} vectors, not a TinyLoRA of one")
-    numbers = file.rows(_VECTOR)
-    saved = load_adapter(folder).deltas
-    names = {f"{module}.weight" for module in basis.factors}
-    if numbers.shape != (basis.origin.numbers,) or set(saved) != names:
+    """The trained vector of an adapter, (u,); FileError if it is not over this basis."""
+    adapter, file = load_adapter(folder), SafetensorsFile(folder / WEIGHTS_FILE)
+    if adapter.kind != "tinylora" or adapter.trained_parameters != basis.origin.numbers:
         raise FileError(
-            f"{folder}: {numbers.size} numbers over {len(saved)} modules do not fit the basis of "
-            f"{basis.origin.name}"
+            f"{folder}: is {adapter.kind} with {adapter.trained_parameters} numbers, not a TinyLoRA with the "
+            f"{basis.origin.numbers} of the basis of {basis.origin.name}"
         )
-    for module, delta in basis.deltas(numbers).items():
-        _check_same_delta(folder, module, saved[f"{module}.weight"], delta)
+    numbers = file.rows(_VECTOR)
+    expected = {f"{module}.weight": delta for module, delta in basis.deltas(numbers).items()}
+    same = adapter.deltas.keys() == expected.keys()
+    if not same or not all(_is_same(adapter.deltas[name], delta) for name, delta in expected.items()):
+        raise FileError(
+            f"{folder}: its factors are not those of the basis of {basis.origin.name}, so its numbers have "
+            "another meaning"
+        )
     return numbers
 
 
 def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
-    """The origin with as many groups as the saved projections of an adapter show.
-
-    A module's projections are zero outside of its group's part of the vector.
-
-    Raises:
-        FileError: the adapter's weights are damaged.
-    """
+    """The origin with as many groups as the projections of an adapter show: they are zero outside."""
     file = SafetensorsFile(folder / WEIGHTS_FILE)
     parts = (
         np.count_nonzero(file.rows(name).any((1, 2)))
@@ -96,12 +73,8 @@ def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
     return replace(origin, groups=1 if not part or origin.numbers % part else origin.numbers // part)
 
 
-def _check_same_delta(folder: Path, module: str, saved: Delta, expected: Delta) -> None:
-    fits = saved.a.shape == expected.a.shape and len(saved.b) == len(expected.b)
-    if fits:
-        difference = Delta(np.hstack([saved.b, -expected.b]), np.vstack([saved.a, expected.a])).norm
-    if not fits or difference > _TOLERANCE * expected.norm:
-        raise FileError(
-            f"{folder}: the factors of {module!r} are not those of the basis, so its numbers have another "
-            "meaning"
-        )
+def _is_same(saved: Delta, expected: Delta) -> bool:
+    if saved.shape != expected.shape:
+        return False
+    difference = Delta(np.hstack([saved.b, -expected.b]), np.vstack([saved.a, expected.a])).norm
+    return difference <= _TOLERANCE * expected.norm

@@ -25,8 +25,7 @@ from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
-from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from ..vocabulary.vocabulary_metadata import vocabulary_of
+from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint, vocabulary_of
 from ..write import write_arrays
 from .covariance import Covariance, empty_low_rank
 

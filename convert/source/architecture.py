@@ -1,7 +1,6 @@
 """A model's architecture: sizes and constants of a checkpoint, and their counterparts in a GGUF.
 
-Names and configuration keys are those of Hugging Face transformers on one side and llama.cpp on the other.
-families.py has what differs between families of models.
+Names and configuration keys are those of transformers on one side and llama.cpp on the other.
 """
 
 import math
@@ -24,51 +23,28 @@ EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the output only if i
 
 @dataclass(frozen=True)
 class Architecture(ModelShape):
-    """Sizes and constants of a model.
+    """Sizes and constants of a model."""
 
-    Attributes:
-        name: one of FAMILIES.
-        rms_eps: epsilon of RMSNorm.
-        rope_theta: base of the RoPE frequencies.
-        tied: whether the token embedding is also the output matrix.
-        scaling: scaling of the RoPE frequencies; None for a GGUF, which stores their divisors as tensors.
-        biased: matrices of the layers that have a bias.
-        rope_width: dimensions of a head that RoPE rotates; None for all.
-        rope_linear: divisor of all positions.
-        rope_original: tokens of the context before it was extended by LongRoPE.
-        rope_attention_factor: factor of the rotated queries and keys.
-        embedding_scale: factor of the embedding's rows.
-        residual_scale: factor of what a block adds to the hidden state.
-        attention_scale: factor of the attention scores; None for 1 / sqrt(head_dim).
-        logit_scale: divisor of the logits.
-        window: tokens that a query of a layer with a sliding window attends to, its own included.
-        windowed: those layers.
-        window_theta: `rope_theta` of those layers; None for the same.
-        unrotated: layers without RoPE.
-        convolved: layers with a short convolution instead of attention.
-        conv_width: tokens under its kernel.
-    """
-
-    name: str
+    name: str  # one of FAMILIES
     rms_eps: float
-    rope_theta: float
-    tied: bool
-    scaling: Llama3Scaling | LongRope | None = None
-    biased: tuple[str, ...] = ()
-    rope_width: int | None = None
-    rope_linear: float = 1.0
-    rope_original: int | None = None
-    rope_attention_factor: float = 1.0
-    embedding_scale: float = 1.0
-    residual_scale: float = 1.0
-    attention_scale: float | None = None
-    logit_scale: float = 1.0
-    window: int | None = None
-    windowed: tuple[int, ...] = ()
-    window_theta: float | None = None
-    unrotated: tuple[int, ...] = ()
-    convolved: tuple[int, ...] = ()
-    conv_width: int = 0
+    rope_theta: float  # base of the RoPE frequencies
+    tied: bool  # whether the token embedding is also the output matrix
+    scaling: Llama3Scaling | LongRope | None = None  # None for a GGUF, which stores the divisors as tensors
+    biased: tuple[str, ...] = ()  # matrices of the layers that have a bias
+    rope_width: int | None = None  # dimensions of a head that RoPE rotates; None for all
+    rope_linear: float = 1.0  # divisor of all positions
+    rope_original: int | None = None  # tokens of the context before it was extended by LongRoPE
+    rope_attention_factor: float = 1.0  # of the rotated queries and keys
+    embedding_scale: float = 1.0  # factor of the embedding's rows
+    residual_scale: float = 1.0  # factor of what a block adds to the hidden state
+    attention_scale: float | None = None  # factor of the attention scores; None for 1 / sqrt(head_dim)
+    logit_scale: float = 1.0  # divisor of the logits
+    window: int | None = None  # tokens that a query of a windowed layer attends to, its own included
+    windowed: tuple[int, ...] = ()  # layers with a sliding window
+    window_theta: float | None = None  # `rope_theta` of those layers; None for the same
+    unrotated: tuple[int, ...] = ()  # layers without RoPE
+    convolved: tuple[int, ...] = ()  # layers with a short convolution instead of attention
+    conv_width: int = 0  # tokens under its kernel
 
     @property
     def family(self) -> Family:
@@ -95,22 +71,24 @@ class Architecture(ModelShape):
         }
 
 
-# Constants that differ between models of a family, or between families: attribute -> key in a GGUF, type.
+# Constants that differ between models of a family, or between families:
+# attribute -> key in a GGUF, its type, and key in a config, unless it is read by a rule of its own.
 CONSTANTS = {
-    "rope_original": ("rope.scaling.original_context_length", GGUFValueType.UINT32),
-    "rope_attention_factor": ("rope.scaling.attn_factor", GGUFValueType.FLOAT32),
-    "embedding_scale": ("embedding_scale", GGUFValueType.FLOAT32),
-    "residual_scale": ("residual_scale", GGUFValueType.FLOAT32),
-    "attention_scale": ("attention.scale", GGUFValueType.FLOAT32),
-    "logit_scale": ("logit_scale", GGUFValueType.FLOAT32),
-    "window": ("attention.sliding_window", GGUFValueType.UINT32),
-    "window_theta": ("rope.freq_base_swa", GGUFValueType.FLOAT32),
-    "conv_width": ("shortconv.l_cache", GGUFValueType.UINT32),
+    "rope_original": ("rope.scaling.original_context_length", GGUFValueType.UINT32, ""),
+    "rope_attention_factor": ("rope.scaling.attn_factor", GGUFValueType.FLOAT32, ""),
+    "embedding_scale": ("embedding_scale", GGUFValueType.FLOAT32, "embedding_multiplier"),
+    "residual_scale": ("residual_scale", GGUFValueType.FLOAT32, "residual_multiplier"),
+    "attention_scale": ("attention.scale", GGUFValueType.FLOAT32, "attention_multiplier"),
+    "logit_scale": ("logit_scale", GGUFValueType.FLOAT32, "logits_scaling"),
+    "window": ("attention.sliding_window", GGUFValueType.UINT32, ""),
+    "window_theta": ("rope.freq_base_swa", GGUFValueType.FLOAT32, "window_theta"),
+    "conv_width": ("shortconv.l_cache", GGUFValueType.UINT32, "conv_L_cache"),
 }
 _ROTATION = "partial_rotary_factor or rope.dimension_count"
 _LABELS = {  # where the names in a config and in a GGUF are others
     "rope_width": f"{_ROTATION}: the number of rotated dimensions",
     "attention_scale": "attention_multiplier or query_pre_attn_scalar: the scale of attention",
+    "tied": "tie_word_embeddings",
 }
 _VARIABLE = (*CONSTANTS, "rope_width", "windowed", "unrotated", "convolved")
 _DEFAULTS = {one.name: one.default for one in fields(Architecture) if one.name in _VARIABLE}
@@ -177,7 +155,7 @@ def metadata_fields(architecture: Architecture) -> dict[str, Field]:
     if a.rope_linear != 1:
         values["rope.scaling.type"] = Field("linear", GGUFValueType.STRING)
         values["rope.scaling.factor"] = Field(a.rope_linear, f32)
-    for field, (key, type_) in CONSTANTS.items():
+    for field, (key, type_, _) in CONSTANTS.items():
         if field in a.family.reads and (value := getattr(a, field)) is not None:
             values[key] = Field(value, type_)
     if a.windowed and a.windowed != a.family.windowed(a.layers, a.family.window_pattern or 0):
@@ -208,11 +186,7 @@ def _shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
 
 
 def check(architecture: Architecture, where: str) -> None:
-    """Check that the graph of llama.cpp computes what a checkpoint says; `where` names it in errors.
-
-    Raises:
-        FileError: the sizes do not fit each other, or a constant is another one than the graph's.
-    """
+    """Refuse what the graph of llama.cpp does not compute; `where` names the model in the FileError."""
     a, family = architecture, architecture.family
     a.check(where)
     if a.rotated % 2 or not 2 <= a.rotated <= a.head_dim:
@@ -221,14 +195,13 @@ def check(architecture: Architecture, where: str) -> None:
         raise FileError(
             f"{where}: rope scaling is {a.scaling.kind}, which llama.cpp's {family.name} does not read"
         )
-    for field, expected in (_DEFAULTS | dict(family.implied(a))).items():
+    graph = _DEFAULTS | dict(family.implied(a)) | ({} if family.tied is None else {"tied": family.tied})
+    for field, expected in graph.items():
         value = getattr(a, field)
         if field not in family.reads and not _equal(value, expected):
             found = f"{_LABELS.get(field, field)} is {shorten(value)}"
             usual = "" if expected is None else f": that has {shorten(expected)}"
             raise FileError(f"{where}: {found}, which llama.cpp's {family.name} does not read{usual}")
-    if family.tied is not None and a.tied != family.tied:
-        raise FileError(f"{where}: tie_word_embeddings is {a.tied}, which llama.cpp's {family.name} has not")
 
 
 def _equal(value: Any, expected: Any) -> bool:

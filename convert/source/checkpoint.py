@@ -1,9 +1,8 @@
 """Checkpoints of base models: a safetensors folder or a GGUF, read lazily as float32 rows."""
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from ...errors import FileError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.hashing import file_sha256
-from ...files.json_file import read_json
+from ...files.json_file import layout_errors, read_json
 from ...files.received_files import check_links
 from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
@@ -30,9 +29,9 @@ from .tokenizer import tokenizer_fields
 
 INDEX = "model.safetensors.index.json"
 FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
-_DEQUANTIZED = {*GGML_TYPES, "NVFP4"}  # those that gguf's dequantize() knows
-
-_Shapes = Mapping[str, tuple[int, ...]]
+_UNREAD = ".rotary_emb.inv_freq"  # in old checkpoints; transformers computes it
+_FLOATS = sorted(type_.name for type_ in FLOATS)
+_DEQUANTIZED = [*GGML_TYPES, "NVFP4"]  # those that gguf's dequantize() knows
 
 
 class Checkpoint:
@@ -78,19 +77,15 @@ class Checkpoint:
         return self.full.tokenizer
 
     def sha256(self) -> str:
-        """See weights_sha256(). A base that presents another has the hash of that one."""
+        """Hash of the weight file, or of several shards that of what `sha256sum` prints of them."""
         return self.full.sha256()
 
 
 def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
-    """Open a base.
-
-    Args:
-        path: a folder of safetensors or a GGUF.
-        id_: its name in the provenance; by default that of the folder or file.
+    """Open a folder of safetensors or a GGUF as a base; `id_` is its name in the provenance.
 
     Raises:
-        FileError: the checkpoint is missing, damaged or unsupported; the GGUF is damaged.
+        FileError: the base is missing, damaged or unsupported.
     """
     if path.is_dir():
         return FolderCheckpoint(path, id_ or path.resolve().name)
@@ -103,15 +98,6 @@ def quantized_types(base: Checkpoint) -> dict[str, int]:
     """Number of a base's quantized tensors by type, in the order of the names."""
     types = (base.stored_type(name) for name in base.specs)
     return dict(sorted(Counter(type_.name for type_ in types if type_ not in FLOATS).items()))
-
-
-def weights_sha256(files: Iterable[Path]) -> str:
-    """Hash the weight file, or of several shards the listing that `sha256sum` prints of them."""
-    files = sorted(files)
-    if len(files) == 1:
-        return file_sha256(files[0])
-    listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 class FolderCheckpoint(Checkpoint):
@@ -135,14 +121,10 @@ class FolderCheckpoint(Checkpoint):
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )
         self.specs = arch.tensor_specs(self.architecture)
-        shapes = {name: file.entries[name].shape for name, file in self._files.items()}
-        shapes = {name: shape for name, shape in shapes.items() if not name.endswith("rotary_emb.inv_freq")}
+        entries = ((name, file.entries[name]) for name, file in self._files.items())
+        tensors = {name: (entry.shape, entry.dtype) for name, entry in entries if not name.endswith(_UNREAD)}
         expected = {name: spec.stored_shape for name, spec in self.specs.items()}
-        _check_tensors(folder, self.architecture.name, shapes, expected, "config.json")
-        floats = {type_.name for type_ in FLOATS}
-        for name in self.specs:
-            if (dtype := self._files[name].entries[name].dtype) not in floats:
-                raise FileError(f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32")
+        _check_tensors(folder, self.architecture.name, tensors, expected, _FLOATS)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         return self.specs[name].from_stored(self._files[name].rows(name, start, stop))
@@ -162,7 +144,9 @@ class FolderCheckpoint(Checkpoint):
         return tokenizer_fields(self.path, self.architecture.vocab)
 
     def sha256(self) -> str:
-        return weights_sha256({file.path for file in self._files.values()})
+        files = sorted({file.path for file in self._files.values()})
+        listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+        return file_sha256(*files) if len(files) == 1 else hashlib.sha256(listing.encode()).hexdigest()
 
     def _locate(self) -> dict[str, SafetensorsFile]:
         """Find the file of each tensor."""
@@ -171,19 +155,12 @@ class FolderCheckpoint(Checkpoint):
             return dict.fromkeys(file.entries, file)
         if not (self.path / INDEX).exists():
             raise FileError(f"{self.path}: has neither model.safetensors nor {INDEX}")
-        index = read_json(self.path / INDEX).get("weight_map")
-        if not isinstance(index, dict):
-            raise FileError(f"{self.path / INDEX}: no weight_map")
-        shards = {shard: self._shard(shard) for shard in sorted({str(shard) for shard in index.values()})}
-        for name, shard in index.items():
-            if name not in shards[str(shard)].entries:
-                raise FileError(f"{self.path / shard}: tensor {name!r} is missing, although {INDEX} lists it")
-        return {name: shards[str(shard)] for name, shard in index.items()}
-
-    def _shard(self, name: str) -> SafetensorsFile:
-        if not re.fullmatch(r"[\w .-]+\.safetensors", name, re.ASCII):
-            raise FileError(f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file")
-        return SafetensorsFile(self.path / name)
+        with layout_errors(
+            self.path / INDEX
+        ):  # names without folders: a file elsewhere is not the checkpoint's
+            names = {Path(name).name for name in read_json(self.path / INDEX)["weight_map"].values()}
+        shards = [SafetensorsFile(self.path / name) for name in sorted(names)]
+        return {name: shard for shard in shards for name in shard.entries}
 
 
 class GgufCheckpoint(Checkpoint):
@@ -197,17 +174,12 @@ class GgufCheckpoint(Checkpoint):
         CheckedMetadata(self.header).check_whole()
         self.architecture = from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
-        shapes = {tensor.name: tensor.shape for tensor in self.header.tensors.values()}
+        tensors = {tensor.name: (tensor.shape, tensor.type.name) for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
         scaling = self.architecture.family.scaling
         self._rope = self.header.tensors.keys() & set(scaling.names if scaling else ())
         expected |= dict.fromkeys(self._rope, (self.architecture.rotated // 2,))
-        _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
-        for tensor in self.header.tensors.values():
-            if tensor.type.name not in _DEQUANTIZED or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
-                raise FileError(
-                    f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which is not dequantized"
-                )
+        _check_tensors(path, self.architecture.name, tensors, expected, _DEQUANTIZED)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         spec = self.specs[name]
@@ -251,17 +223,20 @@ class GgufCheckpoint(Checkpoint):
 
 
 def _check_tensors(
-    path: Path, architecture: str, found: _Shapes, expected: _Shapes, described_by: str
+    path: Path,
+    architecture: str,
+    found: Mapping[str, tuple[tuple[int, ...], str]],
+    expected: Mapping[str, tuple[int, ...]],
+    types: Collection[str],
 ) -> None:
-    """Check that a checkpoint has exactly the expected tensors."""
+    """Check that a checkpoint has exactly the expected tensors, in types that can be read."""
     if extra := found.keys() - expected.keys():
         raise FileError(
             f"{path}: has {len(extra)} tensors that {architecture} has not, such as {min(extra)!r}"
         )
     for name, shape in expected.items():
-        if name not in found:
-            raise FileError(f"{path}: tensor {name!r} is missing")
-        if found[name] != shape:
-            raise FileError(
-                f"{path}: tensor {name!r} has the shape {found[name]}; {described_by} says {shape}"
-            )
+        stored, type_ = found.get(name, ("missing", ""))
+        if stored != shape:
+            raise FileError(f"{path}: tensor {name!r} is {stored}; the model's configuration says {shape}")
+        if type_ not in (readable := types if len(shape) > 1 else _FLOATS):
+            raise FileError(f"{path}: tensor {name!r} is {type_}; supported are {', '.join(readable)}")

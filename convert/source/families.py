@@ -1,9 +1,8 @@
 """The families of models that can be converted: how each names its parts, and where it differs from Llama.
 
-A family is one entry of FAMILIES. Everything that reads a model takes its names, its order of tensors and its
-constants from here: the converter, the float32 decoder that measures importance, the reader of adapters and
-the trimmer of vocabularies. Each entry names the class of transformers (`transformers.models.*.modeling_*`)
-and the graph of llama.cpp (`src/models/*.cpp`) whose rules it holds.
+Everything that reads a model takes its names, its order of tensors and its constants from here. Each entry
+names the class of transformers (`transformers.models.*.modeling_*`) and the graph of llama.cpp
+(`src/models/*.cpp`) whose rules it holds.
 """
 
 import math
@@ -44,47 +43,32 @@ def _nothing(_: object) -> Values:
 
 @dataclass(frozen=True)
 class Family:
-    """How the models of a family name their parts, and what their computation does unlike Llama's.
+    """How the models of a family name their parts, and what their computation does unlike Llama's."""
 
-    Attributes:
-        name: `general.architecture` of a GGUF.
-        classes: transformers' classes, as `architectures` in config.json names them.
-        layer: modules of a layer, in transformers' order, and their names in a GGUF. The parts that are there
-            say how a layer computes: norms before or after a block, norms of heads, fused matrices.
-        outside: modules outside the layers, likewise; the output only where it is not tied.
-        permuted: whether GGUF has the rows of q and k in another order (LLAMA_ROPE_TYPE_NORM).
-        wide_norms: whether the norms of q and k are over all heads at once.
-        norm_offset: what the graph has already added to the weights of all norms.
-        activation: of the feed-forward network: silu, or gelu (by tanh).
-        biased: matrices that always have a bias.
-        biases: matrices that have one if a key of the config is true, by key.
-        tied: the only value that the graph has for tied embeddings; None for both.
-        reads: the constants of Architecture that the graph reads from metadata. A constant that it does not
-            read must have the value that the graph has anyway.
-        scaling: the RoPE scaling whose divisors the graph reads as tensors; None for none.
-        implied: those that the graph computes by itself, from the shape.
-        window_pattern: llama.cpp's default for layers with a sliding window: all but every n-th. None where
-            the graph has no windows: then the context ends where the window does.
-        normalize: entries of a config under the names of Llama's, and defaults that differ from Llama's. The
-            number of layers has been checked.
-    """
-
-    name: str
-    classes: tuple[str, ...]
+    name: str  # `general.architecture` of a GGUF
+    classes: tuple[str, ...]  # of transformers, as `architectures` in config.json names them
+    # Modules of a layer, in transformers' order, and their names in a GGUF. The parts that are there say how
+    # a layer computes: norms before or after a block, norms of heads, fused matrices.
     layer: Mapping[str, str] = field(default_factory=lambda: _LLAMA)
+    # Modules outside the layers, likewise; the output only where it is not tied.
     outside: Mapping[str, str] = field(default_factory=lambda: _BEFORE | _AFTER)
-    permuted: bool = False
-    wide_norms: bool = False
-    norm_offset: float = 0.0
-    activation: str = "silu"
-    biased: tuple[str, ...] = ()
-    biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    tied: bool | None = None
+    permuted: bool = False  # whether GGUF has the rows of q and k in another order (LLAMA_ROPE_TYPE_NORM)
+    wide_norms: bool = False  # whether the norms of q and k are over all heads at once
+    norm_offset: float = 0.0  # what the graph has already added to the weights of all norms
+    activation: str = "silu"  # or gelu (by tanh)
+    biased: tuple[str, ...] = ()  # matrices that always have a bias
+    biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # that have one if a key is true
+    tied: bool | None = None  # the only value that the graph has for tied embeddings; None for both
+    # The constants of Architecture that the graph reads from metadata. A constant that it does not read must
+    # have the value that the graph has anyway: its default, or the implied one, which follows from the shape.
     reads: tuple[str, ...] = ()
-    scaling: type[Llama3Scaling] | type[LongRope] | None = None
     implied: Callable[[ModelShape], Values] = _nothing
+    scaling: type[Llama3Scaling] | type[LongRope] | None = None  # whose divisors the graph reads as tensors
+    # llama.cpp's default for layers with a sliding window: all but every n-th. None where the graph has no
+    # windows: then the context ends where the window does.
     window_pattern: int | None = None
-    normalize: Callable[[Values], Values] = _nothing
+    defaults: Values = field(default_factory=dict)  # entries of a config where they are missing
+    normalize: Callable[[Values], Values] = _nothing  # entries of a config under the names of Llama's
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -104,8 +88,8 @@ class Family:
 def _gemma3(config: Values) -> Values:
     """Gemma3TextConfig; transformers 5 has a `rope_parameters` for each kind of layer."""
     rope = config.get("rope_parameters") or {}
-    by_layer = isinstance(rope, Mapping) and "full_attention" in rope
-    full, sliding = (rope.get(f"{kind}_attention") or {} if by_layer else {} for kind in ("full", "sliding"))
+    by_layer = "full_attention" in rope
+    sliding = (by_layer and rope.get("sliding_attention")) or {}
     if (kind := sliding.get("rope_type", sliding.get("type"))) not in (None, "default"):
         raise ValueError(f"rope_type of sliding_attention is {shorten(kind)}; that of llama.cpp is default")
     pattern = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
@@ -114,15 +98,10 @@ def _gemma3(config: Values) -> Values:
         for layer in range(config["num_hidden_layers"])
     ]
     return {
-        "head_dim": config.get("head_dim", 256),
-        "hidden_act": config.get("hidden_activation", "gelu_pytorch_tanh"),
-        "rope_theta": config.get("rope_theta", 1e6),
-        "window_theta": sliding.get("rope_theta", config.get("rope_local_base_freq", 1e4)),
-        "rope_parameters": full if by_layer else rope,
-        "query_pre_attn_scalar": config.get("query_pre_attn_scalar", 256),
-        "sliding_window": config.get("sliding_window", 4096),
+        "hidden_act": config["hidden_activation"],
+        "window_theta": sliding.get("rope_theta", config["rope_local_base_freq"]),
+        "rope_parameters": rope.get("full_attention") or {} if by_layer else rope,
         "layer_types": config.get("layer_types") or types,
-        "tie_word_embeddings": config.get("tie_word_embeddings", True),
     }
 
 
@@ -132,19 +111,14 @@ def _gemma3_constants(shape: ModelShape) -> Values:
 
 
 def _smollm3(config: Values) -> Values:
-    layers, interval = config["num_hidden_layers"], config.get("no_rope_layer_interval", 4)
-    return {
-        "rope_theta": config.get("rope_theta", 2e6),
-        "no_rope_layers": config.get("no_rope_layers")
-        or [int((layer + 1) % interval != 0) for layer in range(layers)],
-        "tie_word_embeddings": config.get("tie_word_embeddings", True),
-    }
+    layers, interval = config["num_hidden_layers"], config["no_rope_layer_interval"]
+    rotated = [int((layer + 1) % interval != 0) for layer in range(layers)]
+    return {"no_rope_layers": config.get("no_rope_layers") or rotated}
 
 
 def _phi3(config: Values) -> Values:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type")) if isinstance(rope, Mapping) else None
-    if kind not in ("longrope", "su", "yarn"):
+    if rope.get("rope_type", rope.get("type")) not in ("longrope", "su", "yarn"):
         return {}
     original = config.get("original_max_position_embeddings", 4096)
     long = {"rope_type": "longrope", "original_max_position_embeddings": original}
@@ -153,11 +127,10 @@ def _phi3(config: Values) -> Values:
 
 def _lfm2(config: Values) -> Values:
     """Lfm2Config, with the width that Lfm2MLP makes of its own."""
-    ffn = config.get("block_ff_dim", config.get("intermediate_size", 12288))
-    unit, factor = config.get("block_multiple_of", 256), config.get("block_ffn_dim_multiplier", 1.0)
-    if config.get("block_auto_adjust_ff_dim", True):
+    ffn, factor = config.get("block_ff_dim", config["intermediate_size"]), config["block_ffn_dim_multiplier"]
+    if config["block_auto_adjust_ff_dim"]:
         ffn = int((1.0 if factor is None else factor) * int(2 * ffn / 3))
-        ffn += -ffn % unit
+        ffn += -ffn % config["block_multiple_of"]
     attention = config.get("full_attn_idxs")
     types = [
         "full_attention" if attention is None or layer in attention else "conv"
@@ -165,9 +138,7 @@ def _lfm2(config: Values) -> Values:
     ]
     return {
         "intermediate_size": ffn,
-        "rms_norm_eps": config.get("norm_eps", 1e-5),
-        "rope_theta": config.get("rope_theta", 1e6),
-        "conv_L_cache": config.get("conv_L_cache", 3),
+        "rms_norm_eps": config["norm_eps"],
         "layer_types": config.get("layer_types") or types,
         "tie_word_embeddings": config.get("tie_embedding", config.get("tie_word_embeddings", True)),
     }
@@ -189,7 +160,7 @@ _ALL = (
         "qwen3",
         ("Qwen3ForCausalLM",),
         layer=_ATTENTION | _HEAD_NORMS | _FFN | _NORMS,
-        normalize=lambda config: {"head_dim": config.get("head_dim", 128)},
+        defaults={"head_dim": 128},
     ),
     # Gemma3ForCausalLM multiplies by 1 + weight in its norms, which are also after the blocks; gemma3.cpp.
     Family(
@@ -209,6 +180,15 @@ _ALL = (
         reads=("window", "windowed", "window_theta"),
         implied=_gemma3_constants,
         window_pattern=6,
+        defaults={
+            "head_dim": 256,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "tie_word_embeddings": True,
+        },
         normalize=_gemma3,
     ),
     # SmolLM3ForCausalLM has no RoPE in every fourth layer, which smollm3.cpp holds as a constant.
@@ -217,6 +197,7 @@ _ALL = (
         ("SmolLM3ForCausalLM",),
         permuted=True,
         implied=lambda shape: {"unrotated": tuple(range(3, shape.layers, 4))},
+        defaults={"rope_theta": 2e6, "no_rope_layer_interval": 4, "tie_word_embeddings": True},
         normalize=_smollm3,
     ),
     # GraniteForCausalLM has four scales; granite.cpp.
@@ -227,7 +208,7 @@ _ALL = (
         biases=_LLAMA_BIASES,
         reads=("embedding_scale", "residual_scale", "attention_scale", "logit_scale"),
         scaling=Llama3Scaling,
-        normalize=lambda config: {"attention_multiplier": config.get("attention_multiplier", 1.0)},
+        defaults={"attention_multiplier": 1.0},
     ),
     # Phi3ForCausalLM, which is Phi-4-mini's class too, has fused matrices; phi3.cpp.
     Family(
@@ -275,6 +256,15 @@ _ALL = (
         },
         outside=_BEFORE | {"model.embedding_norm": "token_embd_norm", "lm_head": "output"},
         reads=("convolved", "conv_width"),
+        defaults={
+            "intermediate_size": 12288,
+            "block_multiple_of": 256,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_auto_adjust_ff_dim": True,
+            "norm_eps": 1e-5,
+            "rope_theta": 1e6,
+            "conv_L_cache": 3,
+        },
         normalize=_lfm2,
     ),
 )

@@ -1,40 +1,25 @@
 """The architecture that a checkpoint's config.json describes, by the rules of transformers' classes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ...errors import FileError, one_line, shorten
-from ...files.gguf.model_shape import MAX_LAYERS, ModelShape
-from .architecture import Architecture, check
-from .config_values import count, flag, number
-from .families import CLASSES, Family
-from .rope import find_rope, read_scaling
+import numpy as np
+from gguf import GGUFValueType
 
-# Keys that change the computation where they are true or a number, unless their family has a rule for them.
+from ...errors import FileError, shorten
+from ...files.gguf.model_shape import MAX_COUNT, MAX_LAYERS, ModelShape
+from ...files.json_file import layout_errors
+from .architecture import CONSTANTS, Architecture, check
+from .families import CLASSES, Family
+from .rope import Llama3Scaling, LongRope
+
+# Keys that change the computation or the weights, unless they are false or null, or a bias of the family.
 _REFUSED = (
-    *("attention_bias", "mlp_bias", "conv_bias", "use_bidirectional_attention"),
-    *("attn_logit_softcapping", "final_logit_softcapping"),
+    *("conv_bias", "use_bidirectional_attention", "attn_logit_softcapping", "final_logit_softcapping"),
+    *("quantization_config", "transformers_weights", "attention_bias", "mlp_bias"),
 )
-# Words of keys that change a computation. A key with one of them that is not in _KNOWN is refused.
-_WORDS = (
-    *("act", "attn", "attention", "bias", "conv", "expert", "head", "layer", "mlp", "moe", "multiplier"),
-    *("norm", "rope", "rotary", "scale", "scaling", "softcap", "window"),
-)
-_KNOWN = {
-    *("attention_dropout", "attention_multiplier", "conv_L_cache", "embedding_multiplier", "full_attn_idxs"),
-    *("head_dim", "hidden_act", "hidden_activation", "layer_types", "logits_scaling", "max_window_layers"),
-    *("no_rope_layer_interval", "no_rope_layers", "norm_eps", "num_attention_heads", "num_heads"),
-    *("num_hidden_layers", "num_key_value_heads", "query_pre_attn_scalar", "residual_multiplier"),
-    *("partial_rotary_factor", "rms_norm_eps", "rope_local_base_freq", "rope_parameters", "rope_scaling"),
-    *("rope_theta", "sliding_window", "sliding_window_pattern", "use_sliding_window", "window_theta"),
-    # What transformers' classes of these families do not read.
-    *("activation_dropout", "attention_probs_dropout_prob", "attn_implementation", "cache_implementation"),
-    *("full_attn_mod", "head_dim_original", "layer_norm_eps", "layer_norm_epsilon", "output_attentions"),
-    *("pruned_heads", "rope_interleaved", "use_flash_attn"),
-    *("block_ffn_dim_multiplier", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale"),
-    *("conv_dim", "conv_dim_out", "conv_use_xavier_init"),
-}
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu"}
 
 
@@ -42,18 +27,27 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     """Read the architecture from a checkpoint's config.json; `where` names it in errors.
 
     Raises:
-        FileError: the architecture is not supported, a value is missing or out of range, or a key changes the
-            computation in a way that is not known here.
+        FileError: the architecture is not supported, or a value is missing, out of range or not llama.cpp's.
     """
-    family = _family(config, where)
+    with layout_errors(where):
+        name, *_ = config.get("architectures") or ["none"]
+        if name not in CLASSES:
+            raise FileError(
+                f"{where}: the architecture {shorten(name)} cannot be converted; a GGUF of it may run as it "
+                f"is; supported: {', '.join(CLASSES)}"
+            )
+        return _read(config, CLASSES[name], where)
+
+
+def _read(config: Mapping[str, Any], family: Family, where: str) -> Architecture:
     layers = count(config, "num_hidden_layers", where, most=MAX_LAYERS)
-    config = _normalized(config, family, where)
+    config = {**family.defaults, **config}
+    config = {**config, **family.normalize(config)}
     _check_keys(config, family, where)
-    rope = find_rope(config, where)
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}  # transformers 5 has the second
     heads = count(config, "num_attention_heads", where)
     hidden = count(config, "hidden_size", where)
     head_dim = count(config, "head_dim", where, hidden // heads)
-    context = count(config, "max_position_embeddings", where)
     width = int(head_dim * number({**config, **rope}, "partial_rotary_factor", where, 1.0))
     shape = ModelShape(
         layers=layers,
@@ -63,113 +57,118 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         kv_heads=count(config, "num_key_value_heads", where, heads),
         head_dim=head_dim,
         vocab=count(config, "vocab_size", where),
-        context=context,
+        context=count(config, "max_position_embeddings", where),
     )
     found = {
-        **_scales(config, where),
+        **{
+            field: (count if type_ is GGUFValueType.UINT32 else number)(config, key, where)
+            for field, (_, type_, key) in CONSTANTS.items()
+            if config.get(key) is not None
+        },
         **_layer_types(config, layers, where),
-        **read_scaling(rope, context, width, where),
+        **_scaling(rope, shape.context, width, where),
     }
     if width != head_dim:
         found["rope_width"] = width
+    if config.get("query_pre_attn_scalar") is not None:
+        found["attention_scale"] = number(config, "query_pre_attn_scalar", where) ** -0.5
     if found.get("windowed") and family.window_pattern is None:
         # Without windows, a context of one window computes the same.
-        shape = replace(shape, context=min(context, found["window"]))
+        shape = replace(shape, context=min(shape.context, found["window"]))
         found = {key: value for key, value in found.items() if not key.startswith("window")}
-    biases = (kinds for key, kinds in family.biases.items() if flag(config, key, where))
+    biases = (kind for key, kinds in family.biases.items() if config.get(key) for kind in kinds)
     architecture = Architecture(
         **asdict(shape),
         name=family.name,
         rms_eps=number(config, "rms_norm_eps", where),
         rope_theta=number({**config, **rope}, "rope_theta", where, 10000.0),
-        tied=flag(config, "tie_word_embeddings", where),
-        biased=(*family.biased, *(kind for kinds in biases for kind in kinds)),
+        tied=bool(config.get("tie_word_embeddings")),
+        biased=(*family.biased, *biases),
         **(dict(family.implied(shape)) | found),
     )
     check(architecture, where)
     return architecture
 
 
-def _family(config: Mapping[str, Any], where: str) -> Family:
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    if not isinstance(name, str) or name not in CLASSES:
-        raise FileError(
-            f"{where}: the architecture {shorten(name)} cannot be converted; a GGUF of it may run as it is; "
-            f"supported: {', '.join(CLASSES)}"
-        )
-    if (weights := config.get("transformers_weights")) is not None:
-        raise FileError(f"{where}: transformers_weights is {shorten(weights)}, which is not supported")
-    if config.get("quantization_config") is not None:
-        raise FileError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
-    return CLASSES[name]
+def number(
+    values: Mapping[str, Any], key: str, where: str, default: float | None = None, most: float = 1e38
+) -> float:
+    """A positive number up to `most`: within the range of float32."""
+    value: Any = default if values.get(key) is None else values[key]
+    kinds = (int,) if isinstance(most, int) else (int, float)
+    if type(value) not in kinds or not 1e-37 < value <= most:
+        expected = f"an integer up to {most}" if kinds == (int,) else "a positive number of float32"
+        raise FileError(f"{where}: {key} is {shorten(value)}, not {expected}")
+    checked: float = value
+    return checked
 
 
-def _normalized(config: Mapping[str, Any], family: Family, where: str) -> Mapping[str, Any]:
-    """The config under the names of Llama's."""
-    try:
-        return {**config, **family.normalize(config)}
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise FileError(f"{where}: not a config of {family.name}: {one_line(error)}") from error
+def count(
+    values: Mapping[str, Any], key: str, where: str, default: int | None = None, most: int = MAX_COUNT
+) -> int:
+    """A positive integer up to `most`."""
+    return int(number(values, key, where, default, most))
 
 
 def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
     """Refuse keys that change the computation in a way that the family does not have."""
-    for key, value in config.items():
-        if value is None or value is False or key in family.biases or key.startswith("_"):
-            continue
-        unknown = key not in _KNOWN and any(word in key.lower() for word in _WORDS)
-        if key in _REFUSED or (unknown and not isinstance(value, str)):
-            raise FileError(f"{where}: {shorten(key)} is {shorten(value)}, not supported for {family.name}")
+    for key in _REFUSED:
+        if (value := config.get(key)) not in (None, False) and key not in family.biases:
+            hint = "; use the original in BF16, F16 or F32" if key == "quantization_config" else ""
+            raise FileError(f"{where}: {key} is {shorten(value)}, not supported for {family.name}{hint}")
     act = config.get("hidden_act", "silu")
-    if _ACTIVATIONS.get(act if isinstance(act, str) else "") != family.activation:
+    if _ACTIVATIONS.get(act) != family.activation:
         raise FileError(f"{where}: hidden_act is {shorten(act)}; {family.name} has {family.activation}")
-
-
-def _scales(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The constants that a config gives as numbers."""
-    keys = {
-        "embedding_multiplier": "embedding_scale",
-        "residual_multiplier": "residual_scale",
-        "attention_multiplier": "attention_scale",
-        "logits_scaling": "logit_scale",
-        "window_theta": "window_theta",
-    }
-    found = {field: number(config, key, where) for key, field in keys.items() if config.get(key) is not None}
-    if config.get("conv_L_cache") is not None:
-        found["conv_width"] = count(config, "conv_L_cache", where)
-    if config.get("query_pre_attn_scalar") is not None:
-        found["attention_scale"] = number(config, "query_pre_attn_scalar", where) ** -0.5
-    return found
 
 
 def _layer_types(config: Mapping[str, Any], layers: int, where: str) -> dict[str, Any]:
     """The layers that have a window, a convolution or no RoPE."""
-    types = _list(config, "layer_types", layers, where)
-    found: dict[str, Any] = {}
+    types = config.get("layer_types") or ["full_attention"] * layers
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    if window is not None:
-        first = count(config, "max_window_layers", where) if config.get("max_window_layers") else 0
-        types = types or [
-            "sliding_attention" if layer >= first else "full_attention" for layer in range(layers)
-        ]
-    elif flag(config, "use_sliding_window", where):
-        raise FileError(f"{where}: use_sliding_window is true, but there is no sliding_window")
-    for kind, field in (("sliding_attention", "windowed"), ("conv", "convolved")):
-        if chosen := tuple(layer for layer, type_ in enumerate(types) if type_ == kind):
-            found[field] = chosen
-    if unknown := set(map(str, types)) - {"full_attention", "sliding_attention", "conv"}:
-        raise FileError(f"{where}: layer_types has {shorten(min(unknown))}, which is not supported")
-    if "windowed" in found:
+    if window is not None and not config.get("layer_types"):
+        full = config.get("max_window_layers") or 0
+        types = ["full_attention"] * full + ["sliding_attention"] * (layers - full)
+    places: dict[str, list[int]] = {"sliding_attention": [], "conv": [], "full_attention": []}
+    for layer, type_ in zip(range(layers), types, strict=True):
+        places.setdefault(type_, []).append(layer)
+    windowed, convolved, _, *unknown = places
+    if unknown:
+        raise FileError(f"{where}: layer_types has {shorten(unknown[0])}, which is not supported")
+    found: dict[str, Any] = {"windowed": tuple(places[windowed]), "convolved": tuple(places[convolved])}
+    if found["windowed"]:
         found["window"] = count(config, "sliding_window", where)
-    if rotated := _list(config, "no_rope_layers", layers, where):
-        found["unrotated"] = tuple(layer for layer, used in enumerate(rotated) if not used)
+    if rotated := config.get("no_rope_layers"):
+        pairs = zip(range(layers), rotated, strict=True)
+        found["unrotated"] = tuple(layer for layer, used in pairs if not used)
     return found
 
 
-def _list(config: Mapping[str, Any], key: str, length: int, where: str) -> list[Any]:
-    """A list with an entry for each layer; empty where there is none."""
-    value = config.get(key) or []
-    if not isinstance(value, list) or (value and len(value) != length):
-        raise FileError(f"{where}: {key} is {shorten(value)}, not a list of {length} layers")
-    return value
+def _scaling(rope: Mapping[str, Any], context: int, width: int, where: str) -> dict[str, Any]:
+    """The scaling of RoPE, by the rules of transformers' `modeling_rope_utils.py`."""
+    match rope.get("rope_type", rope.get("type", "default")):
+        case "default":
+            return {}
+        case "linear":
+            return {"rope_linear": number(rope, "factor", where)}
+        case "llama3":
+            keys = ("factor", "low_freq_factor", "high_freq_factor")
+            factor, low, high = (number(rope, key, where) for key in keys)
+            original = count(rope, "original_max_position_embeddings", where)
+            return {"scaling": Llama3Scaling(factor, low, high, original)}
+        case "longrope":
+            original = count(rope, "original_max_position_embeddings", where)
+            long, short = (
+                np.array(rope[f"{name}_factor"], float).reshape(width // 2) for name in ("long", "short")
+            )
+            factor = number(rope, "factor", where, context / original)
+            default = math.sqrt(1 + math.log(factor) / math.log(max(original, 2))) if factor > 1 else 1.0
+            return {
+                "scaling": LongRope(tuple(long.tolist()), tuple(short.tolist())),
+                "rope_original": original,
+                "rope_attention_factor": number(rope, "attention_factor", where, default),
+            }
+        case kind:
+            raise FileError(
+                f"{where}: rope scaling {shorten(kind)} is not supported; "
+                "supported: default, linear, llama3, longrope"
+            )

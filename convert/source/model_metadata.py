@@ -1,6 +1,6 @@
 """The architecture that the metadata of a GGUF describes, by the rules of llama.cpp's loader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,46 +11,42 @@ from ...files.gguf.header import Header
 from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import MAX_COUNT, read_model_shape
 from .architecture import CONSTANTS, OUTPUT, Architecture, check
-from .config_values import number
 from .families import FAMILIES, Family
-from .rope import FACTORS
+from .model_config import number
 
 UINT32 = GGUFValueType.UINT32
-# Keys that llama.cpp reads for every graph, with the value that changes nothing.
-_NEUTRAL = {"attention.causal": True, "pooling_type": 0, "rope.scaling.attn_factor": 1.0}
+# Keys that llama.cpp reads for every graph, and the values that a conversion keeps, the default first.
+_KEPT = {
+    "rope.scaling.type": ("none", "linear", "longrope"),
+    "attention.causal": (True,),
+    "pooling_type": (0,),
+    "rope.scaling.attn_factor": (1.0,),
+}
 
 
 def from_header(header: Header) -> Architecture:
     """Read the architecture that a GGUF's metadata describes; its RoPE divisors, if any, stay tensors.
 
     Raises:
-        FileError: an unsupported architecture, or a value that is missing or out of range.
+        FileError: the architecture is not supported, or a value is missing or out of range.
     """
     where, metadata = str(header.path), CheckedMetadata(header)
     name, kind = header.metadata.get("general.architecture"), header.metadata.get("general.type", "model")
-    if kind != "model":
-        raise FileError(f"{where}: general.type is {shorten(kind)}, not 'model'; a GGUF LoRA is an adapter")
-    if name not in FAMILIES:
-        supported = ", ".join(FAMILIES)
-        raise FileError(
-            f"{where}: the architecture {shorten(name)} cannot be converted; those that can: {supported}"
-        )
+    if kind != "model" or name not in FAMILIES:
+        what = f"general.type {shorten(kind)}" if kind != "model" else f"the architecture {shorten(name)}"
+        raise FileError(f"{where}: {what} cannot be converted; models of {', '.join(FAMILIES)} can")
     family, prefix = FAMILIES[str(name)], f"{name}."
     values = {k.removeprefix(prefix): v for k, v in header.metadata.items() if k.startswith(prefix)}
-    if (scaling := values.get("rope.scaling.type", "none")) not in ("none", "linear", "longrope"):
-        raise FileError(f"{where}: rope.scaling.type is {shorten(scaling)}, which is not supported")
     read = {CONSTANTS[field][0] for field in family.reads if field in CONSTANTS}
-    for key, neutral in _NEUTRAL.items():
-        if key not in read and (value := values.get(key, neutral)) != neutral:
+    for key, kept in _KEPT.items():
+        if key not in read and (value := values.get(key, kept[0])) not in kept:
             raise FileError(f"{where}: {name}.{key} is {shorten(value)}, which a conversion would lose")
-    if FACTORS in header.tensors and "rope.freq_base" not in values:
-        raise FileError(f"{where}: {FACTORS} without {name}.rope.freq_base")
 
     kv_heads, convolved = _kv_heads(values, where)
     shape = read_model_shape(header, kv_heads)
     found: dict[str, Any] = {
         field: metadata.count(f"{name}.{key}", MAX_COUNT) if type_ is UINT32 else number(values, key, where)
-        for field, (key, type_) in CONSTANTS.items()
+        for field, (key, type_, _) in CONSTANTS.items()
         if field in family.reads and key in values
     }
     width = metadata.count(f"{name}.rope.dimension_count", MAX_COUNT, shape.head_dim)
@@ -85,18 +81,15 @@ def _linear_scaling(values: Mapping[str, Any], where: str) -> float:
 
 
 def _kv_heads(values: Mapping[str, Any], where: str) -> tuple[int | None, tuple[int, ...]]:
-    """The key-value heads of the layers that have attention, and the layers that have none.
-
-    None and no layers where the metadata has one number for all.
-    """
+    """Key-value heads of the layers with attention, and the layers without; none if one number is for all."""
     by_layer = values.get("attention.head_count_kv")
-    if not isinstance(by_layer, Sequence):
+    if not isinstance(by_layer, list):
         return None, ()
-    numbers = [count for count in by_layer if type(count) is int and 0 <= count <= MAX_COUNT]
-    different = set(numbers) - {0}
-    if len(numbers) != values.get("block_count") or len(different) != 1:
+    heads = max(by_layer, default=0)
+    known = heads in range(1, MAX_COUNT + 1) and set(by_layer) <= {0, heads}
+    if not known or len(by_layer) != values.get("block_count"):
         raise FileError(f"{where}: attention.head_count_kv is {shorten(by_layer)}, which is not supported")
-    return different.pop(), tuple(layer for layer, count in enumerate(numbers) if not count)
+    return int(heads), tuple(layer for layer, count in enumerate(by_layer) if not count)
 
 
 def _windowed(family: Family, layers: int, pattern: object) -> tuple[int, ...]:

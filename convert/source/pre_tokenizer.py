@@ -1,7 +1,6 @@
 """The splitting rules of byte-level BPE, which llama.cpp knows by name.
 
-The name is derived from the rules, not from the vocabulary: an extended or retrained vocabulary is still
-recognized, and an unknown rule is an error instead of a file that tokenizes wrongly. Names that stand for the
+The name is derived from the rules, so an extended vocabulary is still recognized. Names that stand for the
 same rules in llama.cpp (src/llama-vocab.cpp) are not told apart: Granite 3 and StarCoder 2 have those of
 `smollm`, LFM2 and SmolLM3 those of `llama-bpe`, Qwen3 those of `qwen2`, OLMo 2, Granite 4 and Phi-4 those of
 `dbrx`.
@@ -45,13 +44,8 @@ PRE_TOKENIZERS = {
 
 
 def pre_tokenizer_name(path: Path, tokenizer: Mapping[str, Any]) -> str:
-    """llama.cpp's name of the rules in tokenizer.json.
-
-    Raises:
-        FileError: it has no name for them.
-    """
-    normalizer, steps = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer") or {}
-    rules = tuple(_rule(step) for step in steps.get("pretokenizers", [steps]))
+    """llama.cpp's name of the rules in tokenizer.json; FileError if it has none."""
+    normalizer, rules = tokenizer.get("normalizer"), rules_of(tokenizer.get("pre_tokenizer"))
     ignore_merges = bool(tokenizer["model"].get("ignore_merges"))
     key = (normalizer["type"] if normalizer else None, rules, ignore_merges)
     if key not in PRE_TOKENIZERS:
@@ -62,18 +56,30 @@ def pre_tokenizer_name(path: Path, tokenizer: Mapping[str, Any]) -> str:
     return PRE_TOKENIZERS[key]
 
 
+def rules_of(step: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], ...]:
+    """Keys of the steps of a normalizer or a pre-tokenizer, which may be a sequence."""
+    if step is None:
+        return ()
+    return tuple(map(_rule, step.get("normalizers", step.get("pretokenizers", [step]))))
+
+
 def _rule(step: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Key of a splitting step; a setting that no known rule has makes it unequal to all of them."""
-    match step.get("type"):
+    """Key of a step; a setting that no known rule has makes it unequal to all of them."""
+    values: tuple[Any, ...] = ()
+    match kind := step.get("type"):
         case "Split":
             # Every character belongs to a match of a known rule: what is between matches is never there.
-            behavior = (step.get("behavior"), bool(step.get("invert")))
-            usual = behavior in (("Isolated", False), ("Removed", True))
-            return ("Split", step["pattern"].get("Regex"), *(() if usual else behavior))
+            pattern, behavior = step["pattern"], (step.get("behavior"), bool(step.get("invert")))
+            usual = "Regex" in pattern and behavior in (("Isolated", False), ("Removed", True))
+            values = (pattern.get("Regex", pattern.get("String")), *(() if usual else behavior))
         case "Digits":
-            return ("Digits", bool(step.get("individual_digits")))
+            values = (bool(step.get("individual_digits")),)
         case "ByteLevel":
-            usual = not step.get("add_prefix_space")
-            return ("ByteLevel", bool(step.get("use_regex", True)), *(() if usual else ("add_prefix_space",)))
-        case other:
-            return (other,)
+            values = (bool(step.get("use_regex", True)), *filter(None, [step.get("add_prefix_space")]))
+        case "Prepend":
+            values = (step["prepend"],)
+        case "Replace":
+            values = (step["pattern"].get("String"), step["content"])
+        case "Metaspace":
+            values = (step["replacement"], step.get("prepend_scheme"), step.get("split", True))
+    return (kind, *values)

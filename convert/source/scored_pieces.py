@@ -7,7 +7,6 @@ the score is then the token's place among the merges. This is checked for every 
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from gguf import TokenType
 from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.gguf.metadata import SPACE_ONCE
-from .token_table import Entry, added_tokens, refuse_options, stripping_fields, table_fields, token_table
+from .pre_tokenizer import rules_of
+from .token_table import Entry, added_tokens, refuse_options, stripping_fields, token_table
 
 SPACE = "▁"  # stands for a space in a piece
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -38,24 +38,25 @@ Merges = Sequence[tuple[str, str]]
 
 
 def byte_fallback_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
-    """Convert a BPE model with byte fallback in tokenizer.json to metadata of a SentencePiece vocabulary.
-
-    Raises:
-        FileError: llama.cpp could divide a text into other tokens.
-    """
+    """A SentencePiece vocabulary; FileError if llama.cpp could divide a text into other tokens."""
     model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
     refuse_options(path, "the model", model, ("ignore_merges",))
-    prefix, once = _space_prefix(path, tokenizer)
+    spaces = (rules_of(tokenizer.get("normalizer")), rules_of(tokenizer.get("pre_tokenizer")))
+    if spaces not in _SPACES:
+        raise FileError(
+            f"{path}: unknown treatment of spaces with byte fallback: {spaces[0]!r}, {spaces[1]!r}"
+        )
+    prefix, once = _SPACES[spaces]
     for token in added if prefix else ():
         if not token.get("special"):
             refuse_options(path, f"the added token {token['content']!r}", token, ("normalized",))
-    merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
-    if any(len(merge) != 2 for merge in merges):
-        raise FileError(f"{path}: a merge does not join two tokens")
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    merges = [(left, right) for left, right in pairs]
     places = _places(path, merges)
     # Published Gemmas have a special token for images beyond the rows of their text models.
     inside = [token for token in added if not (token.get("special") and token["id"] >= vocab)]
-    tokens, types = token_table(path, _entries(path, model, inside, places), vocab)
+    table = token_table(path, _entries(path, model, inside, places), vocab)
+    tokens, types = (field.value for field in table.values())
     present = {text for text, kind in zip(tokens, types, strict=True) if kind == TokenType.BYTE}
     if missing := [piece for piece in BYTE_PIECES if piece not in present]:
         raise FileError(f"{path}: has no byte token {missing[0]!r}")
@@ -65,40 +66,12 @@ def byte_fallback_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -
     fields = {
         "tokenizer.ggml.model": Field("llama", Kind.STRING),
         "tokenizer.ggml.pre": Field("default", Kind.STRING),
-        **table_fields(tokens, types),
+        **table,
         "tokenizer.ggml.scores": Field(scores, Kind.ARRAY, Kind.FLOAT32),
         "tokenizer.ggml.add_space_prefix": Field(prefix, Kind.BOOL),
         **({SPACE_ONCE: Field(True, Kind.BOOL)} if once else {}),
     }
     return fields | stripping_fields(inside)
-
-
-def _space_prefix(path: Path, tokenizer: Mapping[str, Any]) -> tuple[bool, bool]:
-    key = (
-        tuple(_step(step) for step in _steps(tokenizer.get("normalizer"), "normalizers")),
-        tuple(_step(step) for step in _steps(tokenizer.get("pre_tokenizer"), "pretokenizers")),
-    )
-    if key not in _SPACES:
-        raise FileError(f"{path}: unknown treatment of spaces with byte fallback: {key[0]!r}, {key[1]!r}")
-    return _SPACES[key]
-
-
-def _steps(step: Mapping[str, Any] | None, inner: str) -> Iterable[Mapping[str, Any]]:
-    return [] if step is None else step.get(inner, [step])
-
-
-def _step(step: Mapping[str, Any]) -> tuple[Any, ...]:
-    match step.get("type"):
-        case "Prepend":
-            return ("Prepend", step["prepend"])
-        case "Replace":
-            return ("Replace", step["pattern"].get("String"), step["content"])
-        case "Split":
-            return ("Split", step["pattern"].get("String"), step["behavior"], bool(step.get("invert")))
-        case "Metaspace":
-            return ("Metaspace", step["replacement"], step.get("prepend_scheme"), step.get("split", True))
-        case other:
-            return (other,)
 
 
 def _entries(
@@ -117,54 +90,16 @@ def _entries(
 
 
 def _places(path: Path, merges: Merges) -> dict[str, int]:
-    """Place of each token in the order of the merges that make it.
+    """Place of each token in the order of the merges that make it, which must follow each other.
 
-    Raises:
-        FileError: the merges of a token do not follow each other, and that changes tokens.
+    Those of a run of one character need not: Gemma's merges of spaces begin with the longest.
     """
     places: dict[str, int] = {}
-    runs = set[str]()
-    previous = ""
     for left, right in merges:
         token = left + right
-        if places.setdefault(token, len(places)) != len(places) - 1 and token != previous:
-            if len(set(token)) > 1:
-                raise FileError(f"{path}: other merges stand between those of the token {token!r}")
-            runs.add(token[0])
-        previous = token
-    for character in sorted(runs):
-        mine = [(rank, pair) for rank, pair in enumerate(merges) if character in pair[0] + pair[1]]
-        _check_runs(path, character, mine, places)
+        if places.setdefault(token, len(places)) != len(places) - 1 and len(set(token)) > 1:
+            raise FileError(f"{path}: other merges stand between those of the token {token!r}")
     return places
-
-
-def _check_runs(
-    path: Path, character: str, merges: Iterable[tuple[int, tuple[str, str]]], places: Mapping[str, int]
-) -> None:
-    """Check that a run of one character, of any length, is divided alike by merges and by places.
-
-    Its merges must come before all others of this character: a run is then divided on its own.
-    """
-    ranks, others = dict[tuple[int, int], int](), list[int]()
-    for rank, (left, right) in merges:
-        if set(left + right) == {character}:
-            ranks.setdefault((len(left), len(right)), rank)
-        else:
-            others.append(rank)
-    by_place = {pair: places[character * sum(pair)] for pair in ranks}
-    lengths = range(2, 3 * max(map(sum, ranks)))
-    alike = all(_divide(length, ranks) == _divide(length, by_place) for length in lengths)
-    if not alike or max(ranks.values()) > min(others, default=1 << 32):
-        raise FileError(f"{path}: the merges of runs of {character!r} have an order that a GGUF cannot have")
-
-
-def _divide(length: int, ranks: Mapping[tuple[int, int], int]) -> list[int]:
-    """The lengths of the tokens of a run, by BPE."""
-    symbols = [1] * length
-    while found := [(ranks[pair], at) for at, pair in enumerate(pairwise(symbols)) if pair in ranks]:
-        at = min(found)[1]
-        symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
-    return symbols
 
 
 def _check_joins(

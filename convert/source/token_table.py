@@ -15,31 +15,18 @@ from ...files.gguf.metadata import STRIPPING_TOKENS
 Entry = tuple[str, int, TokenType]  # text, id and type of a token
 
 
-def token_table(path: Path, entries: Iterable[Entry], vocab: int) -> tuple[list[str], list[int]]:
-    """Texts and types of `vocab` tokens; an id without an entry is an unused token.
-
-    Raises:
-        FileError: an entry is no token of a GGUF, is out of range, or contradicts another.
-    """
+def token_table(path: Path, entries: Iterable[Entry], vocab: int) -> dict[str, Field]:
+    """Texts and types of `vocab` tokens as GGUF metadata; an id without an entry is an unused token."""
     tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
-    given = set[int]()
     for text, i, kind in entries:
-        if not text or "\0" in text:
-            raise FileError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
-        if type(i) is not int or not 0 <= i < vocab:
-            raise FileError(f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows")
-        if i in given and tokens[i] != text:
-            raise FileError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
+        if i not in range(vocab) or (types[i] != TokenType.UNUSED and tokens[i] != text):
+            raise FileError(
+                f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows, one for each"
+            )
         tokens[i], types[i] = text, int(kind)
-        given.add(i)
     text, times = Counter(tokens).most_common(1)[0]
-    if times > 1:
+    if times > 1:  # llama.cpp aborts
         raise FileError(f"{path}: token {text!r} has {times} ids")
-    return tokens, types
-
-
-def table_fields(tokens: list[str], types: list[int]) -> dict[str, Field]:
-    """A token table as GGUF metadata."""
     return {
         "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
         "tokenizer.ggml.token_type": Field(types, Kind.ARRAY, Kind.INT32),
@@ -47,11 +34,7 @@ def table_fields(tokens: list[str], types: list[int]) -> dict[str, Field]:
 
 
 def added_tokens(path: Path, tokens: Iterable[Mapping[str, Any]]) -> Iterator[Entry]:
-    """Read the added tokens of tokenizer.json, or of tokenizer_config.json with their ids.
-
-    Raises:
-        FileError: one has an option that a GGUF cannot represent.
-    """
+    """Read the added tokens of tokenizer.json; FileError if one has an option that a GGUF lacks."""
     for token in tokens:
         special = bool(token.get("special"))
         options = ("lstrip", "single_word") if special else ("lstrip", "single_word", "rstrip")

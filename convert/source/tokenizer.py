@@ -1,11 +1,7 @@
-"""Conversion of a tokenizer and its chat templates to GGUF metadata.
-
-It is read from tokenizer.json, byte-level BPE or BPE with byte fallback.
-"""
+"""A tokenizer.json, byte-level BPE or with byte fallback, and chat templates as GGUF metadata."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,11 @@ from gguf import TokenType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
-from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, read_bounded, read_json
+from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, layout_errors, read_bounded, read_json
 from ...files.received_files import MORE_TEMPLATES
 from .pre_tokenizer import pre_tokenizer_name
 from .scored_pieces import byte_fallback_fields
-from .token_table import added_tokens, refuse_options, stripping_fields, table_fields, token_table
+from .token_table import added_tokens, refuse_options, stripping_fields, token_table
 
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
 _UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
@@ -36,11 +32,7 @@ _TEMPLATE_BYTES_MAX = 1 << 16  # the runtime loads no more; published ones have 
 
 
 def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
-    """Convert the tokenizer in `folder` to GGUF metadata.
-
-    Args:
-        folder: the checkpoint.
-        vocab: number of rows of the embedding; rows without a token become unused tokens.
+    """Convert the tokenizer of a checkpoint whose embedding has `vocab` rows to GGUF metadata.
 
     Raises:
         FileError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
@@ -52,10 +44,15 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
             "transformers.AutoTokenizer.from_pretrained(…).save_pretrained(…) writes it"
         )
     config, tokenizer = _optional(config_path), read_json(path, max_bytes=TOKENIZER_BYTES_MAX)
-    with _layout_errors(path):
-        fields = _vocabulary(path, tokenizer, vocab)
+    with layout_errors(path):
+        model = tokenizer["model"]
+        if model.get("type") != "BPE":
+            raise FileError(f"{path}: the model is {model.get('type')!r}; only BPE is supported")
+        refuse_options(path, "the model", model, _UNSUPPORTED)
+        convert = byte_fallback_fields if model.get("byte_fallback") else _byte_level_fields
+        fields = convert(path, tokenizer, vocab)
         first, last = _added_around(path, tokenizer)
-    with _layout_errors(config_path):
+    with layout_errors(config_path):
         _check_added(config_path, config, fields)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
         fields |= _chat_templates(folder, config)
@@ -66,47 +63,18 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     return fields
 
 
-@contextmanager
-def _layout_errors(path: Path) -> Iterator[None]:
-    """Raise errors of values with an unexpected type in untrusted JSON as a FileError."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as failure:
-        reason = f"{type(failure).__name__}: {failure}"
-        raise FileError(f"{path}: unexpected layout ({reason})") from None
-
-
-def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
+def _byte_level_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
     model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
-    if model.get("type") != "BPE":
-        raise FileError(f"{path}: the model is {model.get('type')!r}; only BPE is supported")
-    refuse_options(path, "the model", model, _UNSUPPORTED)
-    if model.get("byte_fallback"):
-        return byte_fallback_fields(path, tokenizer, vocab)
     pre = pre_tokenizer_name(path, tokenizer)
     normal = ((text, i, TokenType.NORMAL) for text, i in model["vocab"].items())
-    tokens, types = token_table(path, chain(normal, added_tokens(path, added)), vocab)
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     return {
         "tokenizer.ggml.model": Field("gpt2", Kind.STRING),
         "tokenizer.ggml.pre": Field(pre, Kind.STRING),
-        **table_fields(tokens, types),
-        "tokenizer.ggml.merges": Field(_merges(path, model), Kind.ARRAY, Kind.STRING),
+        **token_table(path, chain(normal, added_tokens(path, added)), vocab),
+        "tokenizer.ggml.merges": Field(merges, Kind.ARRAY, Kind.STRING),
         **stripping_fields(added),
     }
-
-
-def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
-    """Merges in the format of a GGUF: two tokens, separated by a space."""
-    vocab, merges = model["vocab"], []
-    for merge in model["merges"]:
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        known = len(pair) == 2 and pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab
-        if not known or " " in pair[0] + pair[1]:
-            raise FileError(f"{path}: the merge {merge!r} does not join two tokens into a third")
-        merges.append(" ".join(pair))
-    if not merges:
-        raise FileError(f"{path}: the tokenizer has no merges, which llama.cpp cannot load")
-    return merges
 
 
 def _check_added(path: Path, config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
@@ -124,54 +92,34 @@ def _special_tokens(
 ) -> dict[str, Field]:
     """Ids of the special tokens; the tokenizer puts `first` before a text and `last` after it."""
     ids = {token: i for i, token in enumerate(tokens)}
-    ends = _end_tokens(folder, len(tokens))
-    defaults = _optional(folder / "config.json") | {"eos_token_id": ends[0] if ends else None}
-    special = {}
+    model_config = _optional(folder / "config.json")
+    ends: list[int] = []  # those of generation_config.json first
+    for settings in (_optional(folder / "generation_config.json"), model_config):
+        given: Any = settings.get("eos_token_id")
+        ends += [i for i in (given if isinstance(given, list) else [given]) if i in range(len(tokens))]
+    defaults = model_config | {"eos_token_id": ends[0] if ends else None}
+    special: dict[str, int] = {}
     for key, name in _SPECIAL_TOKENS.items():
-        text = _content(config.get(key))
-        i = defaults.get(f"{key}_id") if text is None else ids.get(text)
-        if type(i) is int and 0 <= i < len(tokens):
+        token = config.get(key)
+        text = token.get("content") if isinstance(token, dict) else token
+        i: Any = defaults.get(f"{key}_id") if text is None else ids.get(text)
+        if i in range(len(tokens)):
             special[name] = i
         elif name in ("bos", "eos") and (text, i) != (None, None):
             value = i if text is None else text
             raise FileError(f"{folder}: {key} is {value!r}, which is not one of {len(tokens)} tokens")
-    if first is not None and special.setdefault("bos", ids[first]) != ids[first]:
-        bos = tokens[special["bos"]]
-        raise FileError(f"{folder}: texts begin with {first!r}, but bos_token is {bos!r}")
+    for name, text, place in (("bos", first, "begin"), ("eos", last, "end")):
+        if text is not None and special.setdefault(name, ids[text]) != ids[text]:
+            found = tokens[special[name]]
+            raise FileError(f"{folder}: texts {place} with {text!r}, but {name}_token is {found!r}")
     if "eos" not in special:
         # llama.cpp would use token 11, whatever its text is.
         raise FileError(f"{folder}: has neither an eos_token nor an eos_token_id")
-    if last is not None and last != (eos := tokens[special["eos"]]):
-        raise FileError(f"{folder}: texts end with {last!r}, but eos_token is {eos!r}")
-    special |= _unrecognized_ends(folder, [i for i in ends if i != special["eos"]], tokens)
-    return {f"tokenizer.ggml.{name}_token_id": Field(i, Kind.UINT32) for name, i in special.items()}
-
-
-def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str]) -> dict[str, int]:
-    """Metadata names for the end tokens that llama.cpp does not recognize by their text."""
-    unrecognized = [i for i in ends if tokens[i] not in KNOWN_END_TOKENS]
+    unrecognized = {i: None for i in ends if i != special["eos"] and tokens[i] not in KNOWN_END_TOKENS}
     if len(unrecognized) > 2:
-        raise FileError(f"{folder}: {len(unrecognized)} end tokens, {unrecognized}; a GGUF has keys for 2")
-    return dict(zip(("eot", "eom"), unrecognized, strict=False))
-
-
-def _content(token: Any) -> str | None:
-    """Text of a token, which is a string or an object."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
-
-
-def _end_tokens(folder: Path, vocab: int) -> list[int]:
-    """Ids of the tokens that end an answer, those of generation_config.json first."""
-    found: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        value = _optional(folder / name).get("eos_token_id")
-        for i in value if isinstance(value, list) else [value]:
-            if i is not None and (type(i) is not int or not 0 <= i < vocab):
-                raise FileError(f"{folder / name}: eos_token_id {i!r} is not one of {vocab} tokens")
-            if i is not None and i not in found:
-                found.append(i)
-    return found
+        raise FileError(f"{folder}: {len(unrecognized)} end tokens, {[*unrecognized]}; a GGUF has keys for 2")
+    special |= zip(("eot", "eom"), unrecognized, strict=False)
+    return {f"tokenizer.ggml.{name}_token_id": Field(i, Kind.UINT32) for name, i in special.items()}
 
 
 def _added_around(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -194,34 +142,29 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
     if isinstance(templates, str):
         templates = [{"name": "default", "template": templates}]
     by_name = {_as_key(entry["name"]): entry["template"] for entry in templates}
-    for name, text in by_name.items():
-        if not isinstance(text, str) or len(text) > _TEMPLATE_BYTES_MAX:
-            raise FileError(
-                f"{folder / 'tokenizer_config.json'}: the chat template {name!r} is no text of at most "
-                f"{_TEMPLATE_BYTES_MAX:,} characters"
-            )
     files = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():
         files["default"] = folder / "chat_template.jinja"
-    by_name |= {_as_key(name): _read_template(path) for name, path in files.items()}
-    others = {name: text for name, text in by_name.items() if name != "default"}
-    fields = {f"tokenizer.chat_template.{name}": Field(text, Kind.STRING) for name, text in others.items()}
-    if others:
-        fields["tokenizer.chat_templates"] = Field(list(others), Kind.ARRAY, Kind.STRING)
-    if "default" in by_name:
-        fields[CHAT_TEMPLATE] = Field(by_name["default"], Kind.STRING)
+    for name, path in files.items():  # with the line ends that transformers makes of theirs
+        text = decode_utf8(read_bounded(path, _TEMPLATE_BYTES_MAX), str(path))
+        by_name[_as_key(name)] = text.replace("\r\n", "\n").replace("\r", "\n")
+    for name, text in by_name.items():
+        if not isinstance(text, str) or len(text) > _TEMPLATE_BYTES_MAX:
+            raise FileError(
+                f"{folder}: chat template {name!r} is no text of up to {_TEMPLATE_BYTES_MAX:,} characters"
+            )
+    default = by_name.pop("default", None)
+    fields = {f"{CHAT_TEMPLATE}.{name}": Field(text, Kind.STRING) for name, text in by_name.items()}
+    if by_name:
+        fields["tokenizer.chat_templates"] = Field(list(by_name), Kind.ARRAY, Kind.STRING)
+    if default is not None:
+        fields[CHAT_TEMPLATE] = Field(default, Kind.STRING)
     return fields
 
 
 def _as_key(name: str) -> str:
     """Replace the characters that a GGUF key must not have."""
     return re.sub("[^A-Za-z0-9]", "_", name)
-
-
-def _read_template(path: Path) -> str:
-    """Read a chat template with the line ends that transformers makes of its own."""
-    text = decode_utf8(read_bounded(path, _TEMPLATE_BYTES_MAX), str(path))
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _optional(path: Path) -> dict[str, Any]:

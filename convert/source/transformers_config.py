@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import FileError
-from .architecture import Architecture
+from .architecture import CONSTANTS, Architecture
 from .checkpoint import Checkpoint
 from .model_config import from_config
 from .rope import LONG_FACTORS, SHORT_FACTORS
@@ -13,10 +13,7 @@ _TOKENS = ("bos_token_id", "eos_token_id")
 
 
 def transformers_config(base: Checkpoint) -> dict[str, Any]:
-    """The entries of config.json, `model_type` and `architectures` included.
-
-    It has no scaling of RoPE by the rule of Llama 3, of which a GGUF stores the divisors: see
-    Checkpoint.rope_tensors.
+    """The entries of config.json, without RoPE scaling as in Llama 3: see Checkpoint.rope_tensors.
 
     Raises:
         FileError: transformers has no such model, as where biases are on some of the matrices alone.
@@ -33,9 +30,14 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
             "attention_factor": a.rope_attention_factor,
         }
     ids = {key: tokenizer[name].value for key in _TOKENS if (name := f"tokenizer.ggml.{key}") in tokenizer}
+    scale = a.attention_scale or a.head_dim**-0.5
+    types = [
+        "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
+        for layer in range(a.layers)
+    ]
     config = {
         "architectures": [a.family.classes[0]],
-        "model_type": "gemma3_text" if a.name == "gemma3" else a.name,
+        "model_type": a.name,
         "num_hidden_layers": a.layers,
         "hidden_size": a.hidden,
         "intermediate_size": a.ffn,
@@ -50,8 +52,32 @@ def transformers_config(base: Checkpoint) -> dict[str, Any]:
         "pad_token_id": None,
         **ids,
         **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
-        **_constants(a, rope, default),
     }
+    match a.name:  # entries that the models of one family alone have
+        case "gemma3":
+            sliding = default | {"rope_theta": a.window_theta or a.rope_theta}
+            config |= {
+                "model_type": "gemma3_text",
+                "rope_parameters": {"full_attention": rope, "sliding_attention": sliding},
+                "query_pre_attn_scalar": round(scale**-2),
+                "sliding_window": a.window,
+                "layer_types": types,
+            }
+        case "smollm3":
+            config["no_rope_layers"] = [int(layer not in a.unrotated) for layer in range(a.layers)]
+        case "granite":
+            values = {CONSTANTS[field][2]: getattr(a, field) for field in a.family.reads}
+            config |= values | {"attention_multiplier": scale}
+        case "phi3":
+            config |= {
+                "partial_rotary_factor": a.rotated / a.head_dim,
+                "original_max_position_embeddings": a.rope_original or a.context,
+            }
+        case "lfm2":
+            config |= {
+                **{"norm_eps": a.rms_eps, "conv_L_cache": a.conv_width, "layer_types": types},
+                "block_auto_adjust_ff_dim": False,
+            }
     if _compared(from_config(config, str(base.path))) != _compared(a):
         raise FileError(f"{base.path}: transformers' {a.family.classes[0]} has no such model")
     return config
@@ -61,43 +87,3 @@ def _compared(a: Architecture) -> Architecture:
     """An architecture without the scaling of RoPE, which a GGUF has as tensors."""
     biased = tuple(sorted(a.biased))
     return replace(a, scaling=None, rope_original=None, rope_attention_factor=1.0, biased=biased)
-
-
-def _constants(a: Architecture, rope: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """Entries that the models of one family alone have."""
-    scale = a.attention_scale or a.head_dim**-0.5
-    types = [
-        "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
-        for layer in range(a.layers)
-    ]
-    match a.name:
-        case "gemma3":
-            sliding = default | {"rope_theta": a.window_theta or a.rope_theta}
-            return {
-                "rope_parameters": {"full_attention": rope, "sliding_attention": sliding},
-                "query_pre_attn_scalar": round(scale**-2),
-                "sliding_window": a.window,
-                "layer_types": types,
-            }
-        case "smollm3":
-            return {"no_rope_layers": [int(layer not in a.unrotated) for layer in range(a.layers)]}
-        case "granite":
-            return {
-                "embedding_multiplier": a.embedding_scale,
-                "residual_multiplier": a.residual_scale,
-                "attention_multiplier": scale,
-                "logits_scaling": a.logit_scale,
-            }
-        case "phi3":
-            return {
-                "partial_rotary_factor": a.rotated / a.head_dim,
-                "original_max_position_embeddings": a.rope_original or a.context,
-            }
-        case "lfm2":
-            return {
-                "norm_eps": a.rms_eps,
-                "conv_L_cache": a.conv_width,
-                "block_auto_adjust_ff_dim": False,
-                "layer_types": types,
-            }
-    return {}

@@ -1,23 +1,11 @@
 """The order in which the tokens of a base are kept.
 
-What comes first is what every list has: single bytes, special tokens, numbers of one to three digits, signs,
-white space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the
-probability that the model gives them over the texts, divided by their place among the merges: the probability
-of a rare token over a few thousand positions is an uncertain estimate, and the order of the merges is that of
-the pairs' frequency in the text that the tokenizer was made from. Without probabilities, the earliest merges
-are first. Tokens of other scripts are the last.
+First comes what every list has: single bytes, special tokens, numbers of one to three digits, signs, white
+space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the probability that
+the model gives them over the texts, divided by their place among the merges: the probability of a rare token
+is an uncertain estimate, and merges are in the order of frequency. Tokens of other scripts are the last.
 
-Each token follows the tokens that it is built from, so that every beginning of the order is closed under
-merges.
-
-Why the results of BPE over a token's own text (`built_from`) are all that it is built from, in any text: A
-final token covers a span of a word. No merge ever crossed the span's ends, since joined symbols are never
-parted. BPE joins the pair of the lowest rank in the word, the leftmost of several; if that pair is within
-the span, it also has the lowest rank there. So the merges within the span are those of BPE on the span
-alone. With these results kept, a text whose tokens are all kept never needs a merge that a list dropped:
-every merge of the original is within the span of a final token, even if its result was joined further.
-`trimmed_checkpoint.py` has the rest of the proof that such a text gets exactly its original tokens. A token
-that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no other token.
+Each token follows those that it is built from, so that every beginning of the order is closed under merges.
 """
 
 import re
@@ -73,24 +61,14 @@ _OTHER_FORM = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The tokens of a tokenizer in the order in which they are kept.
+    """The tokens of a tokenizer in the order in which they are kept."""
 
-    Attributes:
-        order: all token ids. Every beginning of at least `required` tokens can be a vocabulary.
-        required: number of tokens that every list has.
-        tokenizer_sha256: `TokenizerTables.sha256`.
-    """
-
-    order: tuple[int, ...]
-    required: int
-    tokenizer_sha256: str
+    order: tuple[int, ...]  # all; every beginning of at least `required` tokens can be a vocabulary
+    required: int  # tokens that every list has
+    tokenizer_sha256: str  # see TokenizerTables
 
     def choose(self, size: int) -> VocabularyList:
-        """The list of the first `size` tokens, or up to seven more, so that llama.cpp repacks their matrix.
-
-        Raises:
-            FileError: `size` is below what must stay, or above the vocabulary.
-        """
+        """The first `size` tokens, or up to seven more, so that llama.cpp repacks their matrix."""
         _check_size(size, self.required, len(self.order))
         size = min(size + -size % REPACKED_ROWS, len(self.order))
         return VocabularyList(tuple(sorted(self.order[:size])), len(self.order), self.tokenizer_sha256)
@@ -107,24 +85,16 @@ def required_tokens(tables: TokenizerTables) -> list[int]:
 
 
 def check_size(tables: TokenizerTables, size: int) -> None:
-    """Check that a tokenizer can be trimmed to `size` tokens.
-
-    Raises:
-        FileError: `size` is below what must stay, or above the vocabulary.
-    """
+    """Raise FileError if a tokenizer cannot be trimmed to `size` tokens."""
     _check_size(size, len(required_tokens(tables)), len(tables.tokens))
 
 
 def rank_tokens(
     tables: TokenizerTables, counts: NDArray[np.int64], probability: Doubles | None = None
 ) -> Ranking:
-    """Rank the tokens of a base.
+    """Rank tokens by how often texts use each, and by its mean probability over them, both (tokens,).
 
-    Args:
-        tables: the full tokenizer.
-        counts: how often the texts use each token, (tokens,).
-        probability: mean probability that the model gives each token over the texts, (tokens,); without it,
-            the tokens that the texts do not use are ranked by the order of merges alone.
+    Without probabilities, tokens that the texts do not use are ranked by the order of merges alone.
     """
     required, used = required_tokens(tables), np.flatnonzero(counts)
     by_count = used[np.argsort(-counts[used], kind="stable")].tolist()
@@ -170,13 +140,11 @@ def _is_reachable(tables: TokenizerTables, token: int) -> bool:
 
 
 def _check_size(size: int, required: int, of: int) -> None:
-    if size < required:
+    if not required <= size <= of:
         raise FileError(
             f"a vocabulary of {size} tokens: {required} must stay: bytes, special tokens, numbers, signs, "
-            "white space and LaTeX"
+            f"white space and LaTeX; and the base has {of}"
         )
-    if size > of:
-        raise FileError(f"a vocabulary of {size} tokens: the base has only {of}")
 
 
 def must_stay(text: str) -> bool:

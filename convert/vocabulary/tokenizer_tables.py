@@ -9,22 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType, TokenType
+from gguf import TokenType
 from gguf.vocab import bytes_to_unicode
 from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
 from ...files.gguf.header import Field
+from ...files.json_file import layout_errors
 from ..source.scored_pieces import BYTE_PIECES, SPACE
 from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."
-_ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
-_FLOAT32 = GGUFValueType.FLOAT32
-_TOKEN_MAX = 4096  # characters: dividing a token takes their square
 # The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.
 BYTE_TEXTS = tuple(text for _, text in sorted(bytes_to_unicode().items()))
 TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
@@ -32,73 +29,52 @@ TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 @dataclass(frozen=True, eq=False)
 class TokenizerTables:
-    """The tables of a tokenizer, byte-level BPE or SentencePiece, as a GGUF holds them.
+    """The tables of a tokenizer, byte-level BPE or SentencePiece, as a GGUF holds them."""
 
-    Attributes:
-        where: the base, for errors.
-        tokens: text of each token, in byte-level characters, or with ▁ for spaces.
-        types: `gguf.TokenType` of each token, (tokens,).
-        merges: ids of the left part, the right part and the result of each merge, by rank, (merges, 3).
-        pre_tokenizer: llama.cpp's name of the splitting rules.
-        special_ids: ids that the metadata names, such as `bos` and `eos`.
-        templates: the chat templates.
-        scores: of each token of a SentencePiece vocabulary, (tokens,); None for byte-level BPE.
-    """
-
-    where: str
-    tokens: tuple[str, ...]
-    types: NDArray[np.int32]
-    merges: NDArray[np.int32]
-    pre_tokenizer: str
-    special_ids: Mapping[str, int]
-    templates: tuple[str, ...]
-    scores: NDArray[np.float32] | None = None
+    where: str  # the base, for errors
+    tokens: tuple[str, ...]  # in byte-level characters, or with ▁ for spaces
+    types: NDArray[np.int32]  # (tokens,), of gguf.TokenType
+    merges: NDArray[np.int32]  # (merges, 3): ids of the left part, the right part and the result, by rank
+    pre_tokenizer: str  # llama.cpp's name of the splitting rules
+    special_ids: Mapping[str, int]  # that the metadata names, such as `bos` and `eos`
+    templates: tuple[str, ...]  # for chats
+    scores: NDArray[np.float32] | None = None  # (tokens,), of a SentencePiece vocabulary
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Field], where: str) -> "TokenizerTables":
-        """Read the tables from a tokenizer's metadata, as `Checkpoint.tokenizer` gives it.
-
-        Raises:
-            FileError: the tokenizer is neither byte-level BPE nor SentencePiece, or its tables contradict
-                each other.
-        """
-        model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
-        if model not in ("gpt2", "llama"):
-            kinds = "byte-level BPE and SentencePiece"
-            raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
-        tokens = _array(fields, "tokens", _STRING, where)
-        types = _array(fields, "token_type", _INT32, where, len(tokens))
-        scored = f"{PREFIX}scores" in fields
-        scores = _array(fields, "scores", _FLOAT32, where, len(tokens)) if scored else None
-        ids = {text: i for i, text in enumerate(tokens)}
-        if len(ids) != len(tokens):
-            raise FileError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
-        if (longest := max(map(len, tokens), default=0)) > _TOKEN_MAX:
-            raise FileError(f"{where}: a token of {longest} characters; at most {_TOKEN_MAX} are read")
-        needed = (
-            enumerate(BYTE_PIECES) if model == "llama" else ((byte, chr(byte)) for byte in range(33, 127))
-        )
-        if missing := [byte for byte, text in needed if text not in ids]:
-            raise FileError(f"{where}: no token for the byte {missing[0]}; the vocabulary cannot be trimmed")
-        if model == "gpt2":
-            merges, by_score = _merge_ids(_array(fields, "merges", _STRING, where), ids, where), None
-        else:
-            by_score = np.array(scores or _array(fields, "scores", _FLOAT32, where), np.float32)
-            merges = _scored_merges(tokens, types, by_score, ids)
-        return cls(
-            where=where,
-            tokens=tuple(tokens),
-            types=np.array(types, np.int32),
-            merges=merges,
-            pre_tokenizer=str(fields.get(f"{PREFIX}pre", Field("default", _STRING)).value),
-            special_ids=_special_ids(fields, len(tokens), where),
-            templates=tuple(
-                field.value
-                for key, field in fields.items()
-                if key.startswith("tokenizer.chat_template") and field.type is _STRING
-            ),
-            scores=by_score,
-        )
+        """Read a tokenizer's metadata; FileError if it is neither byte-level BPE nor SentencePiece."""
+        values = {key.removeprefix(PREFIX): field.value for key, field in fields.items()}
+        with layout_errors(where):
+            if (model := values["model"]) not in ("gpt2", "llama"):
+                kinds = "byte-level BPE and SentencePiece"
+                raise FileError(f"{where}: the tokenizer is {shorten(model)}; only {kinds} can be trimmed")
+            tokens, count = values["tokens"], len(values["tokens"])
+            ids = {text: i for i, text in enumerate(tokens)}
+            types = np.array(values["token_type"], np.int32).reshape(count)
+            scores = None
+            if model == "gpt2":
+                merges = _merge_ids(values["merges"], ids)
+            else:
+                scores = np.array(values["scores"], np.float32).reshape(count)
+                merges = _scored_merges(tokens, types, scores, ids)
+            return cls(
+                where=where,
+                tokens=tuple(tokens),
+                types=types,
+                merges=merges,
+                pre_tokenizer=str(values.get("pre", "default")),
+                special_ids={
+                    key.removesuffix("_token_id"): range(count).index(i)
+                    for key, i in values.items()
+                    if key.endswith("_token_id")
+                },
+                templates=tuple(
+                    text
+                    for key, text in values.items()
+                    if key.startswith("tokenizer.chat_template") and isinstance(text, str)
+                ),
+                scores=scores,
+            )
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -131,11 +107,7 @@ class TokenizerTables:
 
     @cached_property
     def required_ids(self) -> frozenset[int]:
-        """Tokens that every file needs.
-
-        These are the single bytes, the tokens that the metadata names, those that end an answer, and the
-        control and user-defined tokens whose text a chat template contains.
-        """
+        """Tokens that every file needs: bytes, ends, those that metadata or a chat template names."""
         special = np.flatnonzero((self.types == TokenType.CONTROL) | (self.types == TokenType.USER_DEFINED))
         in_templates = (i for i in special.tolist() if any(self.tokens[i] in text for text in self.templates))
         ends = (self.ids[text] for text in KNOWN_END_TOKENS if text in self.ids)
@@ -151,11 +123,10 @@ class TokenizerTables:
         return ranks
 
     def built_from(self, token: int) -> list[int]:
-        """The results of the merges that BPE applies to a token's own text, in order.
+        """The results of BPE over a token's own text, in order, the token itself last.
 
-        The last one is the token itself. The list is empty for a single byte or character, and for a token
-        that merges never give: a control token, or a word that only `ignore_merges` takes as a whole. In a
-        SentencePiece vocabulary, the token's characters come first: those of byte-level BPE never drop out.
+        Empty for a single byte or character, and for a token that merges never give: a control token, or a
+        word that only `ignore_merges` takes. In a SentencePiece vocabulary, the characters come first.
         """
         ids, text = self.ids, self.tokens[token]
         if any(character not in ids for character in text) or len(text) < 2:
@@ -168,10 +139,7 @@ class TokenizerTables:
         return characters + results if len(symbols) == 1 else []
 
     def split(self, text: str) -> tuple[int, ...]:
-        """Divide a text into tokens by merges alone; a text that is no byte-level one is encoded first.
-
-        Bytes without a token are left out, as in llama.cpp.
-        """
+        """Divide a text into tokens by merges alone. Bytes without a token are left out, as in llama.cpp."""
         if self.scores is not None:
             parts = (self._character(character) for character in text.replace(" ", SPACE))
             symbols = [symbol for part in parts for symbol in part]
@@ -203,8 +171,7 @@ class TokenizerTables:
     def missing_parts(self, tokens: Iterable[int]) -> dict[int, int]:
         """The tokens that `tokens` lack to be closed under merges: each with the first that needs it.
 
-        A token whose merges all have kept parts is built from these, which are looked at on their own. BPE
-        runs only over the texts of the others.
+        BPE runs only over the texts of tokens that no merge of kept parts gives.
         """
         kept = self._mask(tokens)
         left, right, joined = self.merges.T
@@ -235,35 +202,15 @@ def token_text(token: str) -> str | None:
         return None
 
 
-def _array(
-    fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str, count: int | None = None
-) -> Sequence[Any]:
-    """An array of a tokenizer's metadata; FileError unless it has this type, and `count` values if given."""
-    field = fields.get(PREFIX + name, Field(None, element))
-    if (field.type, field.element) != (_ARRAY, element):
-        raise FileError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
-    values: Sequence[Any] = field.value
-    if count is not None and len(values) != count:
-        raise FileError(f"{where}: {PREFIX}{name} has {len(values)} values for {count} tokens")
-    return values
-
-
-def _merge_ids(merges: Sequence[str], ids: Mapping[str, int], where: str) -> NDArray[np.int32]:
-    triples = np.empty((len(merges), 3), np.int32)
-    for rank, merge in enumerate(merges):
-        at = merge.find(" ", 1)  # as in llama.cpp
-        left, right = merge[:at], merge[at + 1 :]
-        try:
-            triples[rank] = ids[left], ids[right], ids[left + right]
-        except KeyError:
-            raise FileError(
-                f"{where}: the merge {shorten(merge)} does not join two tokens into a third"
-            ) from None
-    return triples
+def _merge_ids(merges: Sequence[str], ids: Mapping[str, int]) -> NDArray[np.int32]:
+    places = (merge.find(" ", 1) for merge in merges)  # as in llama.cpp
+    pairs = ((merge[:at], merge[at + 1 :]) for merge, at in zip(merges, places, strict=True))
+    triples = [(ids[left], ids[right], ids[left + right]) for left, right in pairs]
+    return np.array(triples, np.int32).reshape(-1, 3)
 
 
 def _scored_merges(
-    tokens: Sequence[str], types: Sequence[int], scores: NDArray[np.float32], ids: Mapping[str, int]
+    tokens: Sequence[str], types: NDArray[np.int32], scores: NDArray[np.float32], ids: Mapping[str, int]
 ) -> NDArray[np.int32]:
     """All pairs that make a token, by its score; user-defined tokens are found before anything is joined."""
     triples = [
@@ -275,15 +222,3 @@ def _scored_merges(
     ]
     merges = np.array(triples, np.int32).reshape(-1, 3)
     return merges[np.argsort(-scores[merges[:, 2]], kind="stable")]
-
-
-def _special_ids(fields: Mapping[str, Field], count: int, where: str) -> dict[str, int]:
-    found = {}
-    for key, field in fields.items():
-        if key.startswith(PREFIX) and key.endswith("_token_id"):
-            if type(field.value) is not int or not 0 <= field.value < count:
-                raise FileError(
-                    f"{where}: metadata key {key!r} is {shorten(field.value)}, not one of {count} tokens"
-                )
-            found[key.removeprefix(PREFIX).removesuffix("_token_id")] = field.value
-    return found

@@ -1,19 +1,12 @@
 """A base with fewer tokens: fewer rows of the embedding and of the output, and a tokenizer to match.
 
 A text whose original tokens are all kept gets exactly these tokens, renumbered. BPE joins, within a word, the
-pair of the lowest rank until no pair has one. The trimmed tokenizer has the merges whose parts and result are
-kept, in the original order. Suppose that both tokenizers have the same symbols so far, as they have at the
-start, where symbols are bytes. The original joins its pair of the lowest rank. The result lies within a final
-token, and no later merge crosses that token's bounds; so it is a result of BPE over that token's own text,
-which is kept because the list is closed under merges. The trimmed tokenizer therefore has this merge, and no
-merge of a lower rank, as none was added: it joins the same pair. Where the original has no pair left, neither
-has the trimmed one. A tokenizer with `ignore_merges` takes a word that is a token as a whole: if the word was
-a token and is kept, both do so, and if it was none, both merge. Control and user-defined tokens are found in
-the text before all this, the longest first; a text without dropped ones is divided alike.
-
-For a SentencePiece vocabulary the same holds: its merges are the pairs that make a token, its ranks the
-scores, and its symbols characters, of which those in a kept token are kept. A character without a token
-becomes its bytes in both.
+pair of the lowest rank, the leftmost of several. No merge crosses the bounds of a final token, so the merges
+within one are those of BPE over that token's own text. A list is closed under merges: it has their results.
+So while both tokenizers have the same symbols, as at the start, the trimmed one has the merge that the
+original does next, and none of a lower rank. Words that `ignore_merges` takes as a whole, and control and
+user-defined tokens, which are found before all this, are kept or not in both alike. The same holds for
+SentencePiece: its merges are the pairs that make a token, its ranks the scores, its symbols characters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,35 +16,24 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError
-from ...files.gguf.header import Field
+from ...files.gguf.header import Field, read_header
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
-from ..source.checkpoint import Checkpoint
+from ..source.checkpoint import Checkpoint, GgufCheckpoint
 from .tokenizer_tables import PREFIX, TokenizerTables
-from .vocabulary_list import VocabularyList, check_list
+from .vocabulary_list import VocabularyList, check_list, read_vocabulary
 
 _BY_TOKEN = [f"{PREFIX}{name}" for name in ("tokens", "token_type", "scores")]
 # A copy of tokenizer.json, which llama.cpp does not read: it would describe the full vocabulary.
 _DROPPED = "tokenizer.huggingface.json"
-# Kept rows are read with the dropped ones between them: at most so many at once, and over such gaps.
-_SPAN, _GAP = 1024, 16
+_SPAN = 1024  # kept rows are read with the dropped ones between them, at most so many at once
 
 
 class TrimmedCheckpoint(Checkpoint):
-    """A Checkpoint that presents only the kept tokens of another.
-
-    Attributes:
-        full: the base with all tokens.
-        kept: the list.
-    """
+    """A Checkpoint that presents only the kept tokens of another, `full`."""
 
     def __init__(self, full: Checkpoint, kept: VocabularyList) -> None:
-        """Trim a base.
-
-        Raises:
-            FileError: the list does not fit the base, or the tokenizer cannot be trimmed.
-        """
+        """Trim a base; FileError if the list does not fit it, or its tokenizer cannot be trimmed."""
         super().__init__(full, replace(full.architecture, vocab=len(kept.tokens)))
         self.kept = kept
         self._fields = full.tokenizer
@@ -88,36 +70,20 @@ class TrimmedCheckpoint(Checkpoint):
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         """Ranges of rows of the full base that hold the kept rows `start` to `stop`, and which those are."""
         ids = self._ids[start:stop]
-        while ids.size:
-            gaps = np.flatnonzero(np.diff(ids) > _GAP)
-            count = int(gaps[0]) + 1 if gaps.size else len(ids)
-            count = min(count, int(np.searchsorted(ids, ids[0] + _SPAN)))
-            first, last = int(ids[0]), int(ids[count - 1]) + 1
-            yield first, last, ids[:count] - first
-            ids = ids[count:]
+        for part in np.split(ids, np.flatnonzero(np.diff(ids // _SPAN)) + 1):
+            yield int(part[0]), int(part[-1]) + 1, part - part[0]
 
 
 def trimmed_fields(
     fields: Mapping[str, Field], tables: TokenizerTables, kept: VocabularyList
 ) -> dict[str, Field]:
-    """Metadata of the tokenizer with only the kept tokens, renumbered.
-
-    Args:
-        fields: metadata of the full tokenizer.
-        tables: its tables.
-        kept: a list that check_list() accepts for it.
-
-    Raises:
-        FileError: no merge is left, which llama.cpp cannot load.
-    """
+    """Metadata of the tokenizer with only the kept tokens, which check_list() accepts, renumbered."""
     changed = {}
     if tables.scores is None:
         merges = [
             f"{tables.tokens[left]} {tables.tokens[right]}"
             for left, right, _ in tables.merges_among(kept.tokens).tolist()
         ]
-        if not merges:
-            raise FileError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
         changed[f"{PREFIX}merges"] = replace(fields[f"{PREFIX}merges"], value=merges)
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     for key in _BY_TOKEN:
@@ -128,3 +94,15 @@ def trimmed_fields(
         key = f"{PREFIX}{name}_token_id"
         changed[key] = replace(fields[key], value=new_ids[token])
     return {key: changed.get(key, field) for key, field in fields.items() if key != _DROPPED}
+
+
+def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
+    """Which tokens of the full vocabulary a base keeps, also one that was trimmed again; None for all."""
+    if isinstance(base, TrimmedCheckpoint):
+        kept, earlier = base.kept, vocabulary_of(base.full)
+        if earlier is None:
+            return kept
+        return replace(earlier, tokens=tuple(earlier.tokens[token] for token in kept.tokens))
+    if base.path.is_dir():
+        return None
+    return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))

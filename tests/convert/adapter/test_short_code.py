@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as arrays
 from thirteen.convert.adapter.basis import NAME_MAX, NUMBERS_MAX
 from thirteen.convert.adapter.short_code import (
     CHARSET,
-    LENGTH_MAX,
     ShortCode,
     basis_fingerprint,
     bech32m_checksum,
@@ -63,16 +62,7 @@ def test_the_longest_code_can_be_decoded():
     """A code of more than some 1,600 exact numbers was said to be damaged."""
     numbers = np.random.default_rng(2).normal(0, 0.05, NUMBERS_MAX).astype(np.float32)
     text = encode_short_code(ShortCode("a" * NAME_MAX, FINGERPRINT, numbers, exact=True))
-    assert len(text) == LENGTH_MAX
     assert decode_short_code(text).numbers.tobytes() == numbers.tobytes()
-
-
-@given(NUMBERS)
-def test_rounding_matches_pytorch(numbers):
-    import torch
-
-    expected = torch.from_numpy(numbers.copy()).bfloat16().float().numpy()
-    assert round_to_bfloat16(numbers).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("code", CODES, ids=["bfloat16", "float32"])
@@ -80,13 +70,11 @@ def test_every_changed_character_is_detected(code):
     """1,000 random changes of one character, in the name and the colons too."""
     rng = random.Random(13)
     for _ in range(1_000):
-        place = rng.randrange(len(code))
-        other = rng.choice([character for character in string.printable if character != code[place]])
+        place, other = rng.randrange(len(code)), rng.choice(string.printable)
         changed = code[:place] + other + code[place + 1 :]
-        if changed.strip() == code:
-            continue
-        with pytest.raises(FileError):
-            decode_short_code(changed)
+        if changed.strip() != code:
+            with pytest.raises(FileError):
+                decode_short_code(changed)
 
 
 @pytest.mark.parametrize("code", CODES, ids=["bfloat16", "float32"])
@@ -105,11 +93,12 @@ def test_swapped_lost_and_doubled_characters_are_detected(code):
     ("text", "says"),
     [
         ("t13:name", "is not a code"),
-        ("t13:name:", "checksum"),
-        ("t13:name:bbbbbbb", "no code has the character 'b'"),
-        ("T13:name:qqqqqqq", "all lower or all upper"),
-        ("t13:name:" + "q" * 30_000, "has 30,009 characters; no code has over 26,253"),
-        ("t13:näme:qqqqqqq", "ASCII"),
+        ("t13:name:", "is not a code"),
+        ("t13:name:qqqqqqq", "checksum"),
+        ("t13:name:bbbbbbb", "is not a code: .* with qpzry9x8gf2tvdw0s3jn54khce6mua7l after the name"),
+        ("T13:name:qqqqqqq", "all in lower or all in upper case"),
+        ("t13:name:" + "q" * 30_000, "q…' is not a code"),
+        ("t13:näme:qqqqqqq", "is not a code"),
     ],
 )
 def test_an_invalid_code_is_refused(text, says):
@@ -118,27 +107,14 @@ def test_an_invalid_code_is_refused(text, says):
         decode_short_code(text)
 
 
-def test_a_format_of_a_later_version_is_refused():
-    symbols = [7, *map(CHARSET.index, FINGERPRINT), *to_symbols(bytes(26))]
-    prefix = "t13:a"
+@pytest.mark.parametrize(("format_", "numbers"), [(7, [1.0, 2.0]), (1, [1.0, np.nan])])
+def test_another_format_and_numbers_that_are_not_finite_are_refused(format_, numbers):
+    """The checksum matches."""
+    raw, prefix = np.array(numbers, "<f4").tobytes(), "t13:a"
+    symbols = [format_, *map(CHARSET.index, FINGERPRINT), *to_symbols(raw)]
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
     with pytest.raises(FileError, match="this version"):
         decode_short_code(f"{prefix}:{text}")
-
-
-def test_a_code_of_a_number_that_is_not_finite_is_refused():
-    """Its checksum matched, and `adapter decode --output` wrote an adapter that nothing could read."""
-    raw = np.array([1, np.nan], "<f4").tobytes()
-    symbols, prefix = [1, *map(CHARSET.index, FINGERPRINT), *to_symbols(raw)], "t13:a"
-    text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
-    with pytest.raises(FileError, match="has a number that is not finite"):
-        decode_short_code(f"{prefix}:{text}")
-
-
-@pytest.mark.parametrize("name", ["", "a" * 21, "A", "-a"])
-def test_a_name_that_does_not_fit_a_code_is_refused(name):
-    with pytest.raises(FileError, match="does not fit a code"):
-        encode_short_code(ShortCode(name, FINGERPRINT, V))
 
 
 def test_numbers_that_are_not_finite_are_refused():

@@ -1,12 +1,14 @@
-"""SentencePiece vocabularies for tests, as tokenizer.json, and llama.cpp's tokenizer."""
+"""Vocabularies for tests, as tokenizer.json, and llama.cpp's tokenizer."""
 
 import ctypes
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from llama_cpp import llama_cpp
@@ -17,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from . import tokenizer_texts
 
+T = TypeVar("T")
 CONTROL = ("<unk>", "<s>", "</s>")
 # How tokenizer.json treats spaces -> normalizer and pre-tokenizer.
 SPACES: dict[str, tuple[Any, Any]] = {
@@ -123,3 +126,36 @@ class LlamaVocabulary:
 
     def close(self) -> None:
         llama_cpp.llama_model_free(self._model)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A tokenizer as its library applies it, and in llama.cpp."""
+
+    encode: Callable[[str], list[int]]
+    converted: LlamaVocabulary
+
+    def differing(self, texts: list[str]) -> list[str]:
+        return [text for text in texts if self.encode(text) != self.converted.ids(text)]
+
+    def close(self) -> None:
+        self.converted.close()
+
+
+@contextmanager
+def made_once(
+    factory: pytest.TempPathFactory, make: Callable[[str, Path], T], close: Callable[[T], None]
+) -> Iterator[Callable[[str], T]]:
+    """A function that makes what belongs to a name once, in its own folder; all are closed at the end."""
+    made: dict[str, T] = {}
+
+    def get(name: str) -> T:
+        if name not in made:
+            made[name] = make(name, factory.mktemp(name.split(maxsplit=1)[0]))
+        return made[name]
+
+    try:
+        yield get
+    finally:
+        for one in made.values():
+            close(one)

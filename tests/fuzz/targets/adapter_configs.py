@@ -11,7 +11,7 @@ from thirteen.convert.adapter.adapter import (
     read_adapter_config,
 )
 from thirteen.convert.adapter.delta import CONFIG_FILE
-from thirteen.convert.source.remote_code import refuse_code
+from thirteen.convert.source.loading import refuse_code
 from thirteen.files.safetensors import write_safetensors
 
 from ..mutators import mutate_json

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
+from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.files.gguf.string_array import StringArray

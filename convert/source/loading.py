@@ -1,7 +1,10 @@
-"""Settings of a checkpoint that name code, which transformers or PEFT would import or download and run."""
+"""What is refused before transformers or PEFT reads a folder, and silenced while they do."""
 
 import re
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,15 @@ _KEYS = re.compile(
 _IMPLEMENTATION = re.compile(r".*_implementation")
 
 
-def refuse_code(folder: Path) -> None:
-    """Check the JSON files of a checkpoint or an adapter, before another library reads the folder.
+def check_base_folder(folder: Path) -> None:
+    """Check a base's folder before transformers reads it: it would load an adapter there too."""
+    refuse_code(folder)
+    if (path := folder / "adapter_config.json").exists():
+        raise FileError(f"{path}: transformers would load this adapter with the base: move it away")
 
-    Raises:
-        FileError: a setting names code, or a file is not a JSON object.
-    """
+
+def refuse_code(folder: Path) -> None:
+    """Raise FileError if a setting in a folder names code, which a library would import and run."""
     for path in (folder / name for name in _FILES):
         if path.exists():
             for key, value in _settings(read_json(path)):
@@ -50,3 +56,18 @@ def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             values += value.values()
         elif isinstance(value, list):
             values += value
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Suppress the libraries' progress bars and warnings; the caller raises or checks errors."""
+    from transformers.utils import logging  # noqa: PLC0415 - takes seconds to import
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
