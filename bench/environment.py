@@ -24,27 +24,14 @@ _FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine of a benchmark run.
-
-    Attributes:
-        cpu: model name of the processor.
-        architecture: instruction set architecture, such as x86_64.
-        features: the processor's instruction sets for which ggml has kernels; read on Linux, empty elsewhere.
-        cores: physical cores that this process may use.
-        memory_bytes: memory of the machine; None if unknown.
-        load_average: mean number of running or runnable processes over the last minute; None if unknown.
-        system: operating system.
-        python: version of Python.
-    """
+    """The machine of a run; `features` are read on Linux only, and the load is the last minute's mean."""
 
     cpu: str
-    architecture: str
     features: tuple[str, ...]
-    cores: int
-    memory_bytes: int | None
+    cores: int  # physical ones that this process may use
+    memory_bytes: int
     load_average: float | None
     system: str
-    python: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +45,12 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """The head of a benchmark's report.
-
-    Attributes:
-        date: start of the run in UTC, ISO 8601.
-        machine: the machine of the run.
-        build: the versions of the run.
-    """
+    """A measurement: its start in UTC as ISO 8601, where it ran, and what was found, in sentences."""
 
     date: str
     machine: Machine
     build: Build
+    verdict: tuple[str, ...]
 
     def environment(self, threads: int) -> str:
         """Describe threads, load, processor and build in two lines, for the caption of a table."""
@@ -79,11 +61,8 @@ class BenchReport:
         )
 
 
-ReportHead = tuple[str, Machine, Build]
-
-
-def report_head() -> ReportHead:
-    """The fields of BenchReport. Call it before measuring: the measurement itself raises the load average."""
+def report_head() -> tuple[str, Machine, Build]:
+    """The first fields of BenchReport. Call it before measuring: that itself raises the load average."""
     return datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), this_build()
 
 
@@ -92,13 +71,11 @@ def this_machine() -> Machine:
     _, flags = read_cpuinfo()
     return Machine(
         cpu=processor_name(),
-        architecture=platform.machine(),
         features=tuple(name for name in _FEATURES if name in flags),
         cores=physical_cores(),
         memory_bytes=psutil.virtual_memory().total,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         system=platform.platform(),
-        python=platform.python_version(),
     )
 
 
@@ -109,17 +86,16 @@ def this_build() -> Build:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFile:
-    """A model file, and the adapter that was applied to it at run time.
+class ModelSource:
+    """A model file, and the adapter that is applied to it at run time."""
 
-    Attributes:
-        path: model file.
-        sha256: hash of the file, in hexadecimal.
-        bits_per_weight: mean over all tensors.
-        total_bytes: size of the model file and the adapter together.
-        adapter: LoRA in a GGUF file; None without one.
-        adapter_sha256: its hash.
-    """
+    model: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What a report records of a ModelSource; `total_bytes` are those of model file and adapter together."""
 
     path: str
     sha256: str
@@ -132,14 +108,6 @@ class ModelFile:
     def name(self) -> str:
         """The names of the files."""
         return " + ".join(Path(path).name for path in (self.path, self.adapter) if path)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model file, and the adapter that is applied to it at run time."""
-
-    model: Path
-    adapter: Path | None = None
 
 
 def describe_model(source: ModelSource) -> ModelFile:

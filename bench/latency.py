@@ -1,8 +1,7 @@
 """Latency, memory and size of a model, or of an adapted model against its base.
 
-A shared or warm machine drifts by more than the difference in question, so single figures say little. The two
-models are measured in alternation, A B B A A B B A …, so that drift affects both alike and cancels in their
-ratio. A prompt has random tokens: speed depends on their number, not on what they say.
+A shared or warm machine drifts by more than the difference in question, so the two models alternate, and
+drift cancels in their ratio. Prompts have random tokens: speed depends on their number, not on what they say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,42 +14,34 @@ import numpy as np
 from ..files.progress import Progress, no_progress
 from ..runtime.engine.engine import Engine
 from ..stats.arrays import Doubles
-from ..stats.interval import Interval
-from ..stats.paired_ratio import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, ratio_level, too_noisy
+from ..stats.intervals import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, Interval, ratio_level, too_noisy
 from .environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
-from .interleave import (
+from .program_run import ProgramRun, run_program
+from .rounds import (
     ITERATIONS_PER_ROUND,
     EngineLoader,
     Measurement,
+    ProgressCounter,
     count_iterations,
     interleave,
     summarize,
 )
-from .program_run import ProgramRun, run_program
-from .schedule import ProgressCounter
 from .table import Table
 from .workload import Workload, load_engine, random_prompt, time_answers
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyReport(BenchReport):
-    """Latency of a model, or of a base and an adapted model.
+    """Latency of a model, or of a base and an adapted model; the base comes first.
 
     Attributes:
-        verdict: what was found, in sentences: speed, then size.
-        threads: threads that computed.
-        rounds: number of rounds, of ITERATIONS_PER_ROUND iterations of each model.
-        prompt_tokens: tokens of the question.
-        decode_tokens: tokens of the answer after the first one.
-        files: the model's files; the base comes first.
         memory: a run of each model in a process of its own; empty if that was not measured.
         answer: seconds from submitting the prompt's tokens to the last token of the answer.
-        first_token: seconds from submitting the prompt's tokens to the first token.
+        first_token: seconds from there to the first token.
         prefill: prompt tokens per second.
         decode: tokens per second after the first.
     """
 
-    verdict: tuple[str, ...]
     threads: int
     rounds: int
     prompt_tokens: int
@@ -93,8 +84,9 @@ def run_latency(
     for model in measured:
         runs.append(run_program("thirteen", model, work))
         advance()
-    loaders = [partial(load_engine, model.model, model.adapter, work) for model in models]
-    first_s, last_s = time_in_turns(loaders, work, rounds, advance, until)
+    first_s, last_s = time_in_turns(
+        [partial(load_engine, model, work) for model in models], work, rounds, advance, until
+    )
     report = LatencyReport(
         *head,
         verdict=(),
@@ -125,9 +117,8 @@ def time_in_turns(
         prompt = random_prompt(engine.model, number, work.prompt_tokens)
         return time_answers(engine, prompt, (1, 1 + work.decode_tokens))
 
-    times = interleave(loaders, answer_s, rounds, advance, until)
-    results: Doubles = np.array(times)  # (models, iterations, 2)
-    return results[..., 0], results[..., 1]
+    times = np.array(interleave(loaders, answer_s, rounds, advance, until))  # (models, iterations, 2)
+    return times[..., 0], times[..., 1]
 
 
 def _speed_sentence(report: LatencyReport) -> str:
@@ -142,32 +133,23 @@ def _speed_sentence(report: LatencyReport) -> str:
 
 def speed_sentence(base: float, adapted: float, ratio: Interval, rounds: int) -> str:
     """Compare the tokens per second of two models after so many rounds."""
-    more = more_rounds(ratio.half_width, rounds) if too_noisy(ratio) else 0
-    few = f" ({rounds} rounds, {ratio_level(rounds)} sure)" if rounds < ROUNDS_MIN else ""
-    open_ = few + (f"; about {more} more rounds would settle it" if more else "")
+    end = f" ({rounds} rounds, {ratio_level(rounds)} sure)" if rounds < ROUNDS_MIN else ""
+    if too_noisy(ratio):  # the width of an interval falls with the square root of the number of rounds
+        more = max(1, ceil(rounds * (ratio.half_width / NOISE_MAX) ** 2 - 1e-6) - rounds)
+        end += f"; about {more} more rounds would settle it"
     if not ratio.excludes_one:
         most = 100 * max(1 - ratio.low, ratio.high - 1)
         within = f"{most:.0f}" if most >= 1 else f"{most:.1f}"
-        return f"Speed: no difference within {within} %: both write about {base:.0f} tokens/s{open_}."
+        return f"Speed: no difference within {within} %: both write about {base:.0f} tokens/s{end}."
     word = "slower" if ratio.estimate < 1 else "faster"
-    low, percent, high = sorted(100 * abs(one - 1) for one in (ratio.low, ratio.estimate, ratio.high))
+    low, percent, high = sorted(100 * abs(bound - 1) for bound in (ratio.low, ratio.estimate, ratio.high))
     text = f"Speed: the adapted model writes {adapted:.0f} tokens/s, its base {base:.0f}"
-    return f"{text}: {percent:.0f} % {word} ({low:.0f} to {high:.0f} %){open_}."
-
-
-def more_rounds(half_width: float, rounds: int) -> int:
-    """Estimate how many more rounds would make an interval narrow enough; 0 if it is.
-
-    The width of an interval falls with the square root of their number.
-    """
-    needed = rounds * (half_width / NOISE_MAX) ** 2
-    return max(0, ceil(needed - 1e-6) - rounds)
+    return f"{text}: {percent:.0f} % {word} ({low:.0f} to {high:.0f} %){end}."
 
 
 def _size_sentence(report: LatencyReport) -> str:
-    sizes = [f"{file.total_bytes / 1e6:,.1f} MB" for file in report.files]
-    peaks = [f"{run.peak_bytes / 1e6:,.0f} MB" for run in report.memory if run.peak_bytes]
-    *base_size, size = sizes
+    *base_size, size = [f"{file.total_bytes / 1e6:,.1f} MB" for file in report.files]
+    peaks = [f"{run.peak_bytes / 1e6:,.0f} MB" for run in report.memory]
     *base_peak, peak = peaks or [""]
     whose = "adapted model" if base_size else "model"
     text = f"Size: the {whose} has {size}{f' and takes {peak} of memory at its peak' if peak else ''}"
@@ -196,11 +178,10 @@ def _rows(report: LatencyReport) -> Iterator[tuple[str, ...]]:
     yield _measured_row("first token, ms", report.first_token, 1000)
     yield _measured_row("prefill, tokens/s", report.prefill, 1)
     yield _measured_row("decode, tokens/s", report.decode, 1)
-    yield _row("load, s", [run.load_s for run in report.memory], 1, 2)
-    yield _row("load to first token, s", [run.load_s + run.first_token_s for run in report.memory], 1, 2)
-    yield _row("peak memory, MB", [run.peak_bytes for run in report.memory], 1e-6)
-    yield _row("  weights mapped from the file, MB", [run.mapped_bytes for run in report.memory], 1e-6)
-    yield _row("  KV cache, MB", [run.kv_bytes for run in report.memory], 1e-6)
+    if report.memory:
+        yield _row("load, s", [run.load_s for run in report.memory], 1, 2)
+        yield _row("load to first token, s", [run.load_s + run.first_token_s for run in report.memory], 1, 2)
+        yield _row("peak memory, MB", [run.peak_bytes for run in report.memory], 1e-6)
     yield _row("file, MB", [file.total_bytes for file in report.files], 1e-6, 1)
     yield _row("bits per weight", [file.bits_per_weight for file in report.files], 1, 2)
 
@@ -210,9 +191,6 @@ def _measured_row(title: str, measurement: Measurement, scale: float, digits: in
     return title, *medians, *([measurement.ratio.text(3)] if measurement.ratio else ())
 
 
-def _row(title: str, values: Sequence[float | None], scale: float, digits: int = 0) -> tuple[str, ...]:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
-        return title, "not available"
-    ratio = [f"{known[1] / known[0]:.3f}"] if len(known) == 2 and known[0] else []
-    return title, *(f"{scale * value:.{digits}f}" for value in known), *ratio
+def _row(title: str, values: Sequence[float], scale: float, digits: int = 0) -> tuple[str, ...]:
+    ratio = [f"{values[1] / values[0]:.3f}"] if len(values) == 2 else []
+    return title, *(f"{scale * value:.{digits}f}" for value in values), *ratio

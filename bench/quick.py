@@ -14,7 +14,7 @@ from .accuracy.evaluate import EvalProgress
 from .accuracy.prompts import PromptSettings
 from .environment import ModelSource
 from .latency import LatencyReport, run_latency
-from .schedule import take_in_time
+from .rounds import take_in_time
 from .workload import Workload
 
 SECONDS = 50  # of the minute; the rest is for what is started last
@@ -31,7 +31,7 @@ _TOKENS_MAX = 250  # of an answer
 def quick_latency(
     models: Sequence[ModelSource], threads: int, end: float, progress: Progress = no_progress
 ) -> LatencyReport:
-    """Measure a model, or base and adapted model, in a part of the time until `end`, by perf_counter()."""
+    """Measure a model, or base and adapted model, in a part of the time until `end` of perf_counter()."""
     start = perf_counter()
     trial = run_latency(models[-1:], Workload(*_TRIAL, threads), rounds=1, until=start)
     trial_s = trial.answer.medians[0]
@@ -59,7 +59,7 @@ class _QuickSettings(PromptSettings):
 def quick_accuracy(
     request: AccuracyRequest, tokens_per_s: float, end: float, progress: EvalProgress
 ) -> AccuracyReport:
-    """Ask as many of the questions as the models answer until `end`, by perf_counter()."""
+    """Ask as many of the questions as the models answer until `end` of perf_counter()."""
     models, settings = len(request.models), request.settings
     tokens = (end - perf_counter()) / models * _BATCH_GAIN * tokens_per_s / _BATCHES
     most = min(settings.options.max_tokens or MAX_TOKENS, _TOKENS_MAX, max(1, int(tokens)))

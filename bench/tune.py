@@ -26,10 +26,9 @@ from ..runtime.llama.settings import IK, Settings
 from ..runtime.machine import default_threads, usable_threads
 from ..runtime.plan import table_way, usable_libraries
 from ..stats.arrays import Doubles
-from ..stats.interval import Interval
-from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
+from ..stats.intervals import RATIO_LEVEL, ROUNDS_MIN, Interval, paired_ratio
 from .environment import BenchReport, report_head
-from .schedule import ProgressCounter, alternating_order
+from .rounds import ProgressCounter, alternating_order
 from .table import Table
 from .workload import random_prompt
 
@@ -45,20 +44,12 @@ Times = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class TimedWay:
-    """Speeds of a way to compute, in tokens a second.
-
-    Attributes:
-        name: the way in words.
-        prefill: of a prompt.
-        decode: of an answer, after the prompt.
-        together: of four answers at once.
-        ratio: seconds of ordinary questions / those of the default.
-    """
+    """Speeds of a way to compute, in tokens a second, and seconds of ordinary questions / the default's."""
 
     name: str
     prefill: float
-    decode: float
-    together: float
+    decode: float  # of an answer, after the prompt
+    together: float  # of SLOTS answers at once
     ratio: Interval
 
 
@@ -66,7 +57,6 @@ class TimedWay:
 class TuneReport(BenchReport):
     """What was measured, the default first, and what is used from now on."""
 
-    verdict: tuple[str, ...]
     model: str
     ways: tuple[TimedWay, ...]
     chosen: Way
@@ -76,11 +66,6 @@ def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_p
     """Time a model in each way to compute, and by default with other numbers of threads.
 
     What is faster than the default beyond doubt is kept for engines with models of this shape and type.
-
-    Args:
-        model: a GGUF file.
-        rounds: number of rounds, at least 8; each times everything once.
-        progress: called with measurements done and in all.
 
     Raises:
         FileError: the file is not a GGUF, is damaged, or cannot be run by this build.
@@ -207,7 +192,6 @@ def way_name(way: Way) -> str:
 
 
 def _sentence(timed: Sequence[TimedWay], chosen: str) -> str:
-    """What is used from now on. The chosen way and number of threads may have been timed apart."""
     default = timed[0].name
     if chosen == default:
         return f"Settings: the default stays, {default}: nothing is faster beyond doubt."
@@ -215,7 +199,7 @@ def _sentence(timed: Sequence[TimedWay], chosen: str) -> str:
 
 
 def tune_table(report: TuneReport) -> Table:
-    """Tabulate the ways, with the choice and the environment below."""
+    """Tabulate the ways, with the environment below."""
     columns = ("way", "prefill", "decode", f"{SLOTS} at once", f"seconds / default ({RATIO_LEVEL})")
     rows = (
         (way.name, *(f"{speed:.1f}" for speed in (way.prefill, way.decode, way.together)), way.ratio.text(2))

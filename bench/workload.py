@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from gguf import TokenType
@@ -11,7 +10,10 @@ from ..errors import FileError, RequestError
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
-from ..runtime.options import Options, Request, check_integer
+from ..runtime.options import Options
+from ..runtime.options import Request
+from ..runtime.options import check_integer
+from .environment import ModelSource
 
 _BATCH = 512
 _CONTEXT_MIN = 256  # tokens, enough for an iteration's question with its chat template
@@ -20,22 +22,11 @@ _SEED = 13
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The work of one iteration, and the threads and batch size for it.
-
-    Attributes:
-        prompt_tokens: tokens of the prefill.
-        decode_tokens: tokens decoded after the first one.
-        threads: threads that compute; by default one per physical core.
-        batch: maximum tokens computed at once.
-        longest: tokens of the longest text of another measurement with the same engine; 0 without one.
-        adaptive_threads: whether the engine uses fewer threads while other programs use the processors.
-    """
+    """The work of an iteration: a prompt, then an answer of one token and `decode_tokens` more."""
 
     prompt_tokens: int = 128
     decode_tokens: int = 64
     threads: int = field(default_factory=default_threads)
-    batch: int = _BATCH
-    longest: int = 0
     adaptive_threads: bool = False
 
     def __post_init__(self) -> None:
@@ -45,25 +36,11 @@ class Workload:
     @property
     def context(self) -> int:
         """Context in tokens that an engine needs."""
-        return max(self.prompt_tokens + self.decode_tokens, self.longest, _CONTEXT_MIN)
+        return max(self.prompt_tokens + self.decode_tokens, _CONTEXT_MIN)
 
 
-def load_engine(
-    model: Path,
-    adapter: Path | None,
-    workload: Workload,
-    *,
-    slots: int = 1,
-    make: Callable[..., Engine] = Engine,
-) -> Engine:
-    """Load an engine for a workload, without a prefix cache.
-
-    Args:
-        model: a GGUF file.
-        adapter: a LoRA in a GGUF file, applied at run time; None for none.
-        workload: the work of an iteration.
-        slots: iterations that can run at once.
-        make: class of the engine, called as Engine is.
+def load_engine(source: ModelSource, work: Workload, make: Callable[..., Engine] = Engine) -> Engine:
+    """Load an engine for a workload, without a prefix cache, by calling `make` as Engine is called.
 
     Raises:
         FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
@@ -71,23 +48,21 @@ def load_engine(
         RequestError: the workload is longer than the context that the model was trained for.
     """
     engine = make(
-        model,
-        adapter=adapter,
-        context=workload.context,
-        slots=slots,
-        threads=workload.threads,
-        adaptive_threads=workload.adaptive_threads,
-        batch=workload.batch,
+        source.model,
+        adapter=source.adapter,
+        context=work.context,
+        slots=1,
+        threads=work.threads,
+        adaptive_threads=work.adaptive_threads,
+        batch=_BATCH,
         prefix_bytes=0,
     )
-    prompt_tokens, decode_tokens, longest = workload.prompt_tokens, workload.decode_tokens, workload.longest
-    for what, tokens in {
-        f"{prompt_tokens} prompt and {decode_tokens} decode tokens do": prompt_tokens + decode_tokens,
-        f"a text of {longest} tokens does": longest,
-    }.items():
-        if tokens > engine.context:
-            engine.close()
-            raise RequestError(f"{model}: {what} not fit the {engine.context} tokens of its context")
+    if work.prompt_tokens + work.decode_tokens > engine.context:
+        engine.close()
+        raise RequestError(
+            f"{source.model}: {work.prompt_tokens} prompt and {work.decode_tokens} decode tokens do not fit "
+            f"the {engine.context} tokens of its context"
+        )
     return engine
 
 
@@ -106,19 +81,11 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     return tuple(drawn.tolist())
 
 
-def time_prefill_and_decode(
-    engine: Engine, prompt: tuple[int, ...], decode_tokens: int
-) -> tuple[float, float]:
-    """Seconds to the first token, and from there for `decode_tokens` more."""
-    first_s, last_s = time_answers(engine, prompt, (1, 1 + decode_tokens))
-    return first_s, last_s - first_s
-
-
 def time_answers(engine: Engine, prompt: tuple[int, ...], answers: Sequence[int]) -> tuple[float, ...]:
     """Seconds from the submission of a prompt to the last token of an answer, for answers of several lengths.
 
-    The longest is decoded, and the others are its beginning: up to their last token the work is the same. The
-    engine itself records the times: waking this thread for each token would disturb the decode.
+    The longest is decoded; the others are its beginning. The engine records the times, because waking this
+    thread for each token would disturb the decode.
     """
     end = engine.submit(Request(prompt, Options(max_tokens=max(answers), ignore_end=True))).wait()
     assert len(end.token_s) == max(answers), "the context has room for all of them"

@@ -20,7 +20,7 @@ from rich.text import Text
 from ..files.progress import Progress, Run
 
 if TYPE_CHECKING:
-    from ..stats.interval import Interval
+    from ..stats.intervals import Interval
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10

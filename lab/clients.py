@@ -13,10 +13,10 @@ from time import perf_counter
 import httpx
 import numpy as np
 from rich.text import Text
-from thirteen.bench.schedule import ProgressCounter, alternating_order
+from thirteen.bench.rounds import ProgressCounter, alternating_order
 from thirteen.bench.table import report_table
 from thirteen.cli.console import out, progress_bar
-from thirteen.stats.paired_ratio import paired_ratio, ratio_level
+from thirteen.stats.intervals import paired_ratio, ratio_level
 
 
 def run_round(http: httpx.Client, url: str, given: argparse.Namespace, number: int) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from thirteen.bench.environment import BenchReport, report_head
-from thirteen.bench.schedule import ProgressCounter
+from thirteen.bench.rounds import ProgressCounter
 from thirteen.bench.tune import (
     BATCH,
     PROMPT_TOKENS,
@@ -42,7 +42,7 @@ from thirteen.runtime.machine import default_threads
 from thirteen.runtime.memory import estimate_memory
 from thirteen.runtime.plan import holds_heads
 from thirteen.stats.arrays import Doubles
-from thirteen.stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from thirteen.stats.intervals import RATIO_LEVEL, paired_ratio
 
 
 def settings_of(way: Way, tokens: int, threads: int, slots: int = SLOTS) -> Settings:
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--repack", action="store_true")
     parser.add_argument("--lengths", type=int, nargs="+", default=[200, 500, 1000, 2000])
-    given, head = parser.parse_args(), BenchReport(*report_head())
+    given, head = parser.parse_args(), BenchReport(*report_head(), verdict=())
     titles: tuple[str, ...] = ("way", "prefill", "ratio", "decode", "ratio", f"{SLOTS} at once", "ratio")
     if given.repack:
         titles = ("prompt", "prefill", "decode", "mapped: prefill /", "decode /", "copy, MB")

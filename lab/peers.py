@@ -21,7 +21,7 @@ from thirteen.bench.environment import ModelSource
 from thirteen.bench.program_run import run_program
 from thirteen.bench.workload import Workload
 from thirteen.runtime.machine import default_threads
-from thirteen.stats.paired_ratio import paired_ratio, ratio_level
+from thirteen.stats.intervals import paired_ratio, ratio_level
 
 START_S = 300
 

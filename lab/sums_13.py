@@ -41,7 +41,7 @@ from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.options import BASE
-from thirteen.stats.proportions import count_pairs, paired_difference
+from thirteen.stats.intervals import count_pairs, paired_difference
 from thirteen.workflows.default_model import default_model
 
 Numbers = NDArray[np.float64]

@@ -17,10 +17,15 @@ from unittest.mock import patch
 
 import numpy as np
 from rich.table import Table
-from thirteen.bench.environment import BenchReport, report_head
-from thirteen.bench.interleave import ITERATIONS_PER_ROUND, Measurement, count_iterations, summarize
+from thirteen.bench.environment import BenchReport, ModelSource, report_head
 from thirteen.bench.latency import time_in_turns
-from thirteen.bench.schedule import ProgressCounter
+from thirteen.bench.rounds import (
+    ITERATIONS_PER_ROUND,
+    Measurement,
+    ProgressCounter,
+    count_iterations,
+    summarize,
+)
 from thirteen.bench.table import report_table
 from thirteen.bench.workload import Workload, load_engine
 from thirteen.cli.console import progress_bar, show
@@ -32,7 +37,8 @@ from thirteen.runtime.llama.context import Context, Tokens
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine import default_threads
-from thirteen.stats.interval import Interval
+from thirteen.runtime.llama.settings import Settings
+from thirteen.stats.intervals import Interval
 
 
 class SlowedContext(Context):
@@ -112,7 +118,6 @@ class AATestReport(BenchReport):
         slowdown: factor on the time of each batch of the slowed model.
         itself: each ratio of the model to itself.
         slowed: each ratio of the slowed model to the model.
-        verdict: conclusions in words, a line each.
     """
 
     model: str
@@ -123,7 +128,6 @@ class AATestReport(BenchReport):
     slowdown: float
     itself: tuple[RatioCoverage, ...]
     slowed: tuple[RatioCoverage, ...]
-    verdict: tuple[str, ...]
 
 
 def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
@@ -132,7 +136,7 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     workload = Workload(given.prompt_tokens, given.decode_tokens, given.threads)
     advance = ProgressCounter(progress, 2 * count_iterations(2, rounds) * runs)
     makes = (Engine, Engine, partial(slowed_engine, given.slowdown))
-    base, *others = (partial(load_engine, given.model, None, workload, make=make) for make in makes)
+    base, *others = (partial(load_engine, ModelSource(given.model), workload, make) for make in makes)
 
     def measure(other: Callable[[], Engine]) -> dict[str, Measurement]:
         first_s, last_s = time_in_turns((base, other), workload, rounds, advance)
@@ -147,6 +151,7 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*measured, strict=True))
     return AATestReport(
         *head,
+        verdict=tuple(_verdict(itself, slowed, runs)),
         model=str(given.model),
         sha256=file_sha256(given.model),
         settings=workload,
@@ -155,7 +160,6 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
         slowdown=given.slowdown,
         itself=itself,
         slowed=slowed,
-        verdict=tuple(_verdict(itself, slowed, runs)),
     )
 
 

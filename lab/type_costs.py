@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import typer
 from gguf import GGMLQuantizationType
-from thirteen.bench.schedule import ProgressCounter, alternating_order
-from thirteen.bench.workload import Workload, load_engine, random_prompt, time_prefill_and_decode
+from thirteen.bench.environment import ModelSource
+from thirteen.bench.rounds import ProgressCounter, alternating_order
+from thirteen.bench.workload import Workload, load_engine, random_prompt, time_answers
 from thirteen.cli.console import progress_bar
 from thirteen.convert.quantize.costs import PARTS, REFERENCE, host_target
 from thirteen.convert.tensors import parse_type
@@ -91,7 +92,7 @@ def measure(
     types: Sequence[GGMLQuantizationType], library: str, rounds: int, shape: ProbeShape, progress: Progress
 ) -> Costs:
     """Measure some types in this process; the first is the reference."""
-    workload = Workload(PROMPT_TOKENS, DECODE_TOKENS, longest=PROMPT_TOKENS)
+    workload = Workload(PROMPT_TOKENS, DECODE_TOKENS)
     advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
 
     def unproven_engine(model: Path, **options: Any) -> Engine:
@@ -103,14 +104,15 @@ def measure(
         seconds = np.empty((len(engines), 2))
         for index in alternating_order(len(engines), number):
             prompt = random_prompt(engines[index].model, number, PROMPT_TOKENS)
-            seconds[index] = time_prefill_and_decode(engines[index], prompt, DECODE_TOKENS)
+            first_s, last_s = time_answers(engines[index], prompt, (1, 1 + DECODE_TOKENS))
+            seconds[index] = first_s, last_s - first_s
             advance()
         return seconds / (PROMPT_TOKENS, DECODE_TOKENS)
 
     with temporary_folder("types") as folder, ExitStack() as loaded:
         engines = []
         for path in write_probe_models(folder, shape, types):
-            engines.append(loaded.enter_context(load_engine(path, None, workload, make=unproven_engine)))
+            engines.append(loaded.enter_context(load_engine(ModelSource(path), workload, unproven_engine)))
             advance()
         run_round(rounds)  # warm-up, with a number of its own
         return weight_costs(shape, types, np.array([run_round(number) for number in range(rounds)]))

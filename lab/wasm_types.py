@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from playwright.sync_api import Page, sync_playwright
-from thirteen.bench.schedule import ProgressCounter, alternating_order
+from thirteen.bench.rounds import ProgressCounter, alternating_order
 from thirteen.cli.console import progress_bar
 from thirteen.files.progress import Progress
 from thirteen.files.temporary_folder import temporary_folder

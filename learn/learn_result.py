@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..models.near_duplicates import masked_beginning
-from ..stats.bootstrap import grouped_mean
-from ..stats.interval import Interval
-from ..stats.proportions import count_pairs, paired_difference
+from ..stats.intervals import Interval, count_pairs, grouped_mean, paired_difference
 from .prompt_search import Candidate
 from .rollouts import QuestionRollouts
 

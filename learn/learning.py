@@ -32,7 +32,7 @@ from ..models.near_duplicates import masked_beginning, without_near_duplicates
 from ..models.rows import TrainingRow
 from ..runtime.options import SEED_MAX
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..stats.bootstrap import PASSAGES_MIN
+from ..stats.intervals import PASSAGES_MIN
 from .base_model import load_base_model
 from .examples import encode_sampled
 from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult

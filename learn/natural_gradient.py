@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stats.arrays import Doubles
-from ..stats.bootstrap import Passages, mean_interval
-from ..stats.interval import Interval
+from ..stats.intervals import Interval, Passages, mean_interval
 
 KL = 0.03  # nats a token: see docs/figures.md
 DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue

@@ -8,7 +8,7 @@ from zlib import crc32
 from ..models.near_duplicates import masked_beginning
 from ..models.rows import NUMBER, TrainingRow
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..stats.bootstrap import PASSAGES_MIN
+from ..stats.intervals import PASSAGES_MIN
 from .prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from .questions import SEARCH, LearnRequest
 from .sample_rollouts import Sampler

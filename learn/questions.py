@@ -9,7 +9,7 @@ from ..errors import OptionError, RequestError
 from ..models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
 from ..runtime.prompt.question_prompt import QuestionPrompt
-from ..stats.bootstrap import PASSAGES_MIN
+from ..stats.intervals import PASSAGES_MIN
 from .prompt_search import PLAIN_QUESTION, Candidate
 from .rollouts import QuestionRollouts
 

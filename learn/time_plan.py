@@ -12,7 +12,7 @@ from ..runtime.batch.reproducible_batches import BatchJob, BatchSettings
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.majority_vote import sample_requests
 from ..runtime.options import MAX_TOKENS
-from ..stats.bootstrap import PASSAGES_MIN
+from ..stats.intervals import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
 from .sample_rollouts import FIRST, SLOTS
 

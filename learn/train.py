@@ -27,8 +27,7 @@ from ..files.progress import QUIET, Progress, Run
 from ..models.base import resolve_base
 from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, split_rows
-from ..stats.bootstrap import mean_interval
-from ..stats.interval import Interval
+from ..stats.intervals import Interval, mean_interval
 from .base_model import load_base_model
 from .cards import check_output, refuse_base_folder
 from .examples import Example, encode_example, held_out_losses, row_losses

@@ -4,23 +4,40 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
+
+import numpy as np
 
 from ...files.cache_folder import cache_dir
-from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
-from ...runtime.effort import Effort
+from ...files.progress import Progress
+from ...runtime.batch.reproducible_batches import (
+    BatchExecutor,
+    BatchJob,
+    BatchSettings,
+    prefill_shared_prefix,
+)
+from ...runtime.engine.engine import Engine
 from ...runtime.options import MAX_TOKENS
-from ...stats.bootstrap import PASSAGES_MIN
-from ...stats.paired_ratio import NOISE_MAX
+from ...stats.arrays import Doubles
+from ...stats.intervals import NOISE_MAX, PASSAGES_MIN, Interval, ratio_interval
 from ..environment import BenchReport, ModelSource, report_head
+from ..rounds import ITERATIONS_PER_ROUND, EngineLoader, ProgressCounter, count_iterations, interleave
 from ..table import Table
-from .answer_time import TIMED, AnswerSeconds, time_questions
 from .datasets import QuestionSet
-from .eval_log import QuestionRecord
 from .evaluate import EvalProgress, ModelResult, RunConfig, evaluate
 from .prompts import PromptSettings
-from .scores import PairedScores, Scores, pair_scores
+from .scores import PairedScores, QuestionRecord, Scores, pair_scores
 
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSeconds:
+    """Mean seconds of each model, the base first, and adapted/base, for questions asked one at a time."""
+
+    timed: int
+    means: tuple[float, ...]
+    ratio: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +45,19 @@ class AccuracyReport(BenchReport):
     """Accuracy of a model and its base.
 
     Attributes:
-        verdict: what was found, in sentences.
-        data: name of the question set.
-        source: origin of the question set.
-        data_sha256: hash of questions and answers.
-        available: number of its questions; fewer are answered if the time was limited.
-        prompt: name of the prompt.
-        effort: how many answers were sampled.
-        max_tokens: maximum tokens of an answer.
+        available: number of questions of the set; fewer are answered if the time was limited.
         sampling: how answers were sampled, and whether with the calculator.
-        threads: threads that computed.
         adapted: the model.
         base: the model that it is compared with; None without one.
         paired: paired comparison; None without a base, or if every question failed on one of them.
         seconds: seconds of an answer; None if no question was timed.
     """
 
-    verdict: tuple[str, ...]
     data: str
     source: str
     data_sha256: str
     available: int
     prompt: str
-    effort: Effort
     max_tokens: int
     sampling: str
     threads: int
@@ -67,12 +74,10 @@ class AccuracyReport(BenchReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyRequest:
-    """Options of an evaluation.
+    """What is evaluated.
 
     Attributes:
         models: the model, or a base and then the model.
-        questions: the questions; see load_question_set().
-        settings: prompt and generation settings.
         records: folder of the logs; by default one in the cache.
         timed: number of questions that are then asked one at a time on this machine.
     """
@@ -81,7 +86,7 @@ class AccuracyRequest:
     questions: QuestionSet
     settings: PromptSettings = field(default_factory=PromptSettings)
     records: Path | None = None
-    timed: int = TIMED
+    timed: int = 16
 
 
 def run_accuracy(
@@ -114,7 +119,7 @@ def run_accuracy(
     if request.timed and (chosen := _answered_by_all(answered, request.timed)):
         loaders = [config.job.load_engine for config in configs]
         texts = [questions.questions[number].text for number in chosen]
-        seconds = time_questions(loaders, texts, settings, partial(progress, "seconds of an answer"))
+        seconds = _time_questions(loaders, texts, settings, partial(progress, "seconds of an answer"))
     report = AccuracyReport(
         *head,
         verdict=(),
@@ -123,7 +128,6 @@ def run_accuracy(
         data_sha256=questions.sha256,
         available=len(questions.questions),
         prompt=settings.prompt,
-        effort=settings.options.effort,
         max_tokens=settings.options.max_tokens or MAX_TOKENS,
         sampling=settings.description,
         threads=settings.threads,
@@ -141,6 +145,29 @@ def _answered_by_all(answered: Sequence[Sequence[QuestionRecord]], most: int) ->
     numbers = sorted(set.intersection(*by_model))
     count = min(most, len(numbers))
     return [numbers[at * len(numbers) // count] for at in range(count)]
+
+
+def _time_questions(
+    loaders: Sequence[EngineLoader], questions: Sequence[str], settings: BatchSettings, progress: Progress
+) -> AnswerSeconds:
+    """Ask each model each question, one at a time, in alternation; see interleave().
+
+    The prefix cache has only what all prompts share, as after an engine's first question.
+    """
+
+    def answer_s(engine: Engine, iteration: int) -> float:
+        request = settings.request(engine, questions[iteration % len(questions)])
+        engine.clear_prefix_cache(keep=prefill_shared_prefix(engine, settings))
+        start = perf_counter()
+        engine.submit(request, wait=True).wait()
+        return perf_counter() - start
+
+    rounds = -(-len(questions) // ITERATIONS_PER_ROUND)
+    advance = ProgressCounter(progress, count_iterations(len(loaders), rounds))
+    asked: Doubles = np.array(interleave(loaders, answer_s, rounds, advance))  # (models, iterations)
+    seconds = asked[:, : len(questions)]
+    ratio = ratio_interval(seconds[::-1].T) if len(loaders) == 2 else None
+    return AnswerSeconds(len(questions), tuple(seconds.mean(axis=1).tolist()), ratio)
 
 
 def _describe(report: AccuracyReport) -> Iterator[str]:
@@ -171,12 +198,12 @@ def paired_sentence(paired: PairedScores, questions: str) -> str:
     right, of_base = paired.both + paired.gained, paired.both + paired.lost
     text = f"Right answers: {right} of {paired.questions} {questions}, the base {of_base}"
     points = paired.difference
-    if not paired.differs:
+    if points.low <= 0 <= points.high:
         more = paired.more_questions(NOISE_MAX)
-        open_ = f"; about {more} more questions would settle it" if more else ""
-        return f"{text}: no difference within {max(-points.low, points.high) * 100:.0f} points{open_}."
+        end = f"; about {more} more questions would settle it" if more else ""
+        return f"{text}: no difference within {max(-points.low, points.high) * 100:.0f} points{end}."
     word = "more" if points.estimate > 0 else "fewer"
-    low, high = sorted(100 * abs(one) for one in (points.low, points.high))
+    low, high = sorted(100 * abs(bound) for bound in (points.low, points.high))
     return f"{text}: {100 * abs(points.estimate):.0f} points {word} ({low:.0f} to {high:.0f})."
 
 

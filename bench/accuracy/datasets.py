@@ -27,12 +27,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and its answer.
-
-    Attributes:
-        text: the question.
-        answer: the right number, as format_number() writes it.
-    """
+    """A question, and the right number, as format_number() writes it."""
 
     text: str
     answer: str
@@ -40,13 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """Questions in a fixed order.
-
-    Attributes:
-        name: name of the set, or of the file.
-        source: local file, or repository, commit and file on the hub.
-        questions: the questions, at least one.
-    """
+    """Questions in a fixed order, at least one, from a file, or from a commit on the hub."""
 
     name: str
     source: str

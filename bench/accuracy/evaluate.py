@@ -1,4 +1,8 @@
-"""Evaluate one model: answer the questions in batches, grade and log the answers, and score them."""
+"""Evaluate one model: answer the questions in batches, grade and log the answers, and score them.
+
+The log has a line per question, written as it finishes, from which the run resumes. A resumed run has the
+same records as an uninterrupted one; see reproducible_batches.py.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -15,23 +19,16 @@ from ...runtime.answer import COMPLETE_REASONS, Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
 from ..environment import ModelFile, ModelSource, describe_model, this_build
 from .datasets import QuestionSet
-from .eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
 from .prompts import PROMPTS, PromptSettings
-from .scores import Scores, score
+from .scores import Outcome, QuestionRecord, Sample, Scores, score
 
+LOGGED_RUN = "sitting"  # kind of run in the first line
 _NAME_MAX = 24  # characters of up to four bytes each; a file system takes 255 bytes
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Configuration of an evaluation run.
-
-    Attributes:
-        source: the model.
-        question_set: the questions.
-        settings: prompt and generation settings.
-        folder: where the log is.
-    """
+    """An evaluation run; `folder` is where its log is."""
 
     source: ModelSource
     question_set: QuestionSet
@@ -41,8 +38,9 @@ class RunConfig:
     @cached_property
     def job(self) -> BatchJob:
         """The run as a job of the batch runtime, decided."""
-        files, settings = (self.source.model, self.source.adapter), self.settings
-        return BatchJob(*files, settings, settings.threads).decided()
+        return BatchJob(
+            self.source.model, self.source.adapter, self.settings, self.settings.threads
+        ).decided()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -81,22 +79,15 @@ def evaluate(
 ) -> tuple[ModelResult, Sequence[QuestionRecord]]:
     """Answer the questions that the log lacks, append a record for each as it finishes, and score all.
 
-    Args:
-        name: name of the model.
-        config: the run.
-        executor: answers batches, BatchJob.run or RayWorkers.run.
-        progress: called after each new record.
-
     Raises:
-        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; or a computation
-            failed; the adapter does not fit the model.
+        FileError: a file cannot be run by this build, or a computation failed.
         RequestError: all questions failed, or the log belongs to another run.
         OutputError: the log cannot be written.
     """
-    questions, identity = config.question_set.questions, config.identity
+    questions = config.question_set.questions
     numbered = {number: question.text for number, question in enumerate(questions)}
     with (
-        RecordJournal(config.log, identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
+        RecordJournal(config.log, config.identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
         closing(answer_missing(config.job, numbered, log.records, executor)) as results,
     ):
 

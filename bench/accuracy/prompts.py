@@ -15,21 +15,13 @@ from ...runtime.prompt.prompt_encoder import Message, example_messages
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Text around a question.
-
-    Attributes:
-        name: name by which it is selected.
-        before: text before the question.
-        after: text after the question.
-        shots: examples that come first, each a question and its answer.
-        stop: stop strings, because a model without a chat template continues with another question.
-    """
+    """Text around a question, and examples that come first, each a question and its answer."""
 
     name: str
     before: str = ""
     after: str = ""
     shots: Sequence[tuple[str, str]] = ()
-    stop: tuple[str, ...] = ("\nQ:",)
+    stop: tuple[str, ...] = ("\nQ:",)  # a model without a chat template continues with another question
 
     @property
     def sha256(self) -> str:
@@ -58,12 +50,7 @@ PROMPTS = {name: Prompt(name, **fields) for name, fields in _TABLE.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings(BatchSettings):
-    """Options with a named prompt.
-
-    Attributes:
-        prompt: a name in PROMPTS; by default "bare" where answers vote, or else "zero-shot".
-        threads: threads that compute.
-    """
+    """Options with a prompt of PROMPTS, by default "bare" where answers vote, or else "zero-shot"."""
 
     threads: int = field(default_factory=default_threads)
     prompt: str = ""

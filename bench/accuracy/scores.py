@@ -1,34 +1,68 @@
-"""Scores of one model on a question set, and of two models in pairs."""
+"""Graded answers to questions: scores of one model, and of two models in pairs."""
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import ceil
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from ...stats.bootstrap import ratio_interval
-from ...stats.interval import Interval
-from ...stats.proportions import count_pairs, mcnemar, paired_difference, wilson_interval
-from .eval_log import Outcome, QuestionRecord
+from ...stats.intervals import (
+    Interval,
+    count_pairs,
+    mcnemar,
+    paired_difference,
+    ratio_interval,
+    wilson_interval,
+)
+
+
+class Outcome(StrEnum):
+    """Outcome of a question or of a sample."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    TRUNCATED = "truncated"  # max_tokens were used up before the answer ended
+    UNPARSED = "unparsed"  # a complete answer without a number
+    ERROR = "error"  # the question was rejected, as one that does not fit the context: there is no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer to a question; `verified` if its equations hold and yield the value."""
+
+    value: str | None
+    outcome: Outcome
+    verified: bool
+    tokens: Annotated[int, Field(ge=1, lt=1 << 31)]  # the end-of-generation token counts
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionRecord:
+    """Result of a question: `value` is of the only sample, or of the majority vote; see Answer."""
+
+    number: int  # in the set, from 0
+    expected: str
+    value: str | None
+    outcome: Outcome
+    samples: tuple[Sample, ...]  # in the order of their seeds; empty after an error
+    error: str | None = None
+    confidence: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all samples."""
+        return sum(sample.tokens for sample in self.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of one model.
-
-    Attributes:
-        questions: number of questions.
-        correct: questions with the right answer.
-        wrong: questions with another number.
-        truncated: questions whose answer was truncated.
-        unparsed: questions whose answer has no number.
-        errors: questions that failed. The figures below exclude them.
-        accuracy: share of right answers, with its interval.
-        tokens: mean tokens a question, of all samples.
-        first_error: error of the first question that failed; None if none did.
-    """
+    """Scores of one model: questions by outcome; accuracy and mean tokens a question exclude errors."""
 
     questions: int
     correct: int
@@ -46,11 +80,8 @@ class PairedScores:
     """Two models on the same questions, without those that failed on either.
 
     Attributes:
-        questions: number of questions.
-        both: questions that both answered correctly.
         gained: questions that only the adapted model answered correctly.
         lost: questions that only the base answered correctly.
-        neither: questions that neither answered correctly.
         difference: accuracy of adapted less base, with Newcombe's interval.
         p_value: p-value of McNemar's exact test.
         tokens_ratio: tokens a question, adapted/base, with its bootstrap interval.
@@ -64,11 +95,6 @@ class PairedScores:
     difference: Interval
     p_value: float
     tokens_ratio: Interval
-
-    @property
-    def differs(self) -> bool:
-        """Whether the interval of the difference excludes 0."""
-        return not self.difference.low <= 0 <= self.difference.high
 
     def more_questions(self, half_width: float) -> int:
         """Estimate how many more questions with such outcomes would narrow the interval so far; 0 if none."""
@@ -110,14 +136,11 @@ def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord
     if not pairs:
         return None
     right = ((one.outcome is Outcome.CORRECT, other.outcome is Outcome.CORRECT) for one, other in pairs)
-    both, gained, lost, neither = count_pairs(right)
+    counts = _, gained, lost, _ = count_pairs(right)
     return PairedScores(
-        questions=len(pairs),
-        both=both,
-        gained=gained,
-        lost=lost,
-        neither=neither,
-        difference=paired_difference(both, gained, lost, neither),
+        len(pairs),
+        *counts,
+        difference=paired_difference(*counts),
         p_value=mcnemar(gained, lost),
         tokens_ratio=ratio_interval(np.array([(other.tokens, one.tokens) for one, other in pairs], float)),
     )

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import FileError
 from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
@@ -20,22 +21,25 @@ from ...models.texts import HELD_OUT
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import LLAMA
 from ...stats.arrays import Doubles
-from ...stats.bootstrap import ratio_interval, sum_by_passage
-from ...stats.interval import Interval
 from ..environment import ModelSource, describe_model, report_head
-from ..schedule import ProgressCounter
-from .adapter_effect import inner_products, logit_effect, summarize_effect
+from ..rounds import ProgressCounter
+from .comparison import (
+    PositionDivergence,
+    inner_products,
+    logit_effect,
+    position_divergence,
+    summarize_divergence,
+    summarize_effect,
+)
 from .fidelity_report import FidelityReport, describe_fidelity
-from .kl_divergence import PositionDivergence, position_divergence, summarize_divergence
 from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows
-from .token_map import TokenMap, check_same_vocabulary, measure_coverage
+from .token_map import TokenMap, measure_coverage
 
 # The adapted and the unadapted model in full precision, and both of them quantized alike.
 Role = Literal["reference", "base", "shipped", "shipped_base"]
-_KL = PositionDivergence._fields.index("kl")
 _OUTSIDE = PositionDivergence._fields.index("outside")
 _DIVERGENCE = len(PositionDivergence._fields)  # numbers of a position's divergence
-_NO_EFFECT = (0.0, 0.0, 0.0, 0.0)
+_NO_EFFECT = (0.0, 0.0, 0.0)
 
 
 def run_fidelity(
@@ -48,8 +52,8 @@ def run_fidelity(
 ) -> FidelityReport:
     """Compare a shipped file with the model in full precision, over texts that it was not made from.
 
-    All models are loaded together. Texts are cut into windows of 256 tokens, or of a model's context if that
-    is shorter. A position whose tokens repeat an earlier one's, as in the prefixes of chats, counts once.
+    All models are loaded together. A position whose tokens repeat an earlier one's, as in the prefixes of
+    chats, counts once.
 
     Args:
         models: the reference and the shipped file; with both bases, the adapter's effect is measured.
@@ -76,11 +80,11 @@ def run_fidelity(
         sizes = (engine.context // maps[role].expansion for role, engine in engines.items())
         windows = read_windows(engines["reference"], data, min(WINDOW_TOKENS, *sizes), tokens)
         advance = ProgressCounter(progress, len(by_source) * sum(len(window.tokens) for window in windows))
-        # The numbers of _compare() at each position, (positions, 9).
+        # The numbers of _compare() at each position, (positions, 8).
         values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = np.array([window.passage for window in windows for _ in window.scored])  # (positions,)
     scored = [window.tokens[at + 1] for window in windows for at in window.scored]
-    divergences, adapter_kl, products = np.split(values, [_DIVERGENCE, _DIVERGENCE + 1], axis=1)
+    divergences, products = np.split(values, [_DIVERGENCE], axis=1)
     files = {role: describe_model(source) for role, source in models.items()}
     report = FidelityReport(
         *head,
@@ -95,40 +99,27 @@ def run_fidelity(
         positions=len(passages),
         divergence=summarize_divergence(divergences, passages),
         effect=summarize_effect(products, passages),
-        rounding=_rounding(divergences[:, _KL], adapter_kl[:, 0], passages),
         vocabulary=measure_coverage(maps["shipped"], scored, divergences[:, _OUTSIDE], passages),
     )
     return replace(report, verdict=tuple(describe_fidelity(report)))
 
 
 def _load(source: ModelSource, context: int, threads: int | None) -> Engine:
-    return Engine(
-        source.model,
-        adapter=source.adapter,
-        context=context,
-        threads=threads,
-        slots=1,
-        batch=64,
-        library=LLAMA,
-    )
+    sizes = {"context": context, "threads": threads, "slots": 1, "batch": 64}
+    return Engine(source.model, adapter=source.adapter, library=LLAMA, **sizes)
 
 
 def _token_maps(models: Mapping[Role, ModelSource]) -> dict[Role, TokenMap]:
-    """Compare the vocabularies: a shipped file may keep a part of the reference's, the base has all of it."""
+    """Compare the vocabularies: shipped files may keep a part of the reference's, the base has all of it."""
     headers = {
         role: read_header(source.model, skip_values=("tokenizer.ggml.merges",))
         for role, source in models.items()
     }
-    if "base" in headers:
-        check_same_vocabulary(headers["reference"], headers["base"])
-        check_same_vocabulary(headers["shipped"], headers["shipped_base"])
-    return {role: TokenMap(headers["reference"], header) for role, header in headers.items()}
-
-
-def _rounding(kl: Doubles, adapter_kl: Doubles, passages: NDArray[np.int64]) -> Interval | None:
-    if not adapter_kl.any():
-        return None
-    return ratio_interval(sum_by_passage(np.stack((kl, adapter_kl), axis=1), passages))
+    maps = {role: TokenMap(headers["reference"], header) for role, header in headers.items()}
+    for role, other in (("reference", "base"), ("shipped", "shipped_base")):
+        if other in maps and not np.array_equal(maps[role].ids, maps[other].ids):
+            raise FileError(f"{models[other].model}: has another vocabulary than {models[role].model}")
+    return maps
 
 
 def _measure_window(
@@ -147,18 +138,13 @@ def _measure_window(
 def _compare(
     predictions: Mapping[Role, WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
 ) -> tuple[float, ...]:
-    """PositionDivergence, the adapter's own KL divergence in full precision, and inner_products().
-
-    The shipped files have the tokens `ids`.
-    """
+    """PositionDivergence and inner_products(); the shipped files have the tokens `ids`."""
     reference, shipped = predictions["reference"], predictions["shipped"]
     expected = reference.log_probabilities(at)
     found, nll = shipped.log_probabilities(at), shipped.nll(at)
     divergence = position_divergence(expected, found, next_token, ids, nll)
     if "base" not in predictions:
         return *divergence, *_NO_EFFECT
-    base = predictions["base"].log_probabilities(at)
-    adapter_kl = max(0.0, float(np.sum(np.exp(expected) * (expected - base))))
     full = logit_effect(reference.logits(at)[ids], predictions["base"].logits(at)[ids])
     effect = logit_effect(shipped.logits(at), predictions["shipped_base"].logits(at))
-    return *divergence, adapter_kl, *inner_products(effect, full)
+    return *divergence, *inner_products(effect, full)

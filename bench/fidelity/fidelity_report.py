@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...stats.bootstrap import PASSAGES_MIN
-from ...stats.interval import Interval
+from ...stats.intervals import PASSAGES_MIN, Interval
 from ..environment import BenchReport, ModelFile
 from ..table import Table
-from .adapter_effect import EFFECT_MIN, AdapterEffect
-from .kl_divergence import Divergence
+from .comparison import EFFECT_MIN, AdapterEffect, Divergence
 from .token_map import VocabularyCoverage
 
 
@@ -18,23 +16,15 @@ class FidelityReport(BenchReport):
     """Fidelity of a shipped file.
 
     Attributes:
-        verdict: what was found, in sentences.
         reference: the adapted model in full precision.
         shipped: the file that is compared with it.
         base: the unadapted model in full precision; None if the adapter's effect is not measured.
         shipped_base: the unadapted model, quantized like `shipped`; None as `base` is.
-        data: file of the texts.
-        data_sha256: its hash in hexadecimal.
-        passages: number of texts read.
         positions: number of predictions compared, of each model.
-        divergence: predictions of the shipped file against those of the reference.
         effect: what is left of the adapter's effect; None if not measured, or if there is none.
-        rounding: KL divergence from the reference over that of the reference's base: how many times as much
-            rounding changes the predictions as the adapter does; None as `effect` is.
         vocabulary: what the shipped file's vocabulary covers; None if it has all tokens of the reference.
     """
 
-    verdict: tuple[str, ...]
     reference: ModelFile
     shipped: ModelFile
     base: ModelFile | None
@@ -45,7 +35,6 @@ class FidelityReport(BenchReport):
     positions: int
     divergence: Divergence
     effect: AdapterEffect | None
-    rounding: Interval | None
     vocabulary: VocabularyCoverage | None
 
 
@@ -57,8 +46,6 @@ def describe_fidelity(report: FidelityReport) -> Iterator[str]:
         f"{report.positions:,} places ({100 * same.low:.1f} to {100 * same.high:.1f} %)."
     )
     yield _describe_perplexity(report.divergence.perplexity_ratio)
-    if report.rounding:
-        yield describe_rounding(report.rounding.estimate)
     if report.effect:
         yield from _describe_effect(report.effect)
     elif report.base:
@@ -76,19 +63,6 @@ def _describe_perplexity(ratio: Interval) -> str:
     return f"perplexity: {100 * (ratio.estimate - 1):+.1f} % ({low:+.1f} to {high:+.1f} %)"
 
 
-def describe_rounding(ratio: float) -> str:
-    """Say which changes the predictions more, rounding or the adapter, from the ratio of the two."""
-    times = max(ratio, 1 / max(ratio, 1e-9))
-    text = f"{times:.1f}" if times < 10 else f"{times:,.0f}"
-    if times < 1.5:
-        return "rounding changes the predictions about as much as this adapter does"
-    if ratio > 1:
-        return f"rounding changes the predictions {text} times as much as this adapter does"
-    if times > 1000:
-        return "rounding changes next to nothing of what this adapter does"
-    return f"this adapter changes the predictions {text} times as much as rounding does"
-
-
 def _describe_effect(effect: AdapterEffect) -> Iterator[str]:
     slope, cosine = effect.slope.estimate, effect.cosine.estimate
     kept = min(slope, cosine) >= EFFECT_MIN
@@ -98,8 +72,7 @@ def _describe_effect(effect: AdapterEffect) -> Iterator[str]:
         words = "the file lost most of what the adapter does"
     else:
         words = "the adapter still acts, but rounding blurs what it does to single predictions"
-    error = f"{100 * effect.relative_error.estimate:.0f} %"
-    yield f"{words} (slope {slope:.2f}, cosine {cosine:.2f}, relative error {error})"
+    yield f"{words} (slope {slope:.2f}, cosine {cosine:.2f})"
     if not kept:
         yield (
             f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
@@ -107,8 +80,7 @@ def _describe_effect(effect: AdapterEffect) -> Iterator[str]:
         )
 
 
-def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, str]]:
-    """Name and text of each figure."""
+def _figures(report: FidelityReport) -> Iterator[tuple[str, str]]:
     divergence, effect, coverage = report.divergence, report.effect, report.vocabulary
     yield "same top token, %", divergence.same_top.text(1, 100)
     yield "KL divergence, nats", divergence.kl_mean.text(4)
@@ -116,12 +88,9 @@ def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, str]]:
     yield "KL, maximum", f"{divergence.kl_max:.4f}"
     yield "perplexity", divergence.perplexity.text(2)
     yield "perplexity / reference's", divergence.perplexity_ratio.text(4)
-    if report.rounding:
-        yield "KL / the adapter's own", report.rounding.text(2)
     if effect:
         yield "adapter's effect: slope", effect.slope.text(3)
         yield "adapter's effect: cosine", effect.cosine.text(3)
-        yield "adapter's effect: error", effect.relative_error.text(3)
     if coverage:
         yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
         yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
@@ -130,14 +99,14 @@ def fidelity_rows(report: FidelityReport) -> Iterator[tuple[str, str]]:
 
 def fidelity_summary(report: FidelityReport) -> dict[str, str]:
     """The figures by name, and the sentences."""
-    return dict(fidelity_rows(report)) | {"verdict": "\n".join(report.verdict)}
+    return dict(_figures(report)) | {"verdict": "\n".join(report.verdict)}
 
 
 def fidelity_table(report: FidelityReport) -> Table:
     """Tabulate the figures, with the texts and the machine below."""
     shipped, reference = report.shipped, report.reference
     rows = [
-        *fidelity_rows(report),
+        *_figures(report),
         ("file, MB", f"{shipped.total_bytes / 1e6:.1f}"),
         ("bits per weight", f"{shipped.bits_per_weight:.2f}"),
     ]

@@ -19,17 +19,11 @@ WINDOW_TOKENS = 256  # limits memory: each model's logits take the width of the 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A passage or a part of one, computed on its own.
-
-    Attributes:
-        passage: number of the passage.
-        tokens: tokens that the model reads.
-        start: first position that is scored.
-    """
+    """A passage or a part of one, computed on its own."""
 
     passage: int
     tokens: tuple[int, ...]
-    start: int
+    start: int  # first position that is scored
 
     @property
     def scored(self) -> range:
@@ -40,16 +34,10 @@ class Window:
 def cut_windows(
     passages: Iterable[Sequence[int]], prefix: Sequence[int], size: int, positions: int
 ) -> list[Window]:
-    """Cut passages into windows until enough positions are scored.
+    """Cut passages into windows of at most `size` tokens, until enough positions are scored.
 
-    A prediction depends only on the tokens up to its position. So where windows share a prefix, as all
-    questions of a chat do, it is scored only in the first of them.
-
-    Args:
-        passages: tokens of each passage; consumed no further than needed.
-        prefix: tokens that every text starts with, such as BOS; added to each window that lacks them.
-        size: maximum tokens per window, more than `prefix` has.
-        positions: maximum number of scored positions in all.
+    A prefix that windows share, as all questions of a chat do, is scored only in the first of them. Each
+    window begins with `prefix`, such as BOS.
     """
     prefix, seen, windows = tuple(prefix), set[tuple[int, ...]](), list[Window]()
     for number, passage in enumerate(passages):
@@ -72,13 +60,7 @@ def _parts(passage: tuple[int, ...], prefix: tuple[int, ...], size: int) -> Iter
 
 
 def read_windows(reference: Engine, data: Path, size: int, positions: int) -> list[Window]:
-    """Read texts, and tokenize and cut them.
-
-    Args:
-        reference: model whose tokenizer and chat template apply.
-        data: texts as JSON lines; see read_passages().
-        size: maximum tokens per window.
-        positions: maximum number of scored positions in all.
+    """Read texts as read_passages() does, tokenize them as the reference does, and cut them.
 
     Raises:
         RequestError: `data` cannot be read, or holds no text of at least two tokens, or `size` is too small.

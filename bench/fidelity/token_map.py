@@ -17,8 +17,7 @@ from ...convert.vocabulary.vocabulary_list import read_vocabulary
 from ...errors import FileError
 from ...files.gguf.header import Header, read_header
 from ...stats.arrays import Doubles
-from ...stats.bootstrap import grouped_mean
-from ...stats.interval import Interval
+from ...stats.intervals import Interval, grouped_mean
 
 _TOKENS = "tokenizer.ggml.tokens"
 
@@ -39,12 +38,14 @@ class TokenMap:
         """
         ours, theirs = reference.metadata[_TOKENS], model.metadata[_TOKENS]
         self.of = len(ours)
-        self.ids = _reference_ids(reference, model)
-        for token, original in enumerate(self.ids.tolist()):
-            if theirs[token] != ours[original]:
+        # By their places if there are as many, since a vocabulary may have a text twice.
+        known = {text: token for token, text in enumerate(ours)} if len(theirs) < len(ours) else {}
+        self.ids = np.array([known.get(text, token) for token, text in enumerate(theirs)])
+        for token, (text, original) in enumerate(zip(theirs, self.ids.tolist(), strict=True)):
+            if original >= len(ours) or ours[original] != text:
                 raise FileError(
-                    f"{model.path}: token {token} of its vocabulary is {theirs[token]!r}, "
-                    f"in {reference.path} it is {ours[original]!r}"
+                    f"{model.path}: token {token} of its {len(theirs)} is {text!r}, which is not one of the "
+                    f"{len(ours)} of {reference.path}, or is another one there"
                 )
         self._new_ids: Mapping[int, int] = {old: new for new, old in enumerate(self.ids.tolist())}
         self._texts: Sequence[str] = ours
@@ -81,49 +82,14 @@ class TokenMap:
         return TokenizerTables.from_fields(header.fields, str(header.path))
 
 
-def check_same_vocabulary(one: Header, other: Header) -> None:
-    """Raise FileError if two files have different tokens."""
-    ours, theirs = one.metadata[_TOKENS], other.metadata[_TOKENS]
-    if len(ours) != len(theirs):
-        raise FileError(
-            f"{other.path}: its vocabulary has {len(theirs)} tokens, that of {one.path} {len(ours)}"
-        )
-    TokenMap(one, other)
-
-
-def _reference_ids(reference: Header, model: Header) -> NDArray[np.int64]:
-    """The reference's id of each token of the model, by the ids of the full vocabulary."""
-    ours, theirs = read_vocabulary(reference), read_vocabulary(model)
-    counts = [len(header.metadata[_TOKENS]) for header in (reference, model)]
-    if counts[0] == counts[1]:
-        return np.arange(counts[0])
-    of, full = (ours.of, ours.tokens) if ours else (counts[0], range(counts[0]))
-    ids, why = {original: token for token, original in enumerate(full)}, "and none is a part of the other"
-    if theirs and theirs.of == of:
-        missing = [token for token in theirs.tokens if token not in ids]
-        if not missing:
-            return np.array([ids[token] for token in theirs.tokens])
-        why = f"which lacks token {missing[0]}"
-    raise FileError(
-        f"{model.path}: its vocabulary has {counts[1]} tokens, that of {reference.path} {counts[0]}, {why}"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class VocabularyCoverage:
-    """Coverage of a trimmed vocabulary on held-out texts.
-
-    Attributes:
-        kept: number of tokens in the file.
-        of: number of tokens in the reference.
-        unchanged: share of the scored tokens of the texts that are kept.
-        outside: mean probability that the reference gives to tokens that the file dropped.
-    """
+    """Coverage of a trimmed vocabulary on held-out texts."""
 
     kept: int
     of: int
-    unchanged: Interval
-    outside: Interval
+    unchanged: Interval  # share of the scored tokens of the texts that are kept
+    outside: Interval  # mean probability that the reference gives to tokens that the file dropped
 
 
 def measure_coverage(
@@ -131,11 +97,7 @@ def measure_coverage(
 ) -> VocabularyCoverage | None:
     """Summarize what a vocabulary covers; None if the file keeps all tokens.
 
-    Args:
-        tokens: the file's tokens.
-        scored: the scored tokens of the texts, by the reference's ids, (positions,).
-        outside: probability outside at the position before each, (positions,).
-        passages: passage of each position, (positions,).
+    Each position has its scored token, by the reference's id, the probability outside, and its passage.
     """
     if tokens.complete:
         return None

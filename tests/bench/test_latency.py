@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from gguf import GGUFValueType
 from thirteen.bench.environment import ModelSource
-from thirteen.bench.interleave import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize
-from thirteen.bench.latency import latency_table, more_rounds, run_latency, speed_sentence
+from thirteen.bench.latency import latency_table, run_latency, speed_sentence
+from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize
 from thirteen.bench.workload import Workload, random_prompt, time_answers
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.stats.interval import Interval
+from thirteen.stats.intervals import Interval
 
 from ..json_lines import write_rows
 from ..runtime.conftest import tensors, write_gguf
@@ -103,9 +103,8 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
 
 def test_memory_is_of_a_process_of_its_own(report, tiny):
     for run in report.memory:
-        assert run.peak_bytes > run.mapped_bytes + run.kv_bytes > 0
+        assert run.peak_bytes > tiny.stat().st_size
         assert 0 < run.first_token_s < run.answer_s and run.load_s > 0
-        assert run.mapped_bytes <= tiny.stat().st_size + 4096
 
 
 def test_the_report_begins_with_speed_and_size_in_sentences(report):
@@ -182,10 +181,6 @@ def test_what_cannot_be_measured_is_refused(tiny, lora, not_a_model, tmp_path):
 )
 def test_the_speed_in_a_sentence(ratio, sentence):
     assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == sentence
-
-
-def test_the_number_of_rounds_that_is_missing_grows_with_the_square_of_the_width():
-    assert [more_rounds(width, 8) for width in (0.04, 0.05, 0.1)] == [0, 0, 24]
 
 
 @pytest.fixture(scope="module")

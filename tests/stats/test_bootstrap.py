@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.stats import bootstrap
-from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
+from thirteen.stats.intervals import bootstrap_interval, sum_by_passage
 
 
 def mean(sums):

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.stats.interval import Interval
-from thirteen.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio, ratio_level, too_noisy
+from thirteen.stats.intervals import ROUNDS_MIN, Interval, means_outside, paired_ratio, ratio_level, too_noisy
 
 RUNS = 1000
 
@@ -54,7 +53,7 @@ def test_a_slowdown_of_5_percent_is_found_given_the_rounds(noise, rounds):
 )
 def test_the_bounds_are_at_the_published_critical_values(rounds, outside):
     """Of the signed-rank test, two-sided at 1 %."""
-    assert _outside(rounds) == outside
+    assert means_outside(rounds) == outside
 
 
 @pytest.mark.parametrize("rounds", [2, 5, 8])

@@ -7,7 +7,7 @@ from math import comb, isclose, sqrt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from thirteen.stats.proportions import mcnemar, paired_difference, wilson_interval
+from thirteen.stats.intervals import mcnemar, paired_difference, wilson_interval
 
 COUNTS = st.integers(0, 500)
 

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 from thirteen.bench.accuracy.evaluate import RunConfig, grade
 from thirteen.bench.accuracy.prompts import PROMPTS, PromptSettings
-from thirteen.bench.accuracy.scores import pair_scores, score
+from thirteen.bench.accuracy.scores import Outcome, QuestionRecord, Sample, pair_scores, score
 from thirteen.bench.environment import ModelSource
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
@@ -21,7 +20,7 @@ from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchResult
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.options import Options
-from thirteen.stats.proportions import paired_difference
+from thirteen.stats.intervals import paired_difference
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from thirteen.bench.accuracy.eval_log import LOGGED_RUN, Outcome, QuestionRecord, Sample
+from thirteen.bench.accuracy.scores import LOGGED_RUN, Outcome, QuestionRecord, Sample
 from thirteen.errors import FileError
 from thirteen.files.from_json import RecordJournal
 

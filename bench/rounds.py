@@ -1,18 +1,18 @@
-"""Measure one model, or two in alternation, and the ratio between them."""
+"""Rounds of a measurement: models take turns, until there are enough rounds or no more time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
 
+from ..files.progress import Progress
 from ..runtime.engine.engine import Engine
 from ..stats.arrays import Doubles
-from ..stats.interval import Interval
-from ..stats.paired_ratio import paired_ratio
-from .schedule import alternating_order, take_in_time
+from ..stats.intervals import Interval, paired_ratio
 
 ITERATIONS_PER_ROUND = 2  # of each model
 
@@ -20,21 +20,34 @@ EngineLoader = Callable[[], Engine]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One quantity of a model, or of base and adapted model.
+class ProgressCounter:
+    """Counts completed steps and reports each of them to a progress callback."""
 
-    Attributes:
-        medians: median of each model's values.
-        values: values of each model's iterations, in order of time.
-        ratio: adapted/base, of each model's fastest iteration in a round, paired by round. Disturbances only
-            ever slow an iteration down, so the fastest one is closest to the model's own speed. The ratio can
-            differ from that of the medians. None of a single model.
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, steps: int = 1) -> None:
+        self._done += steps
+        self._progress(self._done, self._total)
+
+
+def alternating_order(participants: int, number: int) -> Sequence[int]:
+    """The order within a round: reversed in every other one, so that drift affects all alike."""
+    return range(participants)[:: -1 if number % 2 else 1]
+
+
+def take_in_time(items: Iterable[T], until: float) -> Iterator[T]:
+    """Yield one item, and further ones while another would be done by `until`, a time of perf_counter().
+
+    Each is expected to take as long as the slowest so far.
     """
-
-    medians: tuple[float, ...]
-    values: tuple[tuple[float, ...], ...]
-    ratio: Interval | None
+    slowest_s = 0.0
+    for number, item in enumerate(items):
+        start = perf_counter()
+        if number and start + slowest_s > until:
+            return
+        yield item
+        slowest_s = max(slowest_s, perf_counter() - start)
 
 
 def interleave(
@@ -46,10 +59,8 @@ def interleave(
 ) -> list[list[T]]:
     """Run a task on models in alternation, A B B A in each round, with the same iteration numbers.
 
-    In this order each model follows itself in half of its iterations, so warm caches favour neither.
-
-    Each round loads the models again. Their placement in memory alone changes speed by about 1 % for as long
-    as they are loaded, which no number of iterations would average out.
+    Each model follows itself in half of its iterations, so warm caches favor neither. Each round loads the
+    models again: their place in memory changes speed by about 1 % for as long as they are loaded.
 
     Args:
         loaders: load the models.
@@ -79,6 +90,19 @@ def interleave(
 def count_iterations(models: int, rounds: int) -> int:
     """Number of iterations that interleave() runs, warm-up included."""
     return models * rounds * (1 + ITERATIONS_PER_ROUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One quantity of a model, or of base and adapted model: each one's values in order of time, and medians.
+
+    `ratio` is adapted/base, of each model's fastest iteration in a round, since disturbances only slow an
+    iteration down. It can differ from the ratio of the medians, and is None of a single model.
+    """
+
+    medians: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+    ratio: Interval | None
 
 
 def summarize(seconds: Doubles, tokens: int = 0) -> Measurement:

@@ -1,7 +1,10 @@
-"""KL divergence and perplexity of a model against a reference, by position and over all positions.
+"""Predictions compared at each position: their divergence, and what remains of an adapter's effect.
 
 A trimmed file has no probability for the tokens that it dropped, so the divergence is over the kept ones: the
 reference's probabilities are restricted to them and normalized again. What they lost is `outside`.
+
+The effect of an adapter is what it adds to the logits, less the mean of each position, which the softmax does
+not see. In a quantized model it is measured against the base quantized alike, so that common errors cancel.
 """
 
 from dataclasses import dataclass
@@ -10,25 +13,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...stats.arrays import Doubles
-from ...stats.bootstrap import grouped_mean
-from ...stats.interval import Interval
+from ...stats.arrays import Doubles, Floats
+from ...stats.intervals import Interval, bootstrap_interval, grouped_mean, sum_by_passage
 
+EFFECT_MIN = 0.9  # slope and cosine below which the shipped model is no longer the one that was trained
 _TAIL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """A model against its reference, over all positions.
+    """A model against its reference, over all positions; divergences are in nats.
 
     Attributes:
-        kl_mean: mean of the Kullback-Leibler divergence KL(reference || model), in nats, over the tokens that
-            the model has.
+        kl_mean: mean of KL(reference || model) over the tokens that the model has.
         kl_p99: its 99th percentile.
-        kl_max: its maximum.
         same_top: share of the positions where both models have the same top token, of all tokens.
-        perplexity: perplexity of the text under this model: exp of the mean negative log-likelihood in nats.
-        reference_perplexity: perplexity of the same text under the reference.
+        perplexity: exp of the mean negative log-likelihood of the text under this model.
         perplexity_ratio: model/reference, paired by position.
     """
 
@@ -48,7 +48,7 @@ class PositionDivergence(NamedTuple):
         kl: KL divergence in nats, over the tokens that the model has.
         same_top: 1 if both have the same top token, of all tokens; otherwise 0.
         nll: -log p of the reference's next token in nats; of a dropped one, that of its pieces together.
-        reference_nll: -log p of the next token under the reference, in nats.
+        reference_nll: -log p of the next token under the reference.
         outside: probability that the reference gives to tokens that the model lacks.
     """
 
@@ -84,12 +84,7 @@ def position_divergence(
 
 
 def summarize_divergence(divergences: Doubles, passages: NDArray[np.int64]) -> Divergence:
-    """Summarize all positions.
-
-    Args:
-        divergences: PositionDivergence of each position, (positions, 5).
-        passages: passage of each position, (positions,).
-    """
+    """Summarize the PositionDivergence of all positions, (positions, 5), and their passages, (positions,)."""
     kl, same_top, nll, reference_nll = divergences.T[:4]  # (positions,) each
     return Divergence(
         kl_mean=grouped_mean(kl, passages),
@@ -105,3 +100,50 @@ def summarize_divergence(divergences: Doubles, passages: NDArray[np.int64]) -> D
 def _exp_mean(values: Doubles, passages: NDArray[np.int64]) -> Interval:
     mean = grouped_mean(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterEffect:
+    """The effect in a quantized model against that in full precision, the reference effect.
+
+    Attributes:
+        slope: slope of the effect on the reference effect, by least squares: 1 is equal strength, 0 is none.
+        cosine: cosine between the two: 1 is the same direction.
+    """
+
+    slope: Interval
+    cosine: Interval
+
+
+def logit_effect(adapted: Floats, base: Floats) -> Doubles:
+    """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
+    added = adapted.astype(np.float64) - base  # (vocab,)
+    added -= added.mean()
+    return added
+
+
+def inner_products(effect: Doubles, reference: Doubles) -> tuple[float, ...]:
+    """Effect times reference, effect times effect, and reference times reference; (vocab,) each."""
+    pairs = (effect, reference), (effect, effect), (reference, reference)
+    # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
+    return tuple(float(np.sum(one * other)) for one, other in pairs)
+
+
+def summarize_effect(products: Doubles, passages: NDArray[np.int64]) -> AdapterEffect | None:
+    """Summarize the inner_products() of all positions, (positions, 3); None if the adapter has no effect."""
+    if not products[:, 2].any():
+        return None
+    sums = sum_by_passage(products, passages)
+    return AdapterEffect(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
+
+
+def _slope(sums: Doubles) -> Doubles:
+    effect_reference, _, reference_reference = np.moveaxis(sums, -1, 0)
+    return np.asarray(effect_reference / reference_reference)
+
+
+def _cosine(sums: Doubles) -> Doubles:
+    effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
+    norms = np.sqrt(effect_effect * reference_reference)
+    zero = np.zeros_like(norms)  # where there is no effect
+    return np.asarray(np.divide(effect_reference, norms, out=zero, where=norms > 0))
