@@ -117,8 +117,9 @@ def time_in_turns(
         prompt = random_prompt(engine.model, number, work.prompt_tokens)
         return time_answers(engine, prompt, (1, 1 + work.decode_tokens))
 
-    times = np.array(interleave(loaders, answer_s, rounds, advance, until))  # (models, iterations, 2)
-    return times[..., 0], times[..., 1]
+    times = interleave(loaders, answer_s, rounds, advance, until)
+    seconds: Doubles = np.array(times)  # (models, iterations, 2)
+    return seconds[..., 0], seconds[..., 1]
 
 
 def _speed_sentence(report: LatencyReport) -> str:

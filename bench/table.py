@@ -7,19 +7,12 @@ import rich.table
 from rich.console import Group
 from rich.text import Text
 
-_TABLE_WIDTH = 76  # wide enough for most lines of a caption
+_WIDTH = 76  # wide enough for most lines of a caption
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The table of a measurement.
-
-    Attributes:
-        title: what was measured.
-        header: titles of the columns.
-        rows: the rows, none longer than the header.
-        notes: lines below the table, such as the machine.
-    """
+    """The table of a measurement; `notes` are lines below it, and no row is longer than the header."""
 
     title: str
     header: tuple[str, ...]
@@ -27,21 +20,16 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def __rich__(self) -> rich.table.Table:
-        table = report_table(self.title, "\n".join(self.notes), *self.header)
+        first, *others = self.header
+        title, caption = Text(self.title), Text("\n".join(self.notes))
+        table = rich.table.Table(
+            first, title=title, caption=caption, caption_justify="left", min_width=_WIDTH
+        )
+        for column in others:
+            table.add_column(column, justify="right")
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
-
-
-def report_table(title: str, caption: str, *columns: str) -> rich.table.Table:
-    """Make a table whose columns are right-aligned but for the first, with a caption below."""
-    first, *others = columns
-    table = rich.table.Table(
-        first, title=Text(title), caption=Text(caption), caption_justify="left", min_width=_TABLE_WIDTH
-    )
-    for column in others:
-        table.add_column(column, justify="right")
-    return table
 
 
 def findings(sentences: Iterable[str], *tables: Table) -> Group:

@@ -12,9 +12,8 @@ from time import perf_counter
 
 import httpx
 import numpy as np
-from rich.text import Text
 from thirteen.bench.rounds import ProgressCounter, alternating_order
-from thirteen.bench.table import report_table
+from thirteen.bench.table import Table
 from thirteen.cli.console import out, progress_bar
 from thirteen.stats.intervals import paired_ratio, ratio_level
 
@@ -78,11 +77,11 @@ def main() -> None:
     title = f"{given.clients} clients, {given.questions} questions each, up to {given.max_tokens} tokens"
     caption = f"medians of {rounds} rounds; ratios: the first server over this one ({ratio_level(rounds)})"
     columns = ("", "tokens/s", "ratio", "first text, 95th percentile, s", "ratio")
-    table = report_table(title, caption, *columns)
+    rows = list[tuple[str, ...]]()
     for url, rate, first_s in zip(urls, rates, firsts_s, strict=True):
         ratios = [paired_ratio(own, base).text(3) for own, base in ((rate, rates[0]), (first_s, firsts_s[0]))]
-        table.add_row(Text(url), f"{np.median(rate):.1f}", ratios[0], f"{np.median(first_s):.3f}", ratios[1])
-    out.print(table)
+        rows.append((url, f"{np.median(rate):.1f}", ratios[0], f"{np.median(first_s):.3f}", ratios[1]))
+    out.print(Table(title, columns, tuple(rows), (caption,)))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ work.
 """
 
 import argparse
+import json
 import os
 import resource
+import subprocess
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from thirteen.bench.workload import random_prompt
 from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.size_text import parse_file_size
-from thirteen.errors import FileError, InsufficientMemoryError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
-from thirteen.lab.isolated import print_outcome, run_in_subprocess
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
 from thirteen.runtime.engine_options import PROFILES, EngineOptions
@@ -40,8 +40,12 @@ QUESTIONS = (
 _ANSWER_TOKENS = 32
 _PREFIX_FRACTION = 0.97  # of the prefix cache's capacity: a saved KV cache has a few extra bytes
 _RESOLUTION = 1_000_000  # bytes between the smallest limit that works and one that fails
-# One malloc arena and no BLAS threads: both reserve address space that is never used.
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+# One malloc arena and no BLAS threads: both reserve address space that is never used. ggml's abort() must not
+# wait for a debugger, and a trial load would be part of what is measured.
+_ENVIRONMENT = {
+    **{"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"},
+    **{"GGML_NO_BACKTRACE": "1", "THIRTEEN_UNTRUSTED": "never"},
+}
 
 
 def work(given: argparse.Namespace) -> dict[str, int]:
@@ -72,16 +76,19 @@ def fill(engine: Engine) -> None:
         engine.submit(Request(prompt, Options(max_tokens=1)), wait=True).answer()
 
 
-def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int]:
-    """The outcome of work() in another process; an error if it did not fit."""
+def run(given: argparse.Namespace, limit: int, *options: str) -> dict[str, int] | None:
+    """The outcome of work() in another process; None if it did not fit."""
     settings = [f"--{name}={getattr(given, name)}" for name in ("profile", "context", "threads")]
-    arguments = ["--worker", f"--cap={limit}", *settings, *options, "--", str(given.model)]
-    where = f"{given.model}: under a limit of {limit / 1e6:,.1f} MB"
-    return run_in_subprocess(
-        __file__,
-        arguments,
-        lambda status, last: FileError(f"{where} the process died with exit status {status}: {last}"),
+    words = ["--worker", f"--cap={limit}", *settings, *options, "--", str(given.model)]
+    done = subprocess.run(
+        [sys.executable, "-P", __file__, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | _ENVIRONMENT,
     )
+    peaks: dict[str, int] | None = None if done.returncode else json.loads(done.stdout)
+    return peaks
 
 
 def smallest_limit(given: argparse.Namespace, too_small: int, enough: int) -> int:
@@ -91,10 +98,9 @@ def smallest_limit(given: argparse.Namespace, too_small: int, enough: int) -> in
         for step in range(steps):
             middle = (too_small + enough) // 2
             progress(step, steps)
-            try:
-                run(given, middle)
+            if run(given, middle):
                 enough = middle
-            except (FileError, InsufficientMemoryError):
+            else:
                 too_small = middle
     return enough
 
@@ -111,19 +117,16 @@ def main() -> None:
     parser.add_argument("--fill", action="store_true", help="with --worker: fill context and prefix cache")
     given = parser.parse_args()
     if given.worker:
-        sys.exit(print_outcome(partial(work, given)))
-    os.environ.update(_ENVIRONMENT)  # of the workers
+        print(json.dumps(work(given)))
+        return
     options = EngineOptions(profile=given.profile, context=given.context)
     cap, header = parse_file_size(given.cap).file_bytes(0), read_header(given.model)
     need = estimate_memory(header, options.settings())
-    run(given, cap)
+    if not run(given, cap):
+        raise FileError(f"{given.model}: does not run under {given.cap}")
     limit = smallest_limit(given, header.file_bytes, cap)
-    while True:
-        try:
-            peaks = run(given, limit, "--fill")
-            break
-        except (FileError, InsufficientMemoryError):  # address space varies by a few pages from run to run
-            limit += _RESOLUTION
+    while not (peaks := run(given, limit, "--fill")):
+        limit += _RESOLUTION  # address space varies by a few pages from run to run
     rows = {
         "smallest limit that works": limit,
         "peak resident": peaks["VmHWM"],

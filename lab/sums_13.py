@@ -32,7 +32,7 @@ from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field
 from thirteen.lab.continuation_scorer import ContinuationScorer
 from thirteen.lab.sums import draw_sums
-from thirteen.learn.sample_rollouts import is_correct
+from thirteen.learn.rollouts import is_correct
 from thirteen.models.base import resolve_base
 from thirteen.models.basis import find_basis
 from thirteen.models.rows import TrainingRow, split_rows

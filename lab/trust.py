@@ -7,7 +7,7 @@ which should be detected.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from rich.table import Table
 from thirteen.bench.environment import BenchReport, ModelSource, report_head
 from thirteen.bench.latency import time_in_turns
 from thirteen.bench.rounds import (
@@ -26,7 +25,7 @@ from thirteen.bench.rounds import (
     count_iterations,
     summarize,
 )
-from thirteen.bench.table import report_table
+from thirteen.bench.table import Table
 from thirteen.bench.workload import Workload, load_engine
 from thirteen.cli.console import progress_bar, show
 from thirteen.files.hashing import file_sha256
@@ -92,33 +91,18 @@ class RatioCoverage:
         name: quantity of the ratio.
         containing: runs whose interval contains 1.00.
         slower: runs whose interval says that the other model is slower than the base.
-        ratio: median of the estimates.
-        half_width: median of the intervals' half widths, as a fraction of the estimate.
         intervals: interval of each run.
     """
 
     name: str
     containing: int
     slower: int
-    ratio: float
-    half_width: float
     intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AATestReport(BenchReport):
-    """Result of an A/A test.
-
-    Attributes:
-        model: the model file.
-        sha256: its hash in hexadecimal.
-        settings: work of an iteration.
-        rounds: rounds of a comparison.
-        runs: repetitions of both comparisons.
-        slowdown: factor on the time of each batch of the slowed model.
-        itself: each ratio of the model to itself.
-        slowed: each ratio of the slowed model to the model.
-    """
+    """Ratios of a model to itself, and of the slowed model to the model."""
 
     model: str
     sha256: str
@@ -140,50 +124,29 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
 
     def measure(other: Callable[[], Engine]) -> dict[str, Measurement]:
         first_s, last_s = time_in_turns((base, other), workload, rounds, advance)
-        decode = summarize(last_s - first_s, workload.decode_tokens)
         return {
-            "decode": decode,
+            "decode": summarize(last_s - first_s, workload.decode_tokens),
             "prefill": summarize(first_s, workload.prompt_tokens),
             "answer": summarize(last_s),
         }
 
     measured = [[measure(other) for other in others] for _ in range(runs)]
-    itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*measured, strict=True))
-    return AATestReport(
-        *head,
-        verdict=tuple(_verdict(itself, slowed, runs)),
-        model=str(given.model),
-        sha256=file_sha256(given.model),
-        settings=workload,
-        rounds=rounds,
-        runs=runs,
-        slowdown=given.slowdown,
-        itself=itself,
-        slowed=slowed,
+    itself, slowed = (
+        tuple(_coverage(name, [run[name] for run in of_other]) for name in of_other[0])
+        for of_other in zip(*measured, strict=True)
     )
-
-
-def _coverages(runs: Sequence[dict[str, Measurement]]) -> tuple[RatioCoverage, ...]:
-    return tuple(_coverage(name, [run[name] for run in runs]) for name in runs[0])
+    fewest = min(coverage.containing for coverage in itself)
+    verdict = [_check("base vs itself: intervals that contain 1.00, at least", fewest, COVERAGE_MIN, runs)]
+    for coverage in slowed:
+        verdict.append(_check(f"slowed {coverage.name}: detected", coverage.slower, DETECTION_MIN, runs))
+    settings = (str(given.model), file_sha256(given.model), workload, rounds, runs, given.slowdown)
+    return AATestReport(*head, tuple(verdict), *settings, itself, slowed)
 
 
 def _coverage(name: str, measurements: Sequence[Measurement]) -> RatioCoverage:
     intervals = tuple(measurement.ratio for measurement in measurements if measurement.ratio)
-    return RatioCoverage(
-        name=name,
-        containing=sum(not ratio.excludes_one for ratio in intervals),
-        slower=sum(ratio.low > 1 if name == "answer" else ratio.high < 1 for ratio in intervals),
-        ratio=float(np.median([ratio.estimate for ratio in intervals])),
-        half_width=float(np.median([ratio.half_width for ratio in intervals])),
-        intervals=intervals,
-    )
-
-
-def _verdict(itself: Sequence[RatioCoverage], slowed: Sequence[RatioCoverage], runs: int) -> Iterator[str]:
-    fewest = min(coverage.containing for coverage in itself)
-    yield _check("base vs itself: intervals that contain 1.00, at least", fewest, COVERAGE_MIN, runs)
-    for coverage in slowed:
-        yield _check(f"slowed {coverage.name}: detected", coverage.slower, DETECTION_MIN, runs)
+    slower = sum(ratio.low > 1 if name == "answer" else ratio.high < 1 for ratio in intervals)
+    return RatioCoverage(name, sum(not ratio.excludes_one for ratio in intervals), slower, intervals)
 
 
 def _check(what: str, count: int, share_min: float, runs: int) -> str:
@@ -193,31 +156,26 @@ def _check(what: str, count: int, share_min: float, runs: int) -> str:
 
 def aa_test_table(report: AATestReport) -> Table:
     """Tabulate each ratio of both comparisons, with the verdict and the environment below."""
-    title = f"{Path(report.model).name} vs itself, {report.runs} runs"
-    columns = ("other / base", "median ratio", "interval", "contains 1.00", "slower")
-    table = report_table(title, _caption(report), *columns)
-    for suffix, coverages in (("", report.itself), (f", slowed {report.slowdown:g} times", report.slowed)):
-        for coverage in coverages:
-            table.add_row(
-                f"{coverage.name}{suffix}",
-                f"{coverage.ratio:.3f}",
-                f"±{100 * coverage.half_width:.1f} %",
-                str(coverage.containing),
-                str(coverage.slower),
-            )
-    return table
-
-
-def _caption(report: AATestReport) -> str:
-    workload = report.settings
-    return "\n".join(
+    work = report.settings
+    rows = (
         (
-            *report.verdict,
-            f"runs of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
-            f"{workload.prompt_tokens} prompt and {workload.decode_tokens} decode tokens in each, "
-            f"{report.environment(workload.threads)}",
+            f"{coverage.name}{suffix}",
+            f"{np.median([ratio.estimate for ratio in coverage.intervals]):.3f}",
+            f"±{100 * np.median([ratio.half_width for ratio in coverage.intervals]):.1f} %",
+            str(coverage.containing),
+            str(coverage.slower),
         )
+        for suffix, coverages in (("", report.itself), (f", slowed {report.slowdown:g} times", report.slowed))
+        for coverage in coverages
     )
+    notes = (
+        *report.verdict,
+        f"runs of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
+        f"{work.prompt_tokens} prompt and {work.decode_tokens} decode tokens in each, "
+        f"{report.environment(work.threads)}",
+    )
+    header = ("other / base", "median ratio", "interval", "contains 1.00", "slower")
+    return Table(f"{Path(report.model).name} vs itself, {report.runs} runs", header, tuple(rows), notes)
 
 
 def main() -> None:

@@ -12,15 +12,9 @@ from ..files.received_files import check_links
 
 
 def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = None) -> Any:
-    """Load a base, a folder of safetensors or a GGUF, with frozen weights.
+    """Load a base, a folder of safetensors or a GGUF, with frozen weights in float32 or bfloat16.
 
-    Args:
-        base: the folder or the file.
-        bf16: hold the weights in bfloat16 instead of float32.
-        threads: with which PyTorch computes from now on; by default as many as before.
-
-    Returns:
-        The transformers model.
+    PyTorch computes with `threads` from now on, if they are given.
 
     Raises:
         FileError: transformers cannot load the base, a setting of it names code, or an adapter is beside it.

@@ -16,7 +16,7 @@ from ..files.received_files import PROMPT_FILE
 from ..runtime.prompt.question_prompt import PLAIN
 from .natural_gradient import KL
 from .recipe import Recipe
-from .sample_rollouts import TEMPERATURE
+from .rollouts import TEMPERATURE
 
 if TYPE_CHECKING:
     from .learn_result import LearnedNumbers, LearnResult
@@ -46,9 +46,7 @@ _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 def check_output(folder: Path, state: str) -> None:
     """Check, before any work, that a run can write its folder, and replaces nothing but its own files.
 
-    Args:
-        folder: the adapter's folder.
-        state: name of the file that an earlier part of the run leaves there.
+    An earlier part of the run leaves a file named `state` there.
 
     Raises:
         OutputError: it cannot.
@@ -68,11 +66,7 @@ def refuse_base_folder(folder: Path, base: Path) -> None:
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Write a card to an adapter's folder.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a card to an adapter's folder."""
     with atomic_write(folder / _CARD) as file:
         file.write(text.encode())
 

@@ -20,13 +20,9 @@ _BATCH_ROWS = 8  # whose losses are computed together
 
 @dataclass(frozen=True)
 class Example:
-    """A row in tokens.
+    """A row in tokens: the prompt, then the answer, with the end-of-turn token unless it was cut off.
 
-    Attributes:
-        ids: the prompt, then the answer, which the loss is on, with the end-of-turn token unless cut off.
-        prompt_tokens: tokens of the prompt.
-        inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
-        question: the question.
+    The loss is on the answer, without `inserted`, the places of the tokens that the calculator inserts.
     """
 
     ids: list[int]
@@ -50,11 +46,8 @@ def encode_example(
 ) -> Example:
     """Tokenize a row as the runtime tokenizes a question and its answer.
 
-    Args:
-        tokenizer: the base's tokenizer.
-        row: the row.
-        final_line: whether a last line with the final answer follows the solution.
-        calculator: whether the loss leaves out results that the runtime's calculator inserts.
+    A last line with the final answer follows the solution, if wanted; with `calculator` the loss leaves out
+    results that the runtime's calculator inserts.
 
     Raises:
         FileError: the chat template fails.
@@ -81,11 +74,11 @@ def _example(
 def row_losses(
     model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0, cache: Any = None
 ) -> torch.Tensor:
-    """The negative log-likelihood of each example's answer.
+    """The negative log-likelihood of each example's answer, in one forward pass.
 
     Args:
         model: transformers model.
-        batch: the examples, computed in one forward pass.
+        batch: the examples.
         bf16: multiply matrices in bfloat16.
         temperature: the likelihood is that at this temperature, above 0.
         cache: KV cache of a prefix of all prompts, for as many rows; see SharedPrefix.

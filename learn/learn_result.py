@@ -27,10 +27,9 @@ class AnswerPairs:
 
     @property
     def difference(self) -> Interval:
-        """The change of the fraction of right answers.
+        """The change of the fraction of right answers, with the wider bounds of two intervals.
 
-        Its bounds are the wider ones of two intervals: over questions, and over groups of near-duplicates,
-        which an adapter tends to change alike.
+        They are over questions, and over groups of near-duplicates, which an adapter tends to change alike.
         """
         pairs = zip(self.before, self.after, strict=True)
         changes = np.array([float(other.right > 0) - float(one.right > 0) for one, other in pairs])
@@ -43,13 +42,7 @@ class AnswerPairs:
 
 @dataclass(frozen=True)
 class HeldOutAnswers:
-    """Greedy answers to the questions that were set aside.
-
-    Attributes:
-        base: the answers of the base.
-        prompted: those of the base with the prompt.
-        adapted: those with the prompt and the adapter.
-    """
+    """Greedy answers to the questions that were set aside: plain, with the prompt, with the adapter too."""
 
     base: Sequence[QuestionRollouts]
     prompted: Sequence[QuestionRollouts]
@@ -90,16 +83,7 @@ class HeldOutAnswers:
 
 @dataclass(frozen=True)
 class LearnedNumbers:
-    """Numbers that were trained on top of the prompt.
-
-    Attributes:
-        code: the adapter as a short code.
-        basis: id of its basis.
-        count: number of trained numbers.
-        solutions: solutions to the questions that have right and wrong ones.
-        damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
-        expected: see NaturalStep.gain.
-    """
+    """Numbers that were trained on top of the prompt: see NaturalStep for damping and expected gain."""
 
     code: str
     basis: str
@@ -111,20 +95,13 @@ class LearnedNumbers:
 
 @dataclass(frozen=True)
 class LearnResult:
-    """A prompt, and an adapter that was learned with it.
+    """A prompt, and an adapter that was learned with it; None if the prompt left too little to learn.
 
     Attributes:
-        base_id: name of its base.
         asked: questions to which solutions were sampled.
-        sometimes_right: those with right and wrong ones.
-        never_right: those without a right one.
-        learned: the adapter; None if the prompt left too little to learn.
-        max_tokens: maximum tokens of a solution or an answer.
-        prompt: the prompt that it was learned with.
         ranked: the prompts that were measured, the best first; empty without a search.
         searched: questions that the prompt was chosen on.
         in_folds: whether each part of the questions was answered by an adapter of the other parts.
-        held_out: answers to the questions that were measured on.
         minutes: time since the last resume.
     """
 

@@ -39,8 +39,7 @@ from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from .natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from .prompt_choice import choose_prompt
 from .questions import DEFAULT, LearnRequest, beginnings
-from .rollouts import QuestionRollouts, SampledRow, advantage_rows
-from .sample_rollouts import FIRST, Sampler
+from .rollouts import FIRST, QuestionRollouts, SampledRow, Sampler, advantage_rows
 from .solution_scores import solution_scores
 from .time_plan import TimePlan, measure_speed, plan_time
 from .tokenizer import open_tokenizer
@@ -60,7 +59,6 @@ class LearnBase:
         id: its name in the adapter.
         full: its GGUF.
         trimmed: the same with a smaller vocabulary: it is faster, and has the same adapters.
-        basis: the basis of its numbers.
     """
 
     id: str
@@ -132,7 +130,6 @@ def learn(
 
 
 def _sampler(request: LearnRequest, base: LearnBase, run: Run, announce: Callable[[str], None]) -> Sampler:
-    """How the base is asked."""
     with open_tokenizer(base.full) as tokenizer:
         think, completes = False if tokenizer.thinks else None, not tokenizer.encoder.template_source
     if think is False:
@@ -202,10 +199,7 @@ class _Learning:
         mixed: Sequence[QuestionRollouts],
         measured: Rows,
     ) -> tuple[LearnedNumbers, HeldOutAnswers]:
-        """Write an adapter that was learned from questions with their first solutions, and measure it.
-
-        More solutions are sampled to `mixed`, the questions that have right and wrong ones.
-        """
+        """Write an adapter that was learned from the first solutions to questions and more, and measure it."""
         seed = (self.request.seed + FIRST) % (SEED_MAX + 1)
         again = [training[one.number] for one in mixed]
         more = self.sampler.sample(again, "rollouts-2", "more solutions", self.prompt, seed)
@@ -285,11 +279,7 @@ class _Learning:
         return base, base if self.prompt == PLAIN else self.sampler.answer(rows, "prompted", self.prompt)
 
     def answer_in_folds(self, rows: Rows, scores: SampledScores) -> list[QuestionRollouts]:
-        """Answer all questions with adapters of other questions.
-
-        Each fifth is answered with an adapter that was learned from the other four, in which nothing is a
-        near-duplicate of it.
-        """
+        """Answer each fifth of the questions with an adapter of the others, without its near-duplicates."""
         adapted = dict[str, QuestionRollouts]()
         measured = np.array([masked_beginning(row.question) for row in rows])
         for number, (part, others) in enumerate(scores.folds(self.request.seed, measured), 1):

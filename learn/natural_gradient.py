@@ -29,15 +29,12 @@ class SampledScores:
     """Sampled solutions as the policy gradient sees them.
 
     Attributes:
-        scores: gradient of each solution's log-likelihood by the trained numbers, (solutions, numbers), at
-            the temperature at which it was sampled.
-        advantages: weight of each solution, such that a question's weighted sum of scores estimates the
-            gradient of its chance of a right solution, (solutions,).
+        scores: gradient of each solution's log-likelihood by the trained numbers, (solutions, numbers).
+        advantages: weight of each solution, (solutions,); see advantage_rows().
         groups: the group of near-duplicates of each one's question, by number or text, (solutions,).
         tokens: sampled tokens of each, (solutions,).
-        asked: the group of each question, (questions,). Those whose solutions are all right or all wrong need
-            not be among the solutions, as their gradient is zero, but they count: to leave them out would
-            overstate a gain.
+        asked: the group of each question, (questions,), also of those without solutions here because all are
+            right or all are wrong: to leave them out would overstate a gain.
     """
 
     scores: Doubles
@@ -81,11 +78,9 @@ class NaturalStep:
 def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
     """Compute the step that gains the most right solutions at a KL divergence from what sampled them.
 
-    Divergence and gain are those of a small step, to second and to first order. Neither is measured.
-
     Args:
         sampled: solutions to at least 10 questions.
-        kl: divergence in nats per token.
+        kl: divergence in nats per token, to second order.
         seed: seed of the folds.
     """
     values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))

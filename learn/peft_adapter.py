@@ -15,14 +15,9 @@ from ..files.safetensors import write_tensors
 
 
 def attach_adapter(model: Any, basis: Basis | None = None) -> Any:
-    """Wrap a transformers model in a new adapter, the only part that trains, with the same output as before.
+    """Wrap a transformers model, in place, in a new adapter with the same output as before.
 
-    Args:
-        model: the model, which is modified in place.
-        basis: frozen part of a TinyLoRA; by default the adapter is a LoRA of rank 1.
-
-    Returns:
-        The PEFT model.
+    It is a LoRA of rank 1, or a TinyLoRA with a basis.
     """
     shared = {"task_type": "CAUSAL_LM", "target_modules": CLASSES[type(model).__name__].targets}
     if basis is None:

@@ -11,7 +11,7 @@ from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
 from .prompt_search import Candidate, candidates, given_examples, own_examples, search_prompt
 from .questions import SEARCH, LearnRequest
-from .sample_rollouts import Sampler
+from .rollouts import Sampler
 from .time_plan import TimePlan, fitting_questions
 from .tokenizer import open_tokenizer
 
@@ -21,8 +21,7 @@ class PromptChoice:
     """A prompt, and what is left to learn with it.
 
     Attributes:
-        best: the prompt.
-        ranked: all that were measured, the best first; empty without a search.
+        ranked: all prompts that were measured, the best first; empty without a search.
         searched: the rows that this was done on.
         training: the rows to learn from: fewer with a long prompt, so that they take the same time.
     """

@@ -31,14 +31,7 @@ _BEGINS = {NUMBER: (STEPS, "The answer is"), TEXT: ("Answer:",), JSON: ("```json
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prompt with a name, and what is known of it.
-
-    Attributes:
-        name: what the user reads.
-        prompt: the prompt.
-        right: right answers.
-        asked: questions that it was measured on.
-    """
+    """A prompt with a name, and its right answers to the questions that it was measured on."""
 
     name: str
     prompt: QuestionPrompt
@@ -81,12 +74,7 @@ def given_examples(rows: Sequence[TrainingRow]) -> list[tuple[str, str]]:
 
 
 def own_examples(answers: Sequence[QuestionRollouts], tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """The shortest right answers, to questions that begin differently; without any, the given answers.
-
-    Args:
-        answers: greedy answers of the base.
-        tokenizer: the base's.
-    """
+    """The shortest right answers to questions that begin differently; without any, the given answers."""
     right = [one for one in answers if one.right]
     if not right:
         return [(one.question, f"The answer is {one.answer}.") for one in answers[: _EXAMPLES[-1]]]
@@ -103,10 +91,7 @@ def search_prompt(
 ) -> tuple[Candidate, list[Candidate], list[str]]:
     """Choose a prompt: the winner, or it with the best beginning of an answer if that is still better.
 
-    Args:
-        found: the candidates.
-        measure: answers questions; what it has answered is not counted again.
-        first: questions of the first round; at most LAST times as many are asked.
+    The first round has `first` questions; at most LAST times as many are asked.
 
     Returns:
         The best one; all that were measured, the best first; and the names of those that do not fit.

@@ -22,16 +22,11 @@ class LearnRequest:
     """Options of a run.
 
     Attributes:
-        questions: JSON lines with question and answer: numbers, texts, or JSON values.
         output: adapter folder to write. It also holds the journals from which an interrupted run resumes.
-        numbers: trained numbers.
         minutes: limit of the expected time; of long files only as many questions are used as fit.
-        held_out: share of the questions to set aside, or a file of others to measure on; with `all`, each
-            fifth of the questions is answered by numbers that were learned from the other four.
-        max_tokens: maximum tokens of a solution.
-        seed: seed of the split and of the samples.
-        prompt: what stands around a question: `search` for the best of some that are measured first,
-            `default` for nothing, a JSON file or an adapter folder with one, or the text of a system prompt.
+        held_out: share of the questions to set aside, a file of others to measure on, or ALL for five folds.
+        prompt: what stands around a question: SEARCH for the best of some that are measured first, DEFAULT
+            for nothing, a JSON file or an adapter folder with one, or the text of a system prompt.
     """
 
     questions: Path

@@ -9,19 +9,11 @@ class Recipe:
 
     Attributes:
         kind: `lora` of rank 1 with alpha 16, or `tinylora`.
-        numbers: trained numbers of a TinyLoRA.
         groups: groups of neighboring layers; each has its own part of a TinyLoRA's numbers.
-        learning_rate: peak of the cosine schedule.
-        warmup: fraction of all steps over which the learning rate rises.
-        epochs: passes over the training rows.
-        batch_rows: rows per step.
+        warmup: fraction of all steps over which the learning rate rises, before its cosine decay.
         max_tokens: longer training rows are dropped; held-out rows never are.
-        max_rows: maximum number of training rows.
-        held_out: rows on which the loss before and after training is measured.
         final_line: whether a last line with the final answer follows the solutions.
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
-        bf16: whether matrices are multiplied in bfloat16; weights and trained numbers stay in float32.
-        seed: seed of the split, the order of the rows and the initial weights.
     """
 
     kind: str = "lora"

@@ -1,27 +1,45 @@
-"""Files of rollouts: sampled solutions to questions, which are right, and how much each weighs.
+"""Rollouts: solutions sampled to each question, judged by their final answer, and how much each weighs.
 
-The first line holds everything that the solutions depend on: model, prompt, sampling and limits. Every other
-line is a question. The file grows as questions are done, so an interrupted run resumes from it.
+Their files have a line per question, after one with all that they depend on, and runs resume from them.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
+from zlib import crc32
 
 from pydantic import Field
 
+from ..errors import RequestError
+from ..files.from_json import RecordJournal
+from ..files.progress import Progress, Run, no_progress
+from ..models.answer_forms import same_answer
+from ..models.rows import TrainingRow
+from ..runtime.answer import Answer, StopReason
+from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
+from ..runtime.effort import VotingRule
+from ..runtime.engine.engine import Engine
+from ..runtime.machine import default_threads
+from ..runtime.options import SEED_MAX, Options
+from ..runtime.plan.options import EngineOptions
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.request import Request
+from ..runtime.validation import check_integer
+
 ROLLOUTS = "rollouts"
 SOLUTIONS_MAX = 64  # to a question
+SLOTS = 48
+FIRST = 4  # solutions to each question; as many more if some are right and some wrong
+TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
+_BATCH_SOLUTIONS = 5 * SLOTS  # so that few slots are idle at the end of a batch
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """A sampled solution.
-
-    Attributes:
-        tokens: its tokens, with the end-of-generation token unless it was cut off.
-        right: whether it ended with the right final answer.
-    """
+    """A sampled solution: its tokens, with the end-of-generation token unless it was cut off."""
 
     tokens: tuple[int, ...]
     right: bool
@@ -29,16 +47,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class QuestionRollouts:
-    """The solutions to a question.
-
-    Attributes:
-        number: index of the question in its file, from 0.
-        question: its text.
-        answer: its right answer.
-        prompt_tokens: tokens of its prompt.
-        solutions: its solutions; empty after an error.
-        error: why it could not be asked; None without an error.
-    """
+    """The solutions to a question, whose number counts from 0; none after an error."""
 
     number: int
     question: str
@@ -60,14 +69,7 @@ class QuestionRollouts:
 
 @dataclass(frozen=True)
 class SampledRow:
-    """A question and a solution that the model sampled.
-
-    Attributes:
-        question: the question.
-        prompt_tokens: tokens of its prompt in the runtime.
-        tokens: the solution, with the end-of-generation token unless it was cut off.
-        weight: its advantage, below 0 for a wrong solution.
-    """
+    """A question and a solution that the model sampled; a wrong one has a weight below 0."""
 
     question: str
     prompt_tokens: int
@@ -78,12 +80,10 @@ class SampledRow:
 def advantage_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:
     """The solutions to the questions that have right and wrong ones, in the order of the questions.
 
-    A question may have been asked more than once. A solution that was cut off is a wrong one. A weight is the
-    outcome, less the question's mean outcome, divided by the number of its other solutions. Over all
-    questions, those without a row included, the weighted sum of a question's scores then estimates the
-    gradient of its chance of a right solution within the limit of tokens. Where solutions were added only to
-    questions that had right and wrong ones, it is shrunk: of four and four to 0.90 at a chance of 0.5, and to
-    0.65 at 0.1 or 0.9.
+    A question may have been asked more than once. A weight is the outcome, less the question's mean outcome,
+    divided by the number of its other solutions: over all questions, the weighted sum of a question's scores
+    then estimates the gradient of its chance of a right solution. It is shrunk where solutions were added to
+    questions that had right and wrong ones: of four and four to 0.90 at a chance of 0.5.
     """
     sampled: dict[str, list[tuple[int, Solution]]] = {}
     for question in questions:
@@ -101,3 +101,158 @@ def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> lis
         SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others)
         for prompt_tokens, solution in solutions
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings(BatchSettings):
+    """Settings of rollouts, which are computed in large batches, with each of the prompts in turn."""
+
+    solutions: int = 1
+    prompts: tuple[QuestionPrompt, ...] = (PLAIN,)
+
+    def __post_init__(self) -> None:
+        check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
+
+    @property
+    def rule(self) -> VotingRule:
+        """All solutions at once."""
+        return VotingRule(self.solutions, self.solutions)
+
+    def request(self, engine: Engine, question: str, number: int = 0) -> Request:
+        """Make the request that asks a question, with random numbers of its own; see BatchSettings."""
+        options = replace(
+            self.options,
+            seed=(self.options.seed + crc32(question.encode())) % (SEED_MAX + 1),
+            prompt=self.prompts[number % len(self.prompts)],
+            logprobs=0,
+            report_end=True,
+        )
+        return engine.request(question, options)
+
+    @property
+    def batch_size(self) -> int:
+        """Questions per batch."""
+        return max(_BATCH_SOLUTIONS // self.solutions, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Asks a model questions with known answers. All answers are in journals, from which a run resumes.
+
+    The context is the same without a prompt as with one. `think` is False for a model that can think: a
+    thought takes all the tokens of a solution. The engine is decided once, as answers are compared.
+    """
+
+    model: Path
+    folder: Path
+    max_tokens: int
+    context: int
+    think: bool | None
+    run: Run
+    engine: EngineOptions = ENGINE
+
+    def decided(self) -> "Sampler":
+        """The sampler with what its engine options leave open."""
+        return replace(self, engine=self.job(1).decided().engine)
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that compute."""
+        return self.run.threads or default_threads()
+
+    def asked(self, prompt: QuestionPrompt) -> QuestionPrompt:
+        """How questions are asked with a prompt."""
+        return replace(prompt, think=self.think)
+
+    def journal(self, name: str) -> Path:
+        """A journal in the folder."""
+        return self.folder / f".{name}.jsonl"
+
+    def job(
+        self,
+        solutions: int,
+        seed: int = 0,
+        adapter: Path | None = None,
+        prompts: Sequence[QuestionPrompt] = (PLAIN,),
+    ) -> BatchJob:
+        """Several sampled solutions to a question, or a greedy answer; after the prompts in turn."""
+        temperature = TEMPERATURE if solutions > 1 else 0.0
+        settings = RolloutSettings(
+            solutions=solutions,
+            options=Options(temperature=temperature, seed=seed, max_tokens=self.max_tokens),
+            prompts=tuple(map(self.asked, prompts)),
+        )
+        engine = replace(self.engine, slots=SLOTS, context=self.context)
+        return BatchJob(self.model, adapter, settings, self.threads, engine)
+
+    def sample(
+        self, rows: Sequence[TrainingRow], name: str, title: str, prompt: QuestionPrompt, seed: int
+    ) -> list[QuestionRollouts]:
+        """Sample FIRST solutions to each question, in the journal of a name."""
+        job = self.job(FIRST, seed, prompts=(prompt,))
+        return sample_rollouts(job, rows, self.journal(name), self.run.stage(title))
+
+    def answer(
+        self, rows: Sequence[TrainingRow], name: str, prompt: QuestionPrompt, adapter: Path | None = None
+    ) -> list[QuestionRollouts]:
+        """Answer questions greedily, in the journal of a name."""
+        job = self.job(1, adapter=adapter, prompts=(prompt,))
+        return sample_rollouts(job, rows, self.journal(name), self.run.stage(name))
+
+    def answer_with_each(
+        self, rows: Sequence[TrainingRow], name: str, prompts: Sequence[QuestionPrompt]
+    ) -> list[list[QuestionRollouts]]:
+        """Answer questions greedily with each of some prompts; a list for each prompt."""
+        repeated = [row for row in rows for _ in prompts]
+        progress = self.run.stage(f"{len(prompts)} prompt{'s' * (len(prompts) > 1)}")
+        job = self.job(1, prompts=prompts)
+        found = sample_rollouts(job, repeated, self.journal(name), progress, optional=True)
+        return [found[number :: len(prompts)] for number in range(len(prompts))]
+
+
+def sample_rollouts(
+    job: BatchJob,
+    rows: Sequence[TrainingRow],
+    output: Path,
+    progress: Progress = no_progress,
+    *,
+    optional: bool = False,
+) -> list[QuestionRollouts]:
+    """Sample solutions to questions, in the order of the rows, into a file; an interrupted run resumes.
+
+    With `optional`, none of them need be one that can be asked.
+
+    Raises:
+        RequestError: no question can be asked, or the file belongs to another run.
+        OutputError: the file cannot be written.
+        FileError: the model or the file is invalid, or the computation failed.
+    """
+    job = job.decided()
+    digest = hashlib.sha256(repr([(row.question, row.answer) for row in rows]).encode()).hexdigest()
+    identity = {"questions": len(rows), "questions_sha256": digest, **job.identity}
+    identity["prompts"] = [prompt.json for prompt in getattr(job.settings, "prompts", ())]
+    with RecordJournal(output, identity, ROLLOUTS, QuestionRollouts, len(rows)) as file:
+        progress(len(file.records), len(rows))
+        numbered = {number: row.question for number, row in enumerate(rows)}
+        with closing(answer_missing(job, numbered, file.records)) as results:
+            for result in results:
+                file.add(_question(result, rows[result.number]))
+                progress(len(file.records), len(rows))
+        questions = [file.records[number] for number in numbered]
+    if not optional and all(question.error for question in questions):
+        raise RequestError(f"{output}: no question could be asked; the first: {questions[0].error}")
+    return questions
+
+
+def is_correct(answer: Answer, row: TrainingRow) -> bool:
+    """Whether an answer ended before the token limit, with the row's final answer."""
+    return answer.stop_reason is not StopReason.LENGTH and same_answer(answer, row)
+
+
+def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:
+    solutions = tuple(
+        Solution(tuple(tokens), is_correct(answer, row))
+        for tokens, answer in zip(result.tokens, result.samples, strict=True)
+    )
+    prompt_tokens = result.samples[0].usage.prompt_tokens if result.samples else 0
+    return QuestionRollouts(result.number, row.question, row.answer, prompt_tokens, solutions, result.error)

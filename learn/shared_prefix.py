@@ -29,11 +29,9 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 
 @dataclass
 class SharedPrefix:
-    """Keys and values of a prefix, and their derivatives by the numbers.
+    """Keys and values of all layers, (1, heads, tokens, width) each, and their derivatives by the numbers.
 
-    Attributes:
-        states: keys and values of all layers, (1, heads, tokens, width) each.
-        derivatives: of each of them, (numbers, heads, tokens, width).
+    A derivative is (numbers, heads, tokens, width).
     """
 
     states: list[torch.Tensor]
@@ -61,15 +59,7 @@ class SharedPrefix:
 def shared_prefix(
     model: Any, basis: Basis, examples: Sequence[Example], progress: Progress = no_progress, *, bf16: bool
 ) -> SharedPrefix | None:
-    """Compute what all prompts begin with, if that is worth it and the model's layers allow it.
-
-    Args:
-        model: frozen transformers model.
-        basis: basis of the numbers, of this model.
-        examples: the solutions.
-        progress: called with the numbers done and all numbers.
-        bf16: multiply matrices in bfloat16.
-    """
+    """Compute what all prompts begin with, if that is worth it and the model's layers allow it."""
     first = examples[0].ids
     tokens = min(min(common_length(first, one.ids), one.prompt_tokens - 1) for one in examples)
     kinds = getattr(model.config, "layer_types", None) or ["full_attention"]

@@ -20,7 +20,7 @@ from ..files.journal import Journal
 from ..files.progress import QUIET, Run
 from ..stats.arrays import Doubles
 from .examples import Example, row_losses
-from .sample_rollouts import TEMPERATURE
+from .rollouts import TEMPERATURE
 from .shared_prefix import shared_prefix
 
 BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memory
@@ -36,7 +36,7 @@ class _Batch:
 def solution_scores(
     model: Any, basis: Basis, examples: Sequence[Example], journal: Journal, run: Run = QUIET
 ) -> Doubles:
-    """Compute the scores of solutions that were sampled at TEMPERATURE.
+    """Compute the scores of solutions that were sampled at TEMPERATURE, (solutions, numbers).
 
     Args:
         model: frozen transformers model without an adapter; in bfloat16 it also multiplies in it.
@@ -44,9 +44,6 @@ def solution_scores(
         examples: the solutions.
         journal: keeps the scores of each batch; what it has is not computed again.
         run: how it runs.
-
-    Returns:
-        The scores, (solutions, numbers).
 
     Raises:
         ThirteenError: a score is not finite, or the journal is damaged.

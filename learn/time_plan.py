@@ -14,7 +14,7 @@ from ..runtime.engine.majority_vote import sample_requests
 from ..runtime.options import MAX_TOKENS
 from ..stats.intervals import PASSAGES_MIN
 from .prompt_search import ANSWERS, LAST, POOL
-from .sample_rollouts import FIRST, SLOTS
+from .rollouts import FIRST, SLOTS
 
 _PROBED_TOKENS = 24
 # Of SVAMP with Qwen2.5-Coder-0.5B: solutions take 64 % of 300 tokens, and 46 % of the questions have right
@@ -31,14 +31,7 @@ _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance
 
 @dataclass(frozen=True)
 class Speed:
-    """Speed of a model while many solutions are sampled.
-
-    Attributes:
-        sampled_s: seconds for a sampled token.
-        prompt_s: seconds for a token of a prompt.
-        prompt_tokens: mean length of a prompt.
-        answer_tokens: expected length of an answer.
-    """
+    """Speed of a model while many solutions are sampled, in seconds a token, and mean tokens."""
 
     sampled_s: float
     prompt_s: float
@@ -65,15 +58,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class TimePlan:
-    """The questions of a run.
-
-    Attributes:
-        speed: of the model.
-        questions: number of questions to learn from.
-        held_out: number of questions to measure on.
-        minutes: expected time.
-        first: number of questions on which each prompt is measured first; 0 without a search.
-    """
+    """The questions of a run; on `first` of them each prompt is measured first, 0 without a search."""
 
     speed: Speed
     questions: int

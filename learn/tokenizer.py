@@ -18,13 +18,7 @@ from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Questions, with all that stands around them, and answers in tokens.
-
-    Attributes:
-        base: the folder or the file of the base.
-        vocabulary: the base's, without its weights.
-        encoder: of its prompts, with a fixed date.
-    """
+    """Questions, with all that stands around them, and answers in tokens; the date in prompts is fixed."""
 
     base: Path
     vocabulary: Model
@@ -80,10 +74,7 @@ class Tokenizer:
 def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
     """Load the tokenizer of a base, a GGUF or a folder of safetensors.
 
-    Args:
-        base: the folder or the file.
-        context: tokens of the context in which the base is asked, by default the longest: one without a chat
-            template is asked after worked examples if these take no more than half.
+    A base without a chat template is asked after worked examples if these take at most half of the context.
 
     Raises:
         FileError: the base, its tokenizer or its chat template cannot be read.

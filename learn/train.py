@@ -63,7 +63,6 @@ class TrainRequest:
         base: catalogue name, hub id, folder of safetensors, or GGUF, which is dequantized.
         data: JSON lines with worked solutions.
         output: PEFT folder to write, which also holds the state of an interrupted run until remove_state().
-        recipe: hyperparameters.
     """
 
     base: str

@@ -116,7 +116,8 @@ def _token_maps(models: Mapping[Role, ModelSource]) -> dict[Role, TokenMap]:
         for role, source in models.items()
     }
     maps = {role: TokenMap(headers["reference"], header) for role, header in headers.items()}
-    for role, other in (("reference", "base"), ("shipped", "shipped_base")):
+    pairs: tuple[tuple[Role, Role], ...] = (("reference", "base"), ("shipped", "shipped_base"))
+    for role, other in pairs:
         if other in maps and not np.array_equal(maps[role].ids, maps[other].ids):
             raise FileError(f"{models[other].model}: has another vocabulary than {models[role].model}")
     return maps

@@ -17,7 +17,7 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source_ids import SourceIds
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
-from thirteen.learn import sample_rollouts
+from thirteen.learn import rollouts
 from thirteen.learn.questions import LearnRequest
 from thirteen.models.adapter import find_adapter
 from thirteen.models.near_duplicates import masked_beginning
@@ -54,7 +54,7 @@ def learn(tiny, tmp_path, monkeypatch, capsys) -> Learn:
     A solution is right if the sum of its text's bytes is even.
     """
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sample_rollouts, "is_correct", lambda answer, row: sum(answer.text.encode()) % 2 == 0)
+    monkeypatch.setattr(rollouts, "is_correct", lambda answer, row: sum(answer.text.encode()) % 2 == 0)
 
     def run(*options: object, rows=ROWS, model=tiny, output="adapter") -> dict[str, Any]:
         file = write_rows(tmp_path / "rows.jsonl", rows)
@@ -173,7 +173,7 @@ def test_a_killed_run_has_the_same_result(learn, tmp_path, monkeypatch):
 def test_a_prompt_that_leaves_nothing_to_learn_is_measured_and_kept(learn, tmp_path, monkeypatch, gain):
     """The prompt alone does it then, or nothing does."""
     right = (lambda answer, row: answer.usage.prompt_tokens > 40) if gain else (lambda answer, row: False)
-    monkeypatch.setattr(sample_rollouts, "is_correct", right)
+    monkeypatch.setattr(rollouts, "is_correct", right)
     if gain:
         facts = learn("--prompt", TEXT)
         assert [facts[f"right_{when}"] for when in ("before", "with_prompt", "after")] == [0, 10, 10]
@@ -286,7 +286,7 @@ def test_too_few_questions_are_told_before_more_is_sampled(learn, tmp_path, monk
     def is_correct(answer: Any, row: Any) -> bool:
         return right == "some" and row.question.split()[-1][0] == "p" and sum(answer.text.encode()) % 2 == 0
 
-    monkeypatch.setattr(sample_rollouts, "is_correct", is_correct)
+    monkeypatch.setattr(rollouts, "is_correct", is_correct)
     with pytest.raises(RequestError, match=message):
         learn()
     assert not (tmp_path / "adapter/.rollouts-2.jsonl").exists()

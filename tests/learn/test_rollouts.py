@@ -6,8 +6,15 @@ from dataclasses import replace
 import pytest
 from thirteen.errors import FileError, RequestError
 from thirteen.files.from_json import RecordJournal
-from thirteen.learn.rollouts import ROLLOUTS, QuestionRollouts, Solution, advantage_rows
-from thirteen.learn.sample_rollouts import RolloutSettings, is_correct, sample_rollouts
+from thirteen.learn.rollouts import (
+    ROLLOUTS,
+    QuestionRollouts,
+    RolloutSettings,
+    Solution,
+    advantage_rows,
+    is_correct,
+    sample_rollouts,
+)
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.answer import StopReason
 from thirteen.runtime.batch.reproducible_batches import BatchJob
