@@ -199,7 +199,7 @@ class _Learning:
         mixed: Sequence[QuestionRollouts],
         measured: Rows,
     ) -> tuple[LearnedNumbers, HeldOutAnswers]:
-        """Write an adapter that was learned from the first solutions to questions and more, and measure it."""
+        """Write an adapter that was learned from the first solutions and more, and measure it."""
         seed = (self.request.seed + FIRST) % (SEED_MAX + 1)
         again = [training[one.number] for one in mixed]
         more = self.sampler.sample(again, "rollouts-2", "more solutions", self.prompt, seed)

@@ -3,14 +3,14 @@
 import json
 from dataclasses import replace
 from math import isfinite
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import pytest
 from gguf import GGUFValueType
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.latency import latency_table, run_latency, speed_sentence
-from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize
+from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize, take_in_time
 from thirteen.bench.workload import Workload, random_prompt, time_answers
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
@@ -71,6 +71,15 @@ def test_rounds_end_in_time_but_for_the_first():
     models = [FakeModel("a", [])]
     interleave(models, lambda _, number: calls.append(number), 9, until=perf_counter())
     assert calls == [18, 0, 1]
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(-1, {1}), (60, {20}), (0.1, {*range(1, 10)})])
+def test_items_are_taken_while_another_fits(seconds, taken):
+    number = 0
+    for _ in take_in_time(range(20), perf_counter() + seconds):
+        number += 1
+        sleep(0.01)
+    assert number in taken
 
 
 @pytest.mark.parametrize("tokens", [0, 1])

@@ -63,10 +63,6 @@ def test_few_rounds_are_labelled_with_how_often_they_are_right(rounds):
     assert share == pytest.approx(float(ratio_level(rounds).removesuffix(" %")) / 100, abs=0.04)
 
 
-def test_one_round_has_no_interval():
-    assert (ratio_level(1), ratio_level(ROUNDS_MIN), ratio_level(20)) == ("0 %", "99 %", "99 %")
-
-
 def test_a_drift_that_both_sides_share_leaves_no_trace():
     drift = np.geomspace(1, 20, 12)
     interval = paired_ratio(drift, drift * 1.25)

@@ -205,10 +205,6 @@ def answer(value, stop_reason=StopReason.END, tally=None):
         (answer("3", StopReason.LENGTH), Outcome.TRUNCATED),
         (answer(None, StopReason.LENGTH), Outcome.TRUNCATED),
         (answer("3", tally=VoteTally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
-        (answer("4", tally=VoteTally(2, 2, {"4": 1})), Outcome.WRONG),
-        (answer("3", tally=VoteTally(2, 2, {})), Outcome.CORRECT),
-        (answer("3", StopReason.LENGTH, VoteTally(2, 2, {})), Outcome.TRUNCATED),
-        (answer(None, tally=VoteTally(2, 2, {})), Outcome.UNPARSED),
     ],
 )
 def test_only_a_complete_answer_with_the_number_is_correct(given, outcome):
@@ -247,23 +243,9 @@ def test_pairs_exclude_errors_of_either_model():
     assert found.difference.estimate == pytest.approx(1 / 5)
     assert found.p_value == 1
     assert pair_scores(records("e"), records("c")) is None
-
-
-@pytest.mark.exhaustive
-def test_the_interval_covers_the_true_difference():
-    """In 20 simulated sets of 200 questions; the true difference is one of areas in the unit square."""
-    true = (0.6 - 0.2) / 0.6 - 0.5  # P(0.6 a + 0.4 b <= 0.6) - P(0.6 a + 0.4 b <= 0.5) for uniform a and b
-    random, covered = np.random.default_rng(7), 0
-    for _ in range(20):
-        hard = random.random(200)
-        base, adapted = (
-            records("".join("cw"[int(x > p)] for x in 0.6 * hard + 0.4 * random.random(200)))
-            for p in (0.5, 0.6)
-        )
-        found = pair_scores(base, adapted)
-        assert found.difference.low <= found.difference.estimate <= found.difference.high
-        covered += found.difference.low <= true <= found.difference.high
-    assert covered >= 16  # 19 of 20 are expected
+    shorter = [replace(one, samples=(replace(one.samples[0], tokens=5),)) for one in records("cw" * 20)]
+    ratio = pair_scores(records("cw" * 20), shorter).tokens_ratio
+    assert (ratio.low, ratio.estimate, ratio.high) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +272,3 @@ def test_so_many_more_questions_with_such_outcomes_narrow_the_interval(base, ada
 def test_the_right_answers_in_a_sentence(base, adapted, sentence):
     found = paired_sentence(pair_scores(records(base), records(adapted)), "questions")
     assert found.startswith("Right answers: ") and sentence in found
-
-
-def test_the_tokens_of_an_answer_are_compared_by_question():
-    shorter = [replace(one, samples=(replace(one.samples[0], tokens=5),)) for one in records("cw" * 20)]
-    ratio = pair_scores(records("cw" * 20), shorter).tokens_ratio
-    assert (ratio.low, ratio.estimate, ratio.high) == (0.5, 0.5, 0.5)

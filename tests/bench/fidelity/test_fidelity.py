@@ -252,7 +252,7 @@ def test_models_and_texts_that_cannot_be_compared_are_refused(made, not_a_model,
     bare = write_gguf(tmp_path / "bare.gguf", no_bos, {})
     full, bases = partial(fidelity_of, made["F32"]), {"base": made["F32"], "shipped_base": renamed}
     refused = {
-        r"F32\.gguf: token 259 of its 272 is .*, which is not one of the 259 of": lambda: fidelity_of(
+        r"F32\.gguf: token 256 of its 272 is .*, which is not one of the 259 of": lambda: fidelity_of(
             other, made["F32"], data=texts
         ),
         r"renamed\.gguf: token 257 of its 272 is '<\|in_start\|>'": lambda: full(renamed, data=texts),
