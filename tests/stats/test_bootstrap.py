@@ -30,8 +30,8 @@ def test_the_interval_contains_the_true_mean_about_as_often_as_it_says(spread, m
     """It does in 93 of 100 runs, as 2,200 showed; 85 of 100 is four standard errors below that."""
     monkeypatch.setattr(intervals, "RESAMPLES", 2000)
     random = np.random.default_rng(7)
-    intervals = [bootstrap_interval(sums_of(random, 30, spread), mean) for _ in range(200)]
-    assert sum(each.low <= 1 <= each.high for each in intervals) >= 170
+    found = [bootstrap_interval(sums_of(random, 30, spread), mean) for _ in range(200)]
+    assert sum(each.low <= 1 <= each.high for each in found) >= 170
 
 
 def test_positions_of_one_passage_are_not_taken_for_independent():
