@@ -104,9 +104,6 @@ def test_invalid_requests_get_the_errors_of_one_server(server):
     assert too_large.status_code == 413
     foreign_host = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"}, timeout=TIMEOUT_S)
     assert foreign_host.status_code == 403
-    assert httpx.get(f"{server.url}/nowhere", timeout=TIMEOUT_S).status_code == 404
-    invalid_json = httpx.post(f"{server.url}/v1/answer", content=b"{", timeout=TIMEOUT_S)
-    assert invalid_json.status_code in {400, 415}
     assert httpx.get(f"{server.url}/health", timeout=TIMEOUT_S).json() == {"status": "ok"}
     assert "Thirteen" in httpx.get(f"{server.url}/", timeout=TIMEOUT_S).text
 

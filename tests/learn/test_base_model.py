@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from thirteen.convert import transformers_files
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
@@ -127,13 +126,6 @@ def test_a_gguf_that_transformers_has_no_class_for_is_refused(base):
     )
     with pytest.raises(FileError, match=r"some\.gguf: transformers' LlamaForCausalLM has no such model"):
         transformers_config(some)
-
-
-def test_rules_for_words_that_cannot_be_saved_are_refused(base, tmp_path, monkeypatch):
-    convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform("F32")))
-    monkeypatch.setattr(transformers_files, "PRE_TOKENIZERS", {})
-    with pytest.raises(FileError, match="'llama-bpe'; supported are"):
-        save_settings(tmp_path / "base.gguf", tmp_path)
 
 
 @pytest.fixture

@@ -74,14 +74,6 @@ def test_a_question_that_does_not_fit_is_an_error(tiny, tmp_path):
         sample_rollouts(job, [long], tmp_path / "one.jsonl")
 
 
-def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
-    path = tmp_path / "rollouts.jsonl"
-    sample_rollouts(BatchJob(tiny, None, SETTINGS, threads=1), ROWS[:2], path)
-    other = RolloutSettings(solutions=4, options=Options(temperature=0.8, max_tokens=8))
-    with pytest.raises(RequestError, match=r"another run: temperature is 0.7 in the file, 0.8 now"):
-        sample_rollouts(BatchJob(tiny, None, other, threads=1), ROWS[:2], path)
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [

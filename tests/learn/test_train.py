@@ -46,19 +46,9 @@ def request_for(base, data, tmp_path) -> Callable[..., TrainRequest]:
     """request_for(kind, basis, **recipe): for a tiny Llama and `data`, of which four rows are held out."""
 
     def make(kind="lora", output="out", **recipe) -> TrainRequest:
-        changes = {
-            "learning_rate": 0.05,
-            "epochs": 3,
-            "batch_rows": 4,
-            "max_tokens": 200,
-            "held_out": 4,
-        } | recipe
-        return TrainRequest(
-            base=str(base("llama")),
-            data=data,
-            output=tmp_path / output,
-            recipe=replace(RECIPES[kind], **changes),
-        )
+        changes = {"learning_rate": 0.05, "epochs": 3, "batch_rows": 4, "max_tokens": 200, "held_out": 4}
+        made = replace(RECIPES[kind], **changes | recipe)
+        return TrainRequest(base=str(base("llama")), data=data, output=tmp_path / output, recipe=made)
 
     return make
 
@@ -70,34 +60,10 @@ def test_the_saved_adapter_has_the_measured_losses(
     """PEFT loads it, and its frozen factors are those of the basis."""
     from peft import PeftModel
 
-    words = [
-        "train",
-        base("llama"),
-        "--data",
-        data,
-        "-o",
-        tmp_path / "out",
-        "--kind",
-        kind,
-        "--no-bf16",
-        "--json",
-    ]
-    words += [
-        "--held-out",
-        4,
-        "--batch-rows",
-        4,
-        "--learning-rate",
-        0.05,
-        "--max-tokens",
-        200,
-        "--threads",
-        1,
-    ]
-    app(
-        [*map(str, [*words, *(("--numbers", 8, "--groups", 2) if kind == "tinylora" else ())])],
-        standalone_mode=False,
-    )
+    options = "--held-out 4 --batch-rows 4 --learning-rate 0.05 --max-tokens 200 --threads 1 --no-bf16 --json"
+    words = ["train", base("llama"), "--data", data, "-o", tmp_path / "out", "--kind", kind, *options.split()]
+    words += ["--numbers", 8, "--groups", 2] if kind == "tinylora" else []
+    app([*map(str, words)], standalone_mode=False)
     facts = json.loads(capsys.readouterr().out)
     assert (facts["trained_numbers"], facts["rows"], facts["steps"]) == (numbers, 8, 2 * RECIPES[kind].epochs)
     assert facts["difference"]["low"] <= facts["difference"]["value"] < 0
@@ -115,11 +81,8 @@ def test_the_saved_adapter_has_the_measured_losses(
     assert config["target_modules"] == sorted(config["target_modules"])
     card = (tmp_path / "out/README.md").read_text()
     assert f"| {facts['loss_before']:.4f} |" in card and "of rows.jsonl" in card
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    files = {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
     with pytest.raises(OutputError, match=r"out: has adapter_config\.json, which would be"):
         app([*map(str, words)], standalone_mode=False)
 

@@ -159,27 +159,6 @@ def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path)
     assert report.adapted.scores.errors == 0 and lines(report) == lines(whole)
 
 
-def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
-    folder = tmp_path / "records"
-    for model, change, error in (
-        (not_a_model, {}, FileError),
-        (tiny, {"base": not_a_model}, FileError),
-        (tiny, {"adapter": tiny}, FileError),
-    ):
-        with pytest.raises(error):
-            evaluate(model, data, FEW, records=folder, **change)
-    assert not folder.exists()
-
-
-def test_one_sampled_answer_is_no_majority():
-    """It was described as a majority of 1."""
-    assert few(temperature=0.7).description == "temperature 0.7, calculator on"
-    assert few(temperature=0.7, effort="medium").description == (
-        "effort medium: majority of up to 8, temperature 0.7, calculator on"
-    )
-    assert few(calculator=False).description == "greedy, calculator off"
-
-
 def test_the_eight_shots_end_with_their_answers():
     shots = PROMPTS["8-shot"].shots
     values = [format_number(final_answer(answer)) for _, answer in shots]

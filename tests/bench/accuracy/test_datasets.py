@@ -1,17 +1,12 @@
 """Question sets from files, and by name from a local stand-in for the hub. No network."""
 
-import json
-import os
-import subprocess
 import sys
 
 import pytest
 from thirteen.bench.accuracy.datasets import PARSERS, Question, _rows, load_question_set
 from thirteen.errors import FileError
-from thirteen.models.catalogue import catalogue
 
 from ...json_lines import write_rows
-from ...models.hub_server import Repository, serve
 from ...refusals import refused
 
 
@@ -77,50 +72,10 @@ def test_the_hash_depends_on_questions_and_answers_only(file):
     assert load_question_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
 
 
-LOAD = """
-import json, sys
-from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.errors import ThirteenError
-for name in sys.argv[1:]:
-    try:
-        found = load_question_set(name)
-        rows = [[question.text, question.answer] for question in found.questions]
-        print(json.dumps([found.source, rows]))
-    except ThirteenError as error:
-        print(json.dumps([type(error).__name__, str(error)]))
-"""
 SVAMP = [
     {"Body": "Dan had $ 4", "Question": "What is left of it?", "Answer": "1.0"},
     {"Body": "He buys two.", "Question": "How many?", "Answer": 2},
 ]
-
-
-def from_hub(tmp_path, published, *names):
-    """Load sets from a hub with one file each, in a child process, as the library reads the address once."""
-    repositories = {}
-    for name, data in published.items():
-        hub_set = catalogue().question_sets[name]
-        repositories[hub_set.hub_id] = Repository({hub_set.revision: {hub_set.name: data}}, {})
-    hidden = ("HF_", "HUGGING")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-    with serve(repositories) as hub:
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", LOAD, *names],
-            env=environment | {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_a_set_that_is_not_the_pinned_one_is_refused(tmp_path):
-    """The stand-in's SVAMP is not the pinned file, and it has no GSM8K."""
-    svamp, gsm8k = from_hub(tmp_path, {"svamp": json.dumps(SVAMP).encode()}, "svamp", "gsm8k")
-    assert svamp[0] == gsm8k[0] == "FileError"
-    assert "test.json is damaged and was deleted: SHA-256 is" in svamp[1]
-    assert "openai/gsm8k" in gsm8k[1] and "\n" not in gsm8k[1]
 
 
 @pytest.mark.parametrize(

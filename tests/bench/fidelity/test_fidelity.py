@@ -8,7 +8,6 @@ import torch
 from gguf import GGUFValueType
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.fidelity.fidelity import run_fidelity
-from thirteen.bench.fidelity.fidelity_report import fidelity_table
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
@@ -147,13 +146,6 @@ def test_the_divergence_agrees_with_torch(measure, made):
     assert got.perplexity_ratio.estimate == pytest.approx(by_shipped / by_reference)
 
 
-def test_fewer_bits_diverge_more(measure):
-    coarse, fine = (measure("F32", type_).divergence for type_ in ("Q4_0", "Q8_0"))
-    assert coarse.kl_mean.low > fine.kl_mean.high > 0
-    assert coarse.kl_max > fine.kl_max
-    assert coarse.same_top.estimate < fine.same_top.estimate
-
-
 @pytest.mark.parametrize(
     ("shipped", "adapter", "precision"), [("F32-adapted", {}, 1e-12), ("F32", {"adapter": "lora"}, 1e-4)]
 )
@@ -212,14 +204,6 @@ def test_an_adapter_without_effect_is_a_warning(measure):
 def test_a_lost_adapter_has_slope_and_cosine_zero(measure):
     lost = measure("F32-adapted", "Q8_0", base="F32", shipped_base="Q8_0").effect
     assert bounds(lost.slope) == bounds(lost.cosine) == (0, 0, 0)
-
-
-def test_the_table_shows_the_measurements(merged, run_time, made):
-    table = fidelity_table(merged)
-    assert table.title == "Q4_0-adapted.gguf vs F32-adapted.gguf"
-    names = {row[0] for row in table.rows}
-    assert {"KL divergence, nats", "same top token, %", "adapter's effect: slope", "file, MB"} < names
-    assert run_time.shipped.adapter == str(made["lora"])
 
 
 def test_positions_are_counted_and_limited(measure):
