@@ -34,12 +34,8 @@ from .workload import Workload, load_engine, random_prompt, time_answers
 class LatencyReport(BenchReport):
     """Latency of a model, or of a base and an adapted model; the base comes first.
 
-    Attributes:
-        memory: a run of each model in a process of its own; empty if that was not measured.
-        answer: seconds from submitting the prompt's tokens to the last token of the answer.
-        first_token: seconds from there to the first token.
-        prefill: prompt tokens per second.
-        decode: tokens per second after the first.
+    `answer` and `first_token` are seconds from submitting the prompt, `prefill` and `decode` tokens per
+    second. `memory` has a run of each model in a process of its own; it is empty if that was not measured.
     """
 
     threads: int
@@ -64,13 +60,8 @@ def run_latency(
 ) -> LatencyReport:
     """Measure a model, or a base and then an adapted model.
 
-    Args:
-        models: one or two of them.
-        work: the question and its answer.
-        rounds: number of rounds, each with a warm-up iteration of every model.
-        until: time of perf_counter() at which the rounds end early, but for the first. Without it, memory and
-            load time are measured before, of each model in a process of its own.
-        progress: called with iterations done and in all, plus one for each model's memory.
+    With `until`, a time of perf_counter(), the rounds end early, but for the first. Without it, memory and
+    load time are measured before.
 
     Raises:
         FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit

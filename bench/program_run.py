@@ -29,10 +29,7 @@ from .workload import Workload, load_engine, random_prompt, time_answers
 class ProgramRun:
     """A program that loaded a model, which is in the page cache, and answered.
 
-    Attributes:
-        first_token_s: seconds from the end of loading to the first token of an answer.
-        answer_s: seconds from there to the last token.
-        peak_bytes: peak resident memory of the process, pages of the model file included.
+    Seconds of an answer begin where loading ends. The peak of memory includes pages of the model file.
     """
 
     version: str

@@ -37,10 +37,7 @@ def alternating_order(participants: int, number: int) -> Sequence[int]:
 
 
 def take_in_time(items: Iterable[T], until: float) -> Iterator[T]:
-    """Yield one item, and further ones while another would be done by `until`, a time of perf_counter().
-
-    Each is expected to take as long as the slowest so far.
-    """
+    """Yield an item, and more while another would be done by `until` of perf_counter(), if as slow as any."""
     slowest_s = 0.0
     for number, item in enumerate(items):
         start = perf_counter()
@@ -65,12 +62,12 @@ def interleave(
     Args:
         loaders: load the models.
         task: called with an idle engine and the number of the iteration.
-        rounds: number of rounds.
-        advance: called after each iteration, including a warm-up of each model that was loaded.
+        rounds: number of rounds, of ITERATIONS_PER_ROUND iterations of each model and a warm-up.
+        advance: called after each iteration, warm-ups included.
         until: time of perf_counter() at which the rounds end early, but for the first.
 
     Returns:
-        The results by model and by iteration: ITERATIONS_PER_ROUND of each round.
+        The results by model and by iteration.
     """
     results: list[list[T]] = [[] for _ in loaders]
     for number in take_in_time(range(rounds), until):

@@ -43,8 +43,7 @@ def load_engine(source: ModelSource, work: Workload, make: Callable[..., Engine]
     """Load an engine for a workload, without a prefix cache, by calling `make` as Engine is called.
 
     Raises:
-        FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
-            the model.
+        FileError: a file cannot be run by this build, or the adapter does not fit the model.
         RequestError: the workload is longer than the context that the model was trained for.
     """
     engine = make(
@@ -84,8 +83,7 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
 def time_answers(engine: Engine, prompt: tuple[int, ...], answers: Sequence[int]) -> tuple[float, ...]:
     """Seconds from the submission of a prompt to the last token of an answer, for answers of several lengths.
 
-    The longest is decoded; the others are its beginning. The engine records the times, because waking this
-    thread for each token would disturb the decode.
+    The engine records the times, because waking this thread for each token would disturb the decode.
     """
     end = engine.submit(Request(prompt, Options(max_tokens=max(answers), ignore_end=True))).wait()
     assert len(end.token_s) == max(answers), "the context has room for all of them"

@@ -67,10 +67,7 @@ def bootstrap_interval(sums: Doubles, figure: Callable[[Doubles], Doubles]) -> I
 
     Whole units are drawn, because the positions of one passage depend on each other (B. Efron and
     R. Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13). All figures use the same draws.
-
-    Args:
-        sums: sums per unit, (units, …).
-        figure: maps sums over all units to the figure; it is called with many sums at once, (n, …) to (n,).
+    `figure` maps sums over all units, (n, …), to the figure, (n,).
     """
     random, units = np.random.default_rng(_SEED), len(sums)
     block = min(_BLOCK, max(_BLOCK_NUMBERS // units, 1))
@@ -101,10 +98,7 @@ def grouped_mean(values: Doubles, groups: Passages) -> Interval:
 
 
 def ratio_level(rounds: int) -> str:
-    """How often the interval of paired_ratio() contains the true ratio; less often with few rounds.
-
-    Then the interval spans all rounds, and misses if all err to the same side.
-    """
+    """How often the interval of paired_ratio() contains the true ratio; less often with few rounds."""
     return f"{100 * min(RATIO_CONFIDENCE, 1 - 0.5 ** (rounds - 1)):.0f} %"
 
 
@@ -114,10 +108,6 @@ def paired_ratio(base: Doubles, adapted: Doubles) -> Interval:
     The estimate is the median of the means of all pairs of rounds, as logarithms (J. Hodges and E. Lehmann,
     1963): a few disturbed rounds do not move it. The interval holds the ratios that F. Wilcoxon's signed-rank
     test does not reject. It is exact for few rounds, which the bootstrap of a median is not.
-
-    Args:
-        base: positive measures, (rounds,); see ratio_level() for fewer than ROUNDS_MIN.
-        adapted: the same number of positive measures, in the same unit.
     """
     assert base.shape == adapted.shape, "each round measures both sides"
     logs = np.log(adapted) - np.log(base)  # (rounds,)
@@ -143,10 +133,7 @@ def means_outside(rounds: int) -> int:
 
 
 def wilson_interval(part: float, whole: float) -> Interval:
-    """The proportion part/whole with its interval at CONFIDENCE (E. Wilson, J. Am. Stat. Assoc. 22, 1927).
-
-    Unlike the normal approximation and the bootstrap, it does not shrink to a point at 0 or 1.
-    """
+    """The proportion part/whole with its interval at CONFIDENCE (E. Wilson, J. Am. Stat. Assoc. 22, 1927)."""
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     share, squared = part / whole, z * z / whole
     middle = (share + squared / 2) / (1 + squared)
@@ -155,10 +142,7 @@ def wilson_interval(part: float, whole: float) -> Interval:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p-value of two models on the same questions (Q. McNemar, Psychometrika 12, 1947).
-
-    Only questions that one of them got right count: without a difference, each is like the toss of a coin.
-    """
+    """The exact two-sided p-value of two models on questions (Q. McNemar, Psychometrika 12, 1947)."""
     total = gained + lost
     tail = sum(comb(total, heads) for heads in range(min(gained, lost) + 1))  # integers: nothing is rounded
     return min(1.0, 2 * tail / (1 << total))
@@ -171,16 +155,11 @@ def count_pairs(pairs: Iterable[tuple[bool, bool]]) -> tuple[int, int, int, int]
 
 
 def paired_difference(both: float, gained: float, lost: float, neither: float) -> Interval:
-    """The second proportion less the first, with its interval at CONFIDENCE.
+    """The second proportion less the first, with its interval at CONFIDENCE, from counts of cases.
 
     Method 10 of R. Newcombe (Statistics in Medicine 17, 1998, pages 2635 to 2650): the Wilson intervals of
     both proportions, combined by the correlation of the pairs. It stays wide where few cases differ.
-
-    Args:
-        both: cases that have the property in both observations.
-        gained: cases that have it in the second only.
-        lost: cases that have it in the first only.
-        neither: cases that have it in neither; there is at least one case in all.
+    `gained` have the property in the second observation only, `lost` in the first only.
     """
     total = both + gained + lost + neither
     first, second = wilson_interval(both + lost, total), wilson_interval(both + gained, total)

@@ -42,15 +42,10 @@ class AnswerSeconds:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyReport(BenchReport):
-    """Accuracy of a model and its base.
+    """Accuracy of a model and, if there is one, its base.
 
-    Attributes:
-        available: number of questions of the set; fewer are answered if the time was limited.
-        sampling: how answers were sampled, and whether with the calculator.
-        adapted: the model.
-        base: the model that it is compared with; None without one.
-        paired: paired comparison; None without a base, or if every question failed on one of them.
-        seconds: seconds of an answer; None if no question was timed.
+    `available` is the number of questions of the set: fewer are answered if the time was limited. `paired` is
+    None without a base, or if every question failed on one of them.
     """
 
     data: str
@@ -74,12 +69,10 @@ class AccuracyReport(BenchReport):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyRequest:
-    """What is evaluated.
+    """What is evaluated: a model, or a base and then the model.
 
-    Attributes:
-        models: the model, or a base and then the model.
-        records: folder of the logs; by default one in the cache.
-        timed: number of questions that are then asked one at a time on this machine.
+    `timed` questions are then asked one at a time. `records` is the folder of the logs, by default in the
+    cache.
     """
 
     models: Sequence[ModelSource]
@@ -96,10 +89,8 @@ def run_accuracy(
 ) -> AccuracyReport:
     """Evaluate a model, and its base on the same questions; resumes from the logs of an interrupted run.
 
-    Args:
-        request: what is measured.
-        executor: answers batches, BatchJob.run or that of a cluster.
-        progress: called with the model's name and accuracy so far, and with questions done and in all.
+    Batches are answered by the executor, BatchJob.run or that of a cluster. Progress has the model's name and
+    accuracy so far, and questions done and in all.
 
     Raises:
         FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit

@@ -79,12 +79,9 @@ class Scores:
 class PairedScores:
     """Two models on the same questions, without those that failed on either.
 
-    Attributes:
-        gained: questions that only the adapted model answered correctly.
-        lost: questions that only the base answered correctly.
-        difference: accuracy of adapted less base, with Newcombe's interval.
-        p_value: p-value of McNemar's exact test.
-        tokens_ratio: tokens a question, adapted/base, with its bootstrap interval.
+    `gained` are the questions that only the adapted model answered correctly, `lost` those of the base
+    alone. The difference has Newcombe's interval, the p-value is McNemar's, and the ratio is of tokens a
+    question.
     """
 
     questions: int

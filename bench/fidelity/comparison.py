@@ -24,12 +24,9 @@ _TAIL = 0.99
 class Divergence:
     """A model against its reference, over all positions; divergences are in nats.
 
-    Attributes:
-        kl_mean: mean of KL(reference || model) over the tokens that the model has.
-        kl_p99: its 99th percentile.
-        same_top: share of the positions where both models have the same top token, of all tokens.
-        perplexity: exp of the mean negative log-likelihood of the text under this model.
-        perplexity_ratio: model/reference, paired by position.
+    `kl_mean` is KL(reference || model) over the tokens that the model has. `same_top` is the share of
+    positions where both have the same top token. Perplexities are of the text, and their ratio is
+    model/reference.
     """
 
     kl_mean: Interval
@@ -42,14 +39,10 @@ class Divergence:
 
 
 class PositionDivergence(NamedTuple):
-    """A model against its reference at one position.
+    """A model against its reference at one position, in nats.
 
-    Attributes:
-        kl: KL divergence in nats, over the tokens that the model has.
-        same_top: 1 if both have the same top token, of all tokens; otherwise 0.
-        nll: -log p of the reference's next token in nats; of a dropped one, that of its pieces together.
-        reference_nll: -log p of the next token under the reference.
-        outside: probability that the reference gives to tokens that the model lacks.
+    `nll` is -log p of the reference's next token; of a dropped one, that of its pieces together. `outside`
+    is the probability that the reference gives to tokens that the model lacks.
     """
 
     kl: float
@@ -62,14 +55,10 @@ class PositionDivergence(NamedTuple):
 def position_divergence(
     reference: Doubles, model: Doubles, next_token: int, ids: NDArray[np.int64], nll: float
 ) -> PositionDivergence:
-    """Compare two predictions of `next_token`.
+    """Compare two predictions of `next_token`, a token of the reference.
 
-    Args:
-        reference: log-probabilities of the reference, (vocab,).
-        model: log-probabilities of the model, (kept,).
-        next_token: the token that follows, by the reference's id.
-        ids: the reference's id of each token of the model, (kept,).
-        nll: -log p of the next token's pieces under the model, in nats.
+    The log-probabilities of the reference are (vocab,), those of the model (kept,), and `ids` are the
+    reference's of the model's tokens. `nll` is that of the next token's pieces under the model.
     """
     kept = reference[ids]  # (kept,)
     inside = 0.0 if len(ids) == len(reference) else float(np.log(np.exp(kept).sum()))
@@ -104,11 +93,10 @@ def _exp_mean(values: Doubles, passages: NDArray[np.int64]) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class AdapterEffect:
-    """The effect in a quantized model against that in full precision, the reference effect.
+    """The effect in a quantized model against that in full precision.
 
-    Attributes:
-        slope: slope of the effect on the reference effect, by least squares: 1 is equal strength, 0 is none.
-        cosine: cosine between the two: 1 is the same direction.
+    The slope, by least squares, is 1 for equal strength and 0 for none; the cosine is 1 for the same
+    direction.
     """
 
     slope: Interval

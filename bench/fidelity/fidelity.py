@@ -52,15 +52,8 @@ def run_fidelity(
 ) -> FidelityReport:
     """Compare a shipped file with the model in full precision, over texts that it was not made from.
 
-    All models are loaded together. A position whose tokens repeat an earlier one's, as in the prefixes of
-    chats, counts once.
-
-    Args:
-        models: the reference and the shipped file; with both bases, the adapter's effect is measured.
-        data: texts as JSON lines, see read_passages().
-        tokens: maximum number of compared positions.
-        threads: threads that compute; by default those of Engine.
-        progress: called with tokens computed and in all, over all models.
+    With both bases the adapter's effect is measured. All models are loaded together. A position whose tokens
+    repeat an earlier one's, as in the prefixes of chats, counts once; at most `tokens` are compared.
 
     Raises:
         FileError: a file is not a GGUF, cannot be run by this build, or has another vocabulary than the

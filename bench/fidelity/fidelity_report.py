@@ -13,16 +13,11 @@ from .token_map import VocabularyCoverage
 
 @dataclass(frozen=True, slots=True)
 class FidelityReport(BenchReport):
-    """Fidelity of a shipped file.
+    """Fidelity of a shipped file to the adapted model in full precision.
 
-    Attributes:
-        reference: the adapted model in full precision.
-        shipped: the file that is compared with it.
-        base: the unadapted model in full precision; None if the adapter's effect is not measured.
-        shipped_base: the unadapted model, quantized like `shipped`; None as `base` is.
-        positions: number of predictions compared, of each model.
-        effect: what is left of the adapter's effect; None if not measured, or if there is none.
-        vocabulary: what the shipped file's vocabulary covers; None if it has all tokens of the reference.
+    Both bases are None if the adapter's effect is not measured; `effect` is None also if there is none, and
+    `vocabulary` if the file has all tokens of the reference. `positions` are predictions compared, of each
+    model.
     """
 
     reference: ModelFile
