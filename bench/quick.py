@@ -1,7 +1,7 @@
 """Speed, size and right answers in a minute, whatever the machine does: the work is what fits the time."""
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 
@@ -11,7 +11,6 @@ from ..runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchR
 from ..runtime.options import MAX_TOKENS
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy
 from .accuracy.evaluate import EvalProgress
-from .accuracy.prompts import PromptSettings
 from .environment import ModelSource
 from .latency import LatencyReport, run_latency
 from .rounds import take_in_time
@@ -44,18 +43,6 @@ def quick_latency(
     return run_latency(models, work, until=until, progress=progress)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _QuickSettings(PromptSettings):
-    """Settings with batches so small that several of them fit the time."""
-
-    batch_questions: int
-
-    @property
-    def batch_size(self) -> int:
-        """Questions per batch."""
-        return self.batch_questions
-
-
 def quick_accuracy(
     request: AccuracyRequest, tokens_per_s: float, end: float, progress: EvalProgress
 ) -> AccuracyReport:
@@ -63,10 +50,9 @@ def quick_accuracy(
     models, settings = len(request.models), request.settings
     tokens = (end - perf_counter()) / models * _BATCH_GAIN * tokens_per_s / _BATCHES
     most = min(settings.options.max_tokens or MAX_TOKENS, _TOKENS_MAX, max(1, int(tokens)))
-    quick = _QuickSettings(
+    quick = replace(
+        settings,
         options=replace(settings.options, max_tokens=most),
-        prompt=settings.prompt,
-        threads=settings.threads,
         batch_questions=max(1, min(_BATCH_MAX, int(tokens / most))),
     )
     with temporary_folder("quick-") as folder:

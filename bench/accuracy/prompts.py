@@ -54,11 +54,17 @@ class PromptSettings(BatchSettings):
 
     threads: int = field(default_factory=default_threads)
     prompt: str = ""
+    batch_questions: int = 0  # by default those of BatchSettings
 
     def __post_init__(self) -> None:
         if not self.prompt:
             object.__setattr__(self, "prompt", "bare" if self.options.votes else "zero-shot")
         assert self.options.system is None, "a prompt of this table stands alone"
+
+    @property
+    def batch_size(self) -> int:
+        """Questions per batch."""
+        return self.batch_questions or super().batch_size
 
     @property
     def description(self) -> str:
