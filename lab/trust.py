@@ -139,8 +139,18 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     verdict = [_check("base vs itself: intervals that contain 1.00, at least", fewest, COVERAGE_MIN, runs)]
     for coverage in slowed:
         verdict.append(_check(f"slowed {coverage.name}: detected", coverage.slower, DETECTION_MIN, runs))
-    settings = (str(given.model), file_sha256(given.model), workload, rounds, runs, given.slowdown)
-    return AATestReport(*head, tuple(verdict), *settings, itself, slowed)
+    return AATestReport(
+        *head,
+        verdict=tuple(verdict),
+        model=str(given.model),
+        sha256=file_sha256(given.model),
+        settings=workload,
+        rounds=rounds,
+        runs=runs,
+        slowdown=given.slowdown,
+        itself=itself,
+        slowed=slowed,
+    )
 
 
 def _coverage(name: str, measurements: Sequence[Measurement]) -> RatioCoverage:
