@@ -28,12 +28,7 @@ BAD = {
     "holds no question": [],
     "line 2: not JSON": [{"question": "a", "answer": "1"}, "{"],
     "line 1: 'question' must be a non-empty string, not None": [{"answer": "1"}],
-    "line 1: 'question' must be a non-empty string, not ' '": [{"question": " ", "answer": "1"}],
-    "line 1: 'answer' is missing": [{"question": "a"}],
     "line 1: 'answer' must be a number, not 'yes'": [{"question": "a", "answer": "yes"}],
-    "must be a string or a number, not True": [{"question": "a", "answer": True}],
-    "must be a string or a number, not inf": ['{"question": "a", "answer": Infinity}'],
-    "must be a number, not 'bbbb": [{"question": "a", "answer": "b" * 900}],
 }
 
 
