@@ -10,9 +10,7 @@ from ..errors import FileError, RequestError
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
-from ..runtime.options import Options
-from ..runtime.options import Request
-from ..runtime.options import check_integer
+from ..runtime.options import Options, Request, check_integer
 from .environment import ModelSource
 
 _BATCH = 512

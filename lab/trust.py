@@ -36,7 +36,6 @@ from thirteen.runtime.llama.context import Context, Tokens
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine import default_threads
-from thirteen.runtime.llama.settings import Settings
 from thirteen.stats.intervals import Interval
 
 

@@ -22,12 +22,10 @@ from ..runtime.answer import Answer, StopReason
 from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
 from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
+from ..runtime.engine_options import EngineOptions
 from ..runtime.machine import default_threads
-from ..runtime.options import SEED_MAX, Options
-from ..runtime.plan.options import EngineOptions
+from ..runtime.options import SEED_MAX, Options, Request, check_integer
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from ..runtime.request import Request
-from ..runtime.validation import check_integer
 
 ROLLOUTS = "rollouts"
 SOLUTIONS_MAX = 64  # to a question
