@@ -1,6 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def measure_importance(
     chunks = calibration_chunks(model.base, calibration)
     threads = default_threads() if run.threads is None else run.threads
     stats = collect_activation_stats(model, chunks, threads=threads, progress=run.stage("importance"))
-    return write_importance(output, replace(stats, datasets=[calibration.texts.name]))
+    return write_importance(output, stats, [calibration.texts.name])
 
 
 def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple[int, ...]]:

@@ -126,10 +126,8 @@ def block_width(columns: int) -> int:
 
     It is a multiple of 256 if `columns` is, else of 32 if `columns` is.
     """
-    for unit in (256, 32, 1):
-        if columns % unit == 0:
-            return max(width for width in range(unit, WIDTH_MAX + 1, unit) if columns % width == 0)
-    raise AssertionError(columns)
+    unit = next(unit for unit in (256, 32, 1) if columns % unit == 0)
+    return max(width for width in range(unit, WIDTH_MAX + 1, unit) if columns % width == 0)
 
 
 @cache

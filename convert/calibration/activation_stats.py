@@ -6,7 +6,7 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 (arXiv 2505.07004) and YAQA (arXiv 2505.22988) weight GPTQ's Hessian by gradients too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,14 +14,13 @@ import numpy as np
 from ...files.progress import Progress, no_progress, part_of
 from ...files.temporary_folder import temporary_folder
 from ...files.worker_pool import worker_pool
-from ...stats.arrays import Doubles, Floats
+from ...stats.arrays import Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
 from .activation_covariance import InputStats, InputSums
-from .decoder import DecoderLayer
+from .decoder import DecoderLayer, DecoderWeights
 from .hidden_states import Chunk, HiddenStates, compute_hidden_states
-from .output_gradient import OutputGradient
-from .weights import DecoderWeights
+from .output_gradient import output_gradient
 
 # Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
 LANES = 4
@@ -41,9 +40,6 @@ def collect_activation_stats(
         chunks: the text, at least one chunk.
         threads: compute threads.
         progress: called with percents done and in all.
-
-    Returns:
-        The statistics, without names of data sets.
 
     Raises:
         FileError: the activations are not finite.
@@ -68,30 +64,39 @@ def _propagate_back(
     progress: Progress,
 ) -> ImportanceStats:
     layers = weights.architecture.layers
-    gradients, output = _run_output(weights, len(chunks), hidden, pool)
+    sums, gradients = InputSums(weights.architecture.hidden, 1), list[Floats]()
+    for number in range(len(chunks)):
+        gradient, last, traces = output_gradient(weights, hidden.load(layers, number), number, pool)
+        sums.add(last, [traces])
+        gradients.append(gradient)
+    output = sums.stats(weights.output)
     found: dict[tuple[str, ...], Future[InputStats]] = {}
     progress(1, 1 + layers)
     for index in reversed(range(layers)):
         found |= _run_layer(DecoderLayer(weights, index, pool), hidden, gradients, pool)
         progress(1 + layers - index, 1 + layers)
     inputs = {(weights.output,): output} | {names: one.result() for names, one in found.items()}
+    energies = {
+        name: energy
+        for names, one in inputs.items()
+        for name, energy in zip(names, one.energies.tolist(), strict=True)
+    }
     lookup = sum(
         _lookup_energy(chunk, hidden.load(0, number), gradients[number])
         for number, chunk in enumerate(chunks)
     )
-    return _stats(weights, chunks, inputs, lookup)
-
-
-def _run_output(
-    weights: DecoderWeights, chunks: int, hidden: HiddenStates, pool: ThreadPoolExecutor
-) -> tuple[list[Floats], InputStats]:
-    """The gradients of the last hidden states, and the statistics of the output matrix."""
-    output, sums, gradients = OutputGradient(weights, pool), InputSums(weights.architecture.hidden, 1), []
-    for chunk in range(chunks):
-        gradient, inputs, traces = output.compute(hidden.load(weights.architecture.layers, chunk), seed=chunk)
-        sums.add(inputs, [traces])
-        gradients.append(gradient)
-    return gradients, sums.stats(weights.output)
+    tokens = sum(map(len, chunks))
+    return ImportanceStats(
+        sums={name: one.squares.astype(np.float32) for names, one in inputs.items() for name in names},
+        tokens=tokens,
+        covariances={names[0]: one.blocks for names, one in inputs.items()},
+        sketches={names[0]: one.low_rank for names, one in inputs.items() if one.low_rank is not None},
+        sensitivity={name: e / weights.shapes[name][0] / 2 / tokens for name, e in energies.items()},
+        lookup_sensitivity=lookup / 2 / tokens,
+        lookup_counts=np.bincount(np.concatenate(chunks), minlength=weights.architecture.vocab),
+        chunk_size=max(map(len, chunks)),
+        chunk_count=len(chunks),
+    )
 
 
 def _run_layer(
@@ -110,7 +115,8 @@ def _run_layer(
         gradients[chunk], outputs = layer.backward(made, gradients[chunk])
         multiplied = [inputs for block in made for inputs in (block.inputs, block.inner)]
         for one, inputs, sums in zip(layer.projections, multiplied, lanes[chunk % LANES], strict=True):
-            sums.add(inputs, [_square_lengths(outputs[name]) for name in one.names])
+            energies = (np.einsum("tc,tc->t", outputs[name], outputs[name]) for name in one.names)
+            sums.add(inputs, [energy.astype(np.float64) for energy in energies])
 
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
         list(pool.map(run, range(start, min(start + LANES, len(gradients)))))
@@ -119,12 +125,6 @@ def _run_layer(
         weights = tuple(f"blk.{layer.index}.{name}.weight" for name in one.names)
         found[weights] = pool.submit(first.stats, weights[0], others)
     return found
-
-
-def _square_lengths(rows: Floats) -> Doubles:
-    """Square of each row's length, (n,)."""
-    squares: Doubles = np.einsum("tc,tc->t", rows, rows).astype(np.float64)
-    return squares
 
 
 def _lookup_energy(tokens: Chunk, rows: Floats, gradient: Floats) -> float:
@@ -136,29 +136,3 @@ def _lookup_energy(tokens: Chunk, rows: Floats, gradient: Floats) -> float:
     sums = np.zeros((len(distinct), rows.shape[1]))
     np.add.at(sums, inverse, np.linalg.norm(rows, axis=1)[:, None] * gradient)
     return float(np.square(sums).sum() / rows.shape[1])
-
-
-def _stats(
-    weights: DecoderWeights,
-    chunks: Sequence[Chunk],
-    inputs: Mapping[tuple[str, ...], InputStats],
-    lookup: float,
-) -> ImportanceStats:
-    tokens = sum(map(len, chunks))
-    found = {
-        name: energy
-        for names, one in inputs.items()
-        for name, energy in zip(names, one.energies.tolist(), strict=True)
-    }
-    return ImportanceStats(
-        sums={name: one.squares.astype(np.float32) for names, one in inputs.items() for name in names},
-        counts=dict.fromkeys(found, tokens),
-        covariances={names[0]: one.blocks for names, one in inputs.items()},
-        sketches={names[0]: one.low_rank for names, one in inputs.items() if one.low_rank is not None},
-        sensitivity={name: energy / weights.shapes[name][0] / 2 / tokens for name, energy in found.items()},
-        lookup_sensitivity=lookup / 2 / tokens,
-        lookup_counts=np.bincount(np.concatenate(chunks), minlength=weights.architecture.vocab),
-        chunk_size=max(map(len, chunks)),
-        chunk_count=len(chunks),
-        datasets=(),
-    )

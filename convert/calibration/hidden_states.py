@@ -4,7 +4,7 @@ The outputs of ffn_gate and ffn_up are kept too, in float16: to compute them aga
 them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +15,8 @@ from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING
-from .decoder import DecoderLayer
-from .projection import Parts
-from .weights import DecoderWeights
+from .decoder import DecoderLayer, DecoderWeights
+from .parts import Parts
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text
 _F16_MAX = np.finfo(np.float16).max
@@ -29,15 +28,10 @@ class HiddenStates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, layer: int, states: Iterable[Floats]) -> None:
-        """Save the states before a layer, (tokens, hidden) for each chunk.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+    def save(self, layer: int, chunk: int, states: Floats) -> None:
+        """Save the states of a chunk before a layer, (tokens, hidden)."""
         with output_errors(self._folder):
-            for chunk, one in enumerate(states):
-                np.save(self._path(layer, chunk), one)
+            np.save(self._path(layer, chunk), states)
 
     def load(self, layer: int, chunk: int) -> Floats:
         """The states of a chunk before a layer, or after all of them."""
@@ -45,14 +39,10 @@ class HiddenStates:
         return states
 
     def save_ffn(self, layer: int, chunk: int, outputs: Parts) -> None:
-        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
         both = np.empty((2, *outputs[0].shape), np.float16)
-        for part, one in zip(both, outputs, strict=True):
-            np.clip(one, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
+        for part, output in zip(both, outputs, strict=True):
+            np.clip(output, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
         with output_errors(self._folder):
             np.save(self._path(layer, chunk, "-ffn"), both)
 
@@ -72,22 +62,18 @@ def compute_hidden_states(
     pool: ThreadPoolExecutor,
     progress: Progress = no_progress,
 ) -> HiddenStates:
-    """Run chunks of text through a model, one layer after the other.
-
-    Args:
-        weights: the model.
-        chunks: the text.
-        folder: where the states are kept.
-        pool: runs the chunks.
-        progress: called after each layer.
+    """Run chunks of text through a model, one layer after the other, and keep the states in a folder.
 
     Raises:
         FileError: the states are not finite.
         OutputError: the folder cannot be written, or the disk is full.
     """
-    kept, layers = HiddenStates(folder), weights.architecture.layers
-    states = _look_up(weights, chunks)
-    kept.save(0, states)
+    kept, layers, numbers = HiddenStates(folder), weights.architecture.layers, range(len(chunks))
+    tokens, scale = sorted({*np.concatenate(chunks).tolist()}), weights.architecture.embedding_scale
+    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] * scale for token in tokens}
+    states = [np.stack([rows[token] for token in chunk]) for chunk in chunks]
+    for number in numbers:
+        kept.save(0, number, states[number])
     for index in range(layers):
         layer = DecoderLayer(weights, index, pool)
 
@@ -95,19 +81,12 @@ def compute_hidden_states(
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
                 kept.save_ffn(layer.index, chunk, made[1].parts)
-                return layer.output(made)
+                output = layer.output(made)
+            kept.save(layer.index + 1, chunk, output)
+            return output
 
-        states = list(pool.map(run, range(len(chunks))))
+        states = list(pool.map(run, numbers))
         if not all(np.isfinite(one).all() for one in states):
             raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
-        kept.save(index + 1, states)
         progress(index + 1, layers)
     return kept
-
-
-def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Floats]:
-    """Rows of the token embedding for each chunk, scaled, (tokens, hidden)."""
-    tokens = sorted({token for chunk in chunks for token in chunk})
-    scale = weights.architecture.embedding_scale
-    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] * scale for token in tokens}
-    return [np.stack([rows[token] for token in chunk]) for chunk in chunks]

@@ -6,7 +6,7 @@ correct better.
 """
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...stats.arrays import Doubles, Floats
-from .covariance import Covariance
-from .importance import Importance
+from .importance import Covariance, Importance
 
 # Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its
 # own adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and
@@ -122,7 +121,7 @@ class FeedbackCache:
 
     def __init__(self, importance: Importance) -> None:
         self._importance = importance
-        self._entry = lru_cache(_CACHE_SIZE)(lambda *key: _CachedFeedback())
+        self._entry = lru_cache(_CACHE_SIZE)(lambda *key: (threading.Lock(), list[ErrorFeedback | None]()))
         self._lock = threading.Lock()
 
     def get(self, name: str, directions: Floats | None = None, group_size: int = 1) -> ErrorFeedback | None:
@@ -142,11 +141,11 @@ class FeedbackCache:
         # Matrices with the same input share an entry, unless each has directions of its own.
         own = (self._importance.input_of(name), 0) if directions is None else (name, id(directions))
         with self._lock:  # two threads could miss the cache at once, and get an entry each
-            entry = self._entry(*own, group_size)
-        with entry.lock:  # one thread computes it, the others wait for it
-            if not entry.done:
-                entry.feedback, entry.done = self._compute(name, directions, group_size), True
-        return entry.feedback
+            lock, computed = self._entry(*own, group_size)
+        with lock:  # one thread computes it, the others wait for it
+            if not computed:
+                computed.append(self._compute(name, directions, group_size))
+        return computed[0]
 
     def _compute(self, name: str, directions: Floats | None, group_size: int) -> ErrorFeedback | None:
         importance = self._importance
@@ -160,10 +159,3 @@ class FeedbackCache:
         except np.linalg.LinAlgError:
             stored = importance.covariance_blocks[importance.input_of(name)].name
             raise FileError(f"{importance.path}: tensor {stored!r} has negative variances") from None
-
-
-@dataclass
-class _CachedFeedback:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: bool = False
-    feedback: ErrorFeedback | None = None

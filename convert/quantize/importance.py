@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
@@ -27,9 +27,6 @@ from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
 from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint, vocabulary_of
 from ..write import write_arrays
-from .covariance import Covariance, empty_low_rank
-
-Value = TypeVar("Value")
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
 _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
@@ -40,6 +37,57 @@ _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 _OPTIONAL = (EMBEDDING, OUTPUT)  # llama-imatrix leaves them out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
 _F32, _LITTLE = GGMLQuantizationType.F32, np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of the inputs of one matrix, over tokens whose inputs are normalized to length 1.
+
+    It is full within blocks of neighbouring columns. Between them it is L L', with L of few columns.
+
+    Attributes:
+        blocks: D, (blocks, width, width); the traces sum to 1.
+        low_rank: L, (columns, rank); rank 0 where the coupling between blocks is unknown.
+    """
+
+    blocks: Floats
+    low_rank: Floats
+
+    @property
+    def variances(self) -> Floats:
+        """Variance of each input, (columns,)."""
+        return np.diagonal(self.blocks, axis1=1, axis2=2).ravel()
+
+    def multiply(self, vectors: Floats) -> Floats:
+        """The covariance times `vectors`, (columns, n)."""
+        count, width, _ = self.blocks.shape
+        low_rank = self.low_rank.reshape(count, width, -1)
+        parts = vectors.reshape(count, width, -1)
+        coupled = low_rank.transpose(0, 2, 1) @ parts  # (blocks, rank, n)
+        product: Floats = self.blocks @ parts + low_rank @ (coupled.sum(0) - coupled)
+        return product.reshape(vectors.shape)
+
+    def emphasized(self, directions: Floats, weight: float) -> "Covariance":
+        """The covariance with a larger weight on errors that correlate with inputs along `directions`.
+
+        The added term is `weight` times the energy of the part of the output error that, over the tokens,
+        correlates with the inputs' components along the directions. With an adapter's A as directions, that
+        is the part of the error that resembles the adapter's effect.
+
+        Args:
+            directions: rows that span the subspace, (r, columns).
+            weight: factor of the added term.
+        """
+        projected = self.multiply(np.ascontiguousarray(directions.T))  # (columns, r)
+        energies, vectors = np.linalg.eigh(directions.astype(np.float64) @ projected)
+        nonzero = energies > 1e-6 * energies.max(initial=0)
+        # (columns, ≤ r)
+        root = np.sqrt(weight) * (projected @ vectors[:, nonzero]) / np.sqrt(energies[nonzero])
+        added = root.astype(np.float32).reshape(*self.blocks.shape[:2], -1)
+        return Covariance(
+            self.blocks + added @ added.transpose(0, 2, 1),
+            np.concatenate([self.low_rank, root.astype(np.float32)], axis=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,11 +124,17 @@ class Importance:
     def covariance(self, name: str) -> Covariance | None:
         """Covariance of a matrix's inputs, normalized to length 1; None where the file has none."""
         source = self.input_of(name)
-        if source not in self.covariance_blocks:
+        blocks, sketch = self.covariance_blocks.get(source), self.covariance_low_rank.get(source)
+        if blocks is None:
             return None
-        blocks = self._array(self.covariance_blocks[source])
-        low_rank = self.covariance_low_rank.get(source)
-        return Covariance(blocks, self._array(low_rank) if low_rank else empty_low_rank(blocks))
+        diagonal, low_rank = (
+            _values(self.path, one, -_COVARIANCE_MAX, _COVARIANCE_MAX) if one else np.zeros(0, np.float32)
+            for one in (blocks, sketch)
+        )
+        columns = prod(blocks.shape[:2])
+        return Covariance(
+            diagonal.reshape(blocks.shape), low_rank.reshape(columns, low_rank.size // columns)
+        )
 
     def input_of(self, name: str) -> str:
         """The matrix that stands for all those with the same input as this one; itself if it is fused."""
@@ -112,19 +166,21 @@ class Importance:
         found = [(name, len(means)) for name, means in self.mean_squares.items()]
         found += [(name, prod(blocks.shape[:2])) for name, blocks in self.covariance_blocks.items()]
         found += [(name, low_rank.shape[0]) for name, low_rank in self.covariance_low_rank.items()]
-        for name, columns in found:
-            here = shapes[name][1] if name in shapes else "none"
-            if columns != here:
-                raise self._mismatch(f"{name!r} has {columns} columns there, but {here} here")
-        if self.lookup_counts is not None and len(self.lookup_counts) != shapes[EMBEDDING][0]:
-            raise self._mismatch(
-                f"it counts {len(self.lookup_counts)} tokens, but this model has {shapes[EMBEDDING][0]}"
-            )
-        missing = [name for name in shapes if name not in self.mean_squares and name not in _OPTIONAL]
-        if missing:
-            raise self._mismatch(
+        here = {name: shape[1] for name, shape in shapes.items()}
+        reasons = [
+            f"{name!r} has {columns} columns there, but {here.get(name, 'none')} here"
+            for name, columns in found
+            if columns != here.get(name)
+        ]
+        counts, rows = self.lookup_counts, shapes[EMBEDDING][0]
+        if counts is not None and len(counts) != rows:
+            reasons.append(f"it counts {len(counts)} tokens, but this model has {rows}")
+        if missing := [name for name in shapes if name not in self.mean_squares and name not in _OPTIONAL]:
+            reasons.append(
                 f"it lacks {len(missing)} of this model's {len(shapes)} matrices, such as {missing[0]!r}"
             )
+        if reasons:
+            raise FileError(f"{self.path}: the importance is for another model: {reasons[0]}")
 
     def select_tokens(self, tokens: Sequence[int]) -> "Importance":
         """The importance of the same model with only these rows of its token embedding.
@@ -138,27 +194,14 @@ class Importance:
     def tied(self) -> "Importance":
         """The importance of the same model with its output matrix stored as the token embedding."""
 
-        def moved(entries: dict[str, Value]) -> dict[str, Value]:
-            return {EMBEDDING if name == OUTPUT else name: value for name, value in entries.items()}
-
         if OUTPUT not in self.mean_squares:
             return self
-        return replace(
-            self,
-            mean_squares=moved(self.mean_squares),
-            sensitivity=moved(self.sensitivity),
-            covariance_blocks=moved(self.covariance_blocks),
-            covariance_low_rank=moved(self.covariance_low_rank),
-        )
-
-    def _array(self, tensor: TensorInfo) -> Floats:
-        values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset)
-        if (invalid := values[~(np.abs(values) <= _COVARIANCE_MAX)]).size:
-            raise FileError(f"{self.path}: tensor {tensor.name!r} holds {invalid[0]}")
-        return values.reshape(tensor.shape).astype(np.float32, copy=False)
-
-    def _mismatch(self, reason: str) -> FileError:
-        return FileError(f"{self.path}: the importance is for another model: {reason}")
+        keyed = ("mean_squares", "sensitivity", "covariance_blocks", "covariance_low_rank")
+        moved = {
+            part: {EMBEDDING if name == OUTPUT else name: value for name, value in getattr(self, part).items()}
+            for part in keyed
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -167,22 +210,17 @@ class ImportanceStats:
 
     Attributes:
         sums: sum of the squares of each input of a matrix, (columns,).
-        counts: number of tokens in each sum.
+        tokens: number of tokens in each sum.
         chunk_size: tokens per evaluated chunk.
         chunk_count: see Importance.
-        datasets: names of the calibration texts, at least one: llama-quantize refuses a file without.
-        sensitivity: see Importance.
-        lookup_sensitivity: see Importance.
-        lookup_counts: see Importance.
         covariances: `Covariance.blocks`, keyed by the matrix that Importance.input_of() gives.
         sketches: `Covariance.low_rank`, likewise.
     """
 
     sums: Mapping[str, Floats]
-    counts: Mapping[str, int]
+    tokens: int
     chunk_size: int
     chunk_count: int
-    datasets: Sequence[str]
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     lookup_sensitivity: float | None = None
     lookup_counts: NDArray[np.int64] | None = None
@@ -201,10 +239,8 @@ def read_importance(path: Path) -> Importance:
     if kind != "imatrix":
         raise FileError(f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'")
     sums, counts = _vectors(header, _SUMS), _scalars(header, _COUNTS)
-    if unpaired := sums.keys() ^ counts.keys():
-        raise FileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
-    if not sums:
-        raise FileError(f"{path}: no tensor ends in {_SUMS!r}")
+    if not sums or sums.keys() != counts.keys():
+        raise FileError(f"{path}: needs both {_SUMS!r} and {_COUNTS!r} of each matrix")
     metadata = CheckedMetadata(header)
     return Importance(
         path=path,
@@ -237,8 +273,8 @@ def fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
     return importance
 
 
-def write_importance(target: Path, stats: ImportanceStats) -> str:
-    """Write an importance file atomically.
+def write_importance(target: Path, stats: ImportanceStats, datasets: Sequence[str]) -> str:
+    """Write an importance file atomically, with the names of its texts: llama-quantize needs at least one.
 
     Returns:
         The file's SHA-256.
@@ -246,21 +282,15 @@ def write_importance(target: Path, stats: ImportanceStats) -> str:
     Raises:
         OutputError: the target cannot be written, or the disk is full. Nothing is left behind then.
     """
-    assert stats.datasets and stats.sums.keys() == stats.counts.keys(), (stats.datasets, stats.counts.keys())
     fields = {
         "general.type": Field("imatrix", _TEXT),
-        _DATASETS: Field(list(stats.datasets), _ARRAY, _TEXT),
+        _DATASETS: Field(list(datasets), _ARRAY, _TEXT),
         _CHUNK_COUNT: Field(stats.chunk_count, _U32),
         _CHUNK_SIZE: Field(stats.chunk_size, _U32),
     }
-    return write_arrays(target, fields, {name: np.asarray(one) for name, one in _tensors(stats).items()})
-
-
-def _tensors(stats: ImportanceStats) -> dict[str, Any]:
-    """The file's tensors by name, in its order."""
     tensors: dict[str, Any] = {}
-    for name in sorted(stats.sums):
-        tensors |= {name + _SUMS: stats.sums[name], name + _COUNTS: [stats.counts[name]]}
+    for name, sums in sorted(stats.sums.items()):
+        tensors |= {name + _SUMS: sums, name + _COUNTS: [stats.tokens]}
     tensors |= {name + _SENSITIVITY: [value] for name, value in sorted(stats.sensitivity.items())}
     if stats.lookup_sensitivity is not None:
         tensors[EMBEDDING + _LOOKUP_SENSITIVITY] = [stats.lookup_sensitivity]
@@ -270,28 +300,18 @@ def _tensors(stats: ImportanceStats) -> dict[str, Any]:
         tensors[name + _COVARIANCE] = blocks
         if (low_rank := stats.sketches.get(name)) is not None and low_rank.size:  # no empty tensors
             tensors[name + _LOW_RANK] = low_rank
-    return tensors
+    return write_arrays(target, fields, {name: np.asarray(one) for name, one in tensors.items()})
 
 
 def _scalars(header: Header, suffix: str) -> dict[str, float]:
     """The values of the one-element tensors whose names end in `suffix`, by the rest of their names."""
-    vectors = _vectors(header, suffix)
-    for name, values in vectors.items():
-        if len(values) != 1:
-            raise FileError(f"{header.path}: tensor {name + suffix!r} has {len(values)} values, not one")
-    return {name: float(values[0]) for name, values in vectors.items()}
+    return {name: float(values[0]) for name, values in _vectors(header, suffix).items()}
 
 
 def _vectors(header: Header, suffix: str) -> dict[str, Floats]:
     """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
-    vectors = dict[str, Floats]()
-    for name, tensor in _with_suffix(header, suffix, 1).items():
-        values = read_items(header.path, _LITTLE, tensor.shape[-1], tensor.offset)  # (columns,)
-        invalid = values[~(np.isfinite(values) & (values >= 0))]
-        if invalid.size:
-            raise FileError(f"{header.path}: tensor {tensor.name!r} holds {invalid[0]}")
-        vectors[name] = values.astype(np.float32, copy=False)
-    return vectors
+    tensors = _with_suffix(header, suffix, 1).items()
+    return {name: _values(header.path, tensor, 0, np.finfo(np.float32).max) for name, tensor in tensors}
 
 
 def _with_suffix(header: Header, suffix: str, dimensions: int) -> dict[str, TensorInfo]:
@@ -308,6 +328,14 @@ def _with_suffix(header: Header, suffix: str, dimensions: int) -> dict[str, Tens
                 "F32 of dense models is read"
             )
     return {name.removesuffix(suffix): tensor for name, tensor in found.items()}
+
+
+def _values(path: Path, tensor: TensorInfo, lowest: float, highest: float) -> Floats:
+    """The values of a tensor, flat; FileError if one is out of this range."""
+    values = read_items(path, _LITTLE, prod(tensor.shape), tensor.offset)
+    if (invalid := values[~((lowest <= values) & (values <= highest))]).size:
+        raise FileError(f"{path}: tensor {tensor.name!r} holds {invalid[0]}")
+    return values.astype(np.float32, copy=False)
 
 
 def _means(sums: Floats, count: int) -> Floats:

@@ -65,8 +65,8 @@ def test_the_least_predicted_loss_wins(base, importance, tmp_path):
 @pytest.mark.usefixtures("small")
 def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
     found, plain = read_importance(importance), tmp_path / "plain.gguf"
-    stats = ImportanceStats(found.mean_squares, dict.fromkeys(found.mean_squares, 1), 64, 1, ["a"])
-    write_importance(plain, stats)
+    stats = ImportanceStats(found.mean_squares, 1, 64, 1)
+    write_importance(plain, stats, ["a"])
     size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
     with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
         choose(base("llama"), size, plain)

@@ -1,16 +1,14 @@
 """The NumPy decoder against transformers: hidden states, logits, and gradients of all matrices' outputs."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.calibration.decoder import DecoderLayer
-from thirteen.convert.calibration.rms_norm import RmsNorm
-from thirteen.convert.calibration.weights import DecoderWeights
+from thirteen.convert.calibration.decoder import DecoderLayer, DecoderWeights
+from thirteen.convert.calibration.parts import RmsNorm
 from thirteen.convert.quantize.importance import fitting_importance, read_importance, write_importance
 from thirteen.convert.source.architecture import EMBEDDING
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -99,7 +97,7 @@ def test_a_sequence_of_one_token(base, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_importance_covers_every_matrix(base, tmp_path, name):
     checkpoint, path = open_checkpoint(base(name)), tmp_path / "importance.gguf"
-    write_importance(path, replace(stats_of(base(name), [tuple(TOKENS[:40].tolist())]), datasets=("test",)))
+    write_importance(path, stats_of(base(name), [tuple(TOKENS[:40].tolist())]), ["test"])
     importance = fitting_importance(read_importance(path), checkpoint)
     matrices = {spec.target for spec in checkpoint.specs.values() if spec.is_matrix}
     matrices -= {EMBEDDING} if not checkpoint.architecture.tied else set()

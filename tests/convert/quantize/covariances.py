@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.importance import (
+    Covariance,
     Importance,
     ImportanceStats,
     read_importance,
@@ -33,6 +33,6 @@ def importance_with(covariance: Covariance, folder: Path, name: str = "m") -> Im
     """An importance file of one matrix whose inputs have this covariance."""
     sums, blocks = {name: covariance.variances}, {name: covariance.blocks}
     path, sketches = folder / "importance.gguf", {name: covariance.low_rank}
-    stats = ImportanceStats(sums, {name: 1}, 64, 1, ["a"], covariances=blocks, sketches=sketches)
-    write_importance(path, stats)
+    stats = ImportanceStats(sums, 1, 64, 1, covariances=blocks, sketches=sketches)
+    write_importance(path, stats, ["a"])
     return read_importance(path)

@@ -6,8 +6,8 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
+from thirteen.convert.quantize.importance import Covariance
 from thirteen.convert.quantize.rounding import RowQuantizer
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.errors import FileError

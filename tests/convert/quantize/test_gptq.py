@@ -5,10 +5,10 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from thirteen.convert.quantize.block_codec import block_layout
-from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import error_feedback
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.quantize.gptq import gptq_round
+from thirteen.convert.quantize.importance import Covariance
 
 from .covariances import correlated, in_blocks
 

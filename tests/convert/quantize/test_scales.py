@@ -7,10 +7,10 @@ from gguf.quants import dequantize
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.quantize.block_codec import block_layout
-from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import error_feedback
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.quantize.gptq import gptq_round
+from thirteen.convert.quantize.importance import Covariance
 from thirteen.convert.quantize.scales import fit_scales
 
 FITTED = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]

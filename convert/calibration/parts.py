@@ -1,4 +1,4 @@
-"""The matrices of a layer that multiply the same inputs."""
+"""The parts of a decoder layer that have weights, forward and backward: matrices and norms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -36,9 +36,9 @@ class Projection:
     def forward(self, inputs: Floats) -> Parts:
         """The outputs, (tokens, width) each, of inputs, (tokens, columns)."""
         outputs = [inputs @ matrix.T for matrix in self._matrices]
-        for place, bias in enumerate(self._biases):
+        for output, bias in zip(outputs, self._biases, strict=True):
             if bias is not None:
-                outputs[place] += bias
+                output += bias
         return np.split(outputs[0], self._bounds, 1) if self._fused else outputs
 
     def backward(self, gradients: Parts) -> tuple[Floats, Gradients]:
@@ -47,3 +47,35 @@ class Projection:
             gradients = [np.concatenate(gradients, 1)]
         products = (one @ matrix for one, matrix in zip(gradients, self._matrices, strict=True))
         return reduce(np.add, products), dict(zip(self.names, gradients, strict=True))
+
+
+class RmsNorm:
+    """RMSNorm of vectors as wide as its weight, (width,); a row may hold several. No weight: the identity."""
+
+    def __init__(self, weight: Floats | None, eps: float) -> None:
+        self.weight, self._eps = weight, eps
+
+    def forward(self, rows: Floats) -> Floats:
+        """The normalized rows, (tokens, n * width)."""
+        if self.weight is None:
+            return rows
+        vectors = rows.reshape(-1, len(self.weight))
+        scaled: Floats = vectors * self._inverse_rms(vectors)
+        scaled *= self.weight
+        return scaled.reshape(rows.shape)
+
+    def backward(self, rows: Floats, gradient: Floats) -> Floats:
+        """The gradient of `rows` from that of what forward() makes of them."""
+        if self.weight is None:
+            return gradient
+        vectors = rows.reshape(-1, len(self.weight))
+        weighted = gradient.reshape(vectors.shape) * self.weight
+        scale = self._inverse_rms(vectors)
+        along = np.einsum("tc,tc->t", vectors, weighted)[:, None] * scale**2
+        result: Floats = scale * (weighted - vectors * (along / np.float32(vectors.shape[1])))
+        return result.reshape(rows.shape)
+
+    def _inverse_rms(self, vectors: Floats) -> Floats:
+        squares = np.einsum("tc,tc->t", vectors, vectors).astype(np.float64)[:, None]
+        inverse: Floats = (1 / np.sqrt(squares / vectors.shape[1] + self._eps)).astype(np.float32)
+        return inverse  # (vectors, 1)
