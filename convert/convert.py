@@ -1,21 +1,29 @@
 """Conversion to GGUF: open the base, merge the adapter in float32, plan the file, quantize once and write."""
 
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from math import prod
 from pathlib import Path
 
 from gguf import GGUFValueType
 
 from ..files.gguf.header import Field
 from ..files.output import check_target
-from ..files.progress import QUIET, Run
+from ..files.progress import QUIET, Progress, Run
 from ..files.worker_pool import worker_pool
-from .blocks import quantized_blocks
 from .layout import FileLayout
+from .merged_model import MergedModel
 from .provenance import BASE_SHA256, AdapterSource, WeightsSource
 from .recipe import Recipe
+from .tensors import TensorPlan, row_ranges
 from .vocabulary.trimmed_checkpoint import vocabulary_of
 from .write import write_gguf
+
+_BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for it; about 2 MB each
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
         hashed = pool.submit(model.base.sha256)
         layout = recipe.quantization.plan(model, pool, progress)
         model.warn_of_requantization(layout.tensors)
-        blocks = quantized_blocks(layout.tensors, model, pool, progress)
+        blocks = _quantized_blocks(layout.tensors, model, pool, progress)
         base = WeightsSource(model.base.id, hashed.result())
         fields = {**layout.fields, BASE_SHA256: Field(base.sha256, GGUFValueType.STRING)}
         sha256 = write_gguf(output, fields, layout.tensors, blocks, source=model.base.path)
@@ -93,3 +101,38 @@ def plan(recipe: Recipe, run: Run = QUIET) -> tuple[FileLayout, list[str]]:
         layout = recipe.quantization.plan(model, pool, run.stage("plan"))
     model.warn_of_requantization(layout.tensors)
     return layout, model.warnings
+
+
+def _quantized_blocks(
+    plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor, progress: Progress
+) -> Iterator[bytes]:
+    """Start to merge and quantize all tensors, and return their blocks in file order."""
+    jobs, total = _submit(plans, model, pool), sum(prod(plan.shape) for plan in plans)
+    ahead = deque(islice(jobs, _BLOCKS_AHEAD))
+
+    def in_order() -> Iterator[bytes]:
+        done = 0
+        while ahead:
+            future, weights = ahead.popleft()
+            block = future.result()
+            ahead.extend(islice(jobs, 1))
+            progress(done := done + weights, total)
+            yield block
+
+    return in_order()
+
+
+def _submit(
+    plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Future[bytes], int]]:
+    """Submit every block; yield its future and its number of weights.
+
+    A tensor is prepared while the tensor before it is quantized. Otherwise all threads would wait for the one
+    that prepares it.
+    """
+    for plan, following in zip(plans, [*plans[1:], None], strict=True):
+        if following:
+            pool.submit(model.prepare, following)
+        spec = model.base.specs.get(plan.source)
+        for start, stop in row_ranges(plan.shape, spec.heads if spec else 0):
+            yield pool.submit(model.quantized, plan, start, stop), (stop - start) * prod(plan.shape[1:])

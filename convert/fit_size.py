@@ -1,12 +1,13 @@
 """A quantization that fits a file size: it chooses types by predicted loss and speed."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..errors import OptionError, OutputError
+from ..errors import OptionError
 from ..files.progress import Progress, no_progress
 from .layout import FileLayout, Prediction
 from .merged_model import MergedModel
@@ -14,7 +15,6 @@ from .quantization import Quantization
 from .quantize.costs import REFERENCE, CostTable
 from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
 from .quantize.quant_error import TypeLosses
-from .size_text import FileSize
 from .source.architecture import EMBEDDING, OUTPUT
 from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
@@ -25,6 +25,52 @@ _GAIN_MIN = 1.1  # of another library than the first, as an engine demands it
 PREFERENCES = {"quality": 0.0, None: 2.0, "speed": 8.0}
 _FILL_MIN = 0.985  # share of the requested size that a file uses, if its types allow it
 _F32 = GGML_TYPES["F32"]
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "BPW": None}
+_BITS_MAX = 32  # F32
+_BITS_MIN = 2  # a weight has more in each type of a plan
+_PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """Size of a whole file, metadata included.
+
+    Attributes:
+        text: the size as the user wrote it.
+        amount: number of units.
+        unit: bytes per unit; None for bits per weight.
+    """
+
+    text: str
+    amount: float
+    unit: int | None
+
+    def file_bytes(self, weights: int) -> int:
+        """The size in bytes of a model with this number of weights, rounded down."""
+        return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
+
+    def check_least(self, weights: int) -> None:
+        """Refuse what is far too small for these weights; a plan knows the exact limits."""
+        smallest = weights * _BITS_MIN // 8
+        if self.file_bytes(weights) < smallest:
+            reason = f"cannot be met: {weights:,} weights take over {smallest:,} bytes"
+            raise OptionError("size", reason, self.text)
+
+
+def parse_file_size(text: str, name: str = "size") -> FileSize:
+    """Parse a size, the value of the option `name`.
+
+    Raises:
+        OptionError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
+    """
+    found = _PATTERN.fullmatch(text.strip())
+    amount, unit = (float(found[1]), _UNITS.get(found[2].upper(), 0)) if found else (0.0, 0)
+    nbytes = amount * (1 if unit is None else unit)
+    if not 0 < nbytes < math.inf or (unit is None and amount > _BITS_MAX):
+        raise OptionError(
+            name, f"write it like 600MB, 572MiB, 0.6GB or 3.9bpw (at most {_BITS_MAX})", repr(text)
+        )
+    return FileSize(text.strip(), amount, unit)
 
 
 @dataclass(frozen=True)
@@ -51,8 +97,8 @@ class FitSize(Quantization):
         """See Quantization.
 
         Raises:
-            OptionError: the model has no importance, or no choice is that small, or that large; the message
-                gives the smallest and the largest size.
+            OptionError: no choice is that small, or that large; the message gives the smallest and the
+                largest size.
         """
         return self.choose(model, self.options(model, model.base.specs, pool, progress))
 
@@ -64,8 +110,7 @@ class FitSize(Quantization):
         progress: Progress = no_progress,
     ) -> TypeOptions:
         """Predict what each type costs these matrices of a model, by their names in its checkpoint."""
-        if model.importance is None:
-            raise OptionError("size", "needs an importance file", self.size.text)
+        assert model.importance is not None, "a size needs an importance file"
         if not model.importance.sensitivity:
             model.warnings.append(
                 f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's "
@@ -123,8 +168,6 @@ class FitSize(Quantization):
         Raises:
             OptionError: see plan().
         """
-        if without := [name for name, choices in options.items() if not choices]:
-            raise OutputError(f"no type is left for tensor {without[0]!r}")
         weights = count_weights(specs.values())
         budget = self.size.file_bytes(weights)
         sizes = [[option.nbytes for option in choices] for choices in options.values()]

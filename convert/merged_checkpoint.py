@@ -21,12 +21,12 @@ from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
 from .adapter.delta import CONFIG_FILE
-from .blocks import row_ranges
 from .merged_model import MergedModel
 from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import FLOATS, Checkpoint, open_checkpoint, quantized_types
 from .source_ids import DEFAULT_IDS, SourceIds
+from .tensors import row_ranges
 from .transformers_files import save_settings
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.

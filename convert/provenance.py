@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
@@ -13,6 +14,7 @@ from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
 from .vocabulary.trimmed_checkpoint import vocabulary_of
 from .vocabulary.vocabulary_list import vocabulary_fields
+from .write import write_arrays
 
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # of llama-vocab.cpp
 BASE_SHA256 = "thirteen.base.sha256"
@@ -85,6 +87,16 @@ def file_metadata(
     fields |= metadata_fields(base.architecture) | base.tokenizer
     kept = vocabulary_of(base)
     return fields | (vocabulary_fields(kept) if kept else {}) | {BASE_SHA256: Field("0" * 64, _TEXT)}
+
+
+def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
+    """Write a GGUF of a base's tokenizer alone, for the runtime; OutputError if it cannot be written.
+
+    Its only tensor is the first vector: a GGUF without any tensor is refused.
+    """
+    spec = next(spec for spec in base.specs.values() if len(spec.shape) == 1)
+    vector = {spec.target: base.rows(spec.source, 0, spec.shape[0])}
+    write_arrays(target, file_metadata(base, None, None, "F32"), vector, base.path)
 
 
 def _name(base: Checkpoint) -> str:

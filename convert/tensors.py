@@ -1,6 +1,6 @@
 """Tensors of a GGUF to write: names, shapes, ggml types, sizes and alignment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +11,9 @@ from ..errors import FileError, OptionError
 from ..files.gguf.header import row_bytes
 from ..stats.arrays import Floats
 
+# Of a block that is quantized at once. A constant: the file is bit-identical on any machine and with any
+# number of threads.
+BLOCK_WEIGHTS = 1 << 22
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
 
 _NAMES = (
@@ -95,6 +98,16 @@ class TensorPlan:
 def count_weights(specs: Iterable[TensorSpec]) -> int:
     """Number of weights of some tensors."""
     return sum(prod(spec.shape) for spec in specs)
+
+
+def row_ranges(shape: tuple[int, ...], heads: int = 0) -> Iterator[tuple[int, int]]:
+    """Split a tensor into blocks of about BLOCK_WEIGHTS weights; a permuted one between heads."""
+    step = max(1, BLOCK_WEIGHTS // prod(shape[1:]))
+    if heads:
+        head_rows = shape[0] // heads
+        step = max(1, step // head_rows) * head_rows
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
 
 
 def padded(nbytes: int) -> int:

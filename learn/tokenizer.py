@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..convert.provenance import write_tokenizer_file
 from ..convert.source.checkpoint import open_checkpoint
-from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import FileError, RequestError
 from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from gguf import TokenType
 
-from ..convert.fit_size import PREFERENCES, FitSize
+from ..convert.fit_size import PREFERENCES, FitSize, parse_file_size
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
 from ..convert.recipe import Recipe
-from ..convert.size_text import parse_file_size
 from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.source.tokenizer import CHAT_TEMPLATE

@@ -7,9 +7,9 @@ from pathlib import Path
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.calibration.activation_stats import collect_activation_stats
 from ..convert.merged_model import MergedModel
+from ..convert.provenance import write_tokenizer_file
 from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint
-from ..convert.tokenizer_file import write_tokenizer_file
 from ..errors import OptionError
 from ..files.cache_folder import cache_dir, cache_key
 from ..files.gguf.header import read_header

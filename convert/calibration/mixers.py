@@ -1,7 +1,7 @@
 """What a block of a layer computes between its matrices: attention, a gated activation or a convolution.
 
-A mixer takes the outputs of the block's first matrices, which have its `widths`. forward() gives the inputs of
-the last matrix, and the function from their gradient to those of the parts.
+A mixer takes the outputs of the block's first matrices, which have its `widths`. forward() gives the inputs
+of the last matrix, and the function from their gradient to those of the parts.
 """
 
 import math
@@ -63,7 +63,7 @@ def _sigmoid(values: Floats) -> Floats:
 
 
 class ShortConvolution:
-    """Lfm2ShortConv of transformers: of b, c and x, c * (b * x, convolved), each column with its own kernel."""
+    """Lfm2ShortConv of transformers: c * (b * x, convolved), each column with its own kernel."""
 
     def __init__(self, kernel: Floats) -> None:
         """Convolve with `kernel`, (hidden, width), whose last entry is for the token itself."""

@@ -38,7 +38,7 @@ class Projection:
         outputs = [inputs @ matrix.T for matrix in self._matrices]
         for output, bias in zip(outputs, self._biases, strict=True):
             if bias is not None:
-                output += bias
+                np.add(output, bias, out=output)
         return np.split(outputs[0], self._bounds, 1) if self._fused else outputs
 
     def backward(self, gradients: Parts) -> tuple[Floats, Gradients]:

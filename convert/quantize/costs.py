@@ -74,15 +74,23 @@ def read_costs(path: Path) -> CostTable:
         FileError: the file is missing or not JSON, or a field is missing or out of range.
     """
     content = read_json(path)
-    if (target := content.get("target")) not in TARGETS:
-        raise FileError(
-            f"{path}: target: {shorten(target)} is not a target; choose from {', '.join(TARGETS)}"
-        )
-    given = {part: content[part] for part in PARTS if content.get(part) is not None}
-    for part in PARTS[:2]:
-        _check_costs(given.get(part), f"{path}: {part}")
-    _check_costs(given.get(PARTS[2], given["layer"]), f"{path}: {PARTS[2]}")
-    return CostTable(str(target), **given, library=str(content.get("library", _LIBRARY)))
+    parts = {part: content.get(part) or {} for part in PARTS}
+    problem = "" if content.get("target") in TARGETS else f"target must be one of {', '.join(TARGETS)}"
+    for part, costs in parts.items():
+        entries = costs.items() if isinstance(costs, dict) else [(shorten(costs), None)]
+        if wrong := [
+            f"{part} has {name}: {shorten(cost)}" for name, cost in entries if not _is_cost(name, cost)
+        ]:
+            problem = f"{wrong[0]:.200}; it must have ggml types with numbers above 0 and below {_COST_MAX:g}"
+        elif part in PARTS[:2] and REFERENCE not in costs:
+            problem = f"{part} must have {REFERENCE}"
+    if problem:
+        raise FileError(f"{path}: no table of costs: {problem}")
+    return CostTable(content["target"], **parts, library=str(content.get("library", _LIBRARY)))
+
+
+def _is_cost(name: str, cost: Any) -> bool:
+    return name in GGMLQuantizationType.__members__ and type(cost) in (int, float) and 0 < cost < _COST_MAX
 
 
 @cache
@@ -160,18 +168,3 @@ def ordinary_costs(table: CostTable) -> CostTable:
     prefill = table.layer_prefill
     layer = {n: cost + _PROMPT_SHARE * prefill[n] for n, cost in table.layer.items() if n in prefill}
     return replace(table, layer=layer)
-
-
-def _check_costs(value: Any, where: str) -> None:
-    if not isinstance(value, dict) or REFERENCE not in value:
-        raise FileError(
-            f"{where}: {shorten(value)} is not an object of costs by type, {REFERENCE} among them"
-        )
-    for name, cost in value.items():
-        if name not in GGMLQuantizationType.__members__:
-            raise FileError(f"{where}: {shorten(name)} is not a ggml type")
-        if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
-            raise FileError(
-                f"{where}: the cost of {name} is {shorten(cost)}, not a number above 0 and below "
-                f"{_COST_MAX:g}"
-            )

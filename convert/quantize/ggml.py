@@ -20,7 +20,7 @@ from ...stats.arrays import Floats
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 F16_MAX = 65504.0  # the largest finite value
-BF16_MAX = 3.3895314e38
+_LIMITS = {"F32": (np.inf, "F32", ""), "BF16": (3.3895314e38, "BF16", "F32")}
 _IMPORTANCE_MIN = 1e-6  # relative to the mean importance
 # As in llama.cpp's `tensor_requires_imatrix`. ggml accepts the first three without one: slow, and with poor
 # results.
@@ -80,14 +80,11 @@ def check_values(rows: Floats, type_: GGMLQuantizationType, where: str) -> None:
     peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity propagate, so one pass is enough
     if not np.isfinite(peak):
         raise FileError(f"{where}: holds a value that is not finite")
-    if type_ is GGMLQuantizationType.F32:
-        return
     # F16, and the types whose blocks have a float16 scale: ggml would write infinity, or abort. MXFP4's
     # exponent would reach further; it has the same limit.
-    if type_ is not GGMLQuantizationType.BF16 and peak > F16_MAX:
-        raise FileError(f"{where}: holds {peak:g}, more than F16's {F16_MAX:g}; use BF16 or F32")
-    if peak > BF16_MAX:
-        raise FileError(f"{where}: holds {peak:g}, more than BF16's {BF16_MAX:g}; use F32")
+    limit, name, others = _LIMITS.get(type_.name, (F16_MAX, "F16", "BF16 or F32"))
+    if peak > limit:
+        raise FileError(f"{where}: holds {peak:g}, more than {name}'s {limit:g}; use {others}")
 
 
 def floored_importance(importance: Floats) -> Floats:

@@ -132,9 +132,7 @@ class Importance:
             for one in (blocks, sketch)
         )
         columns = prod(blocks.shape[:2])
-        return Covariance(
-            diagonal.reshape(blocks.shape), low_rank.reshape(columns, low_rank.size // columns)
-        )
+        return Covariance(diagonal.reshape(blocks.shape), low_rank.reshape(columns, low_rank.size // columns))
 
     def input_of(self, name: str) -> str:
         """The matrix that stands for all those with the same input as this one; itself if it is fused."""
@@ -193,12 +191,13 @@ class Importance:
 
     def tied(self) -> "Importance":
         """The importance of the same model with its output matrix stored as the token embedding."""
-
         if OUTPUT not in self.mean_squares:
             return self
         keyed = ("mean_squares", "sensitivity", "covariance_blocks", "covariance_low_rank")
         moved = {
-            part: {EMBEDDING if name == OUTPUT else name: value for name, value in getattr(self, part).items()}
+            part: {
+                EMBEDDING if name == OUTPUT else name: value for name, value in getattr(self, part).items()
+            }
             for part in keyed
         }
         return replace(self, **moved)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ...errors import OutputError
-
 _CELLS = 1 << 17  # of the dynamic programming table
 _ITERATIONS_MAX = 8  # of the Lagrange multiplier, which converges in three or four
 
@@ -45,20 +43,14 @@ def allocate_types(
 
     Args:
         options: options of each tensor, by name.
-        maximum: largest total size in bytes.
+        maximum: largest total size in bytes; the smallest options fit.
         minimum: smallest total size in bytes, if any choice reaches it.
         speed_weight: percent of loss that one percent of decode time is worth.
 
     Returns:
         The option chosen for each tensor, in the order of `options`.
-
-    Raises:
-        OutputError: even the smallest types do not fit; the message gives their size.
     """
     useful = {name: _pareto_optimal(options[name], speed_weight > 0) for name in sorted(options)}
-    smallest = sum(min(option.nbytes for option in choices) for choices in useful.values())
-    if smallest > maximum:
-        raise OutputError(f"the smallest possible size is {smallest:,} bytes of tensors, above {maximum:,}")
     knapsack = _Knapsack(useful, maximum, minimum)
     chosen = knapsack.solve(0.0)
     for _ in range(_ITERATIONS_MAX if speed_weight else 0):

@@ -4,10 +4,9 @@ import re
 
 import pytest
 from gguf import GGMLQuantizationType as Type
-from thirteen.convert.fit_size import FitSize
+from thirteen.convert.fit_size import FitSize, parse_file_size
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.knapsack import TypeOption
-from thirteen.convert.size_text import parse_file_size
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OptionError
 

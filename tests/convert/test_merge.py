@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig, TrainableTokensConfig
-from thirteen.convert import blocks
+from thirteen.convert import tensors
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
@@ -131,7 +131,7 @@ def test_gguf_base_gives_the_same_file_as_its_folder(name, config, base, tmp_pat
 @pytest.mark.parametrize("type_", ["F32", "Q4_K"])
 @pytest.mark.parametrize("config", [lora(1), lora(5, use_dora=True)], ids=["lora", "dora"])
 def test_file_is_bit_identical_for_any_number_of_threads(type_, config, base, tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
+    monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
     folder = save_random_adapter(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
         convert(
@@ -147,8 +147,8 @@ def test_block_size_does_not_change_the_merge(base, tmp_path, monkeypatch):
     """Guards against a head of permuted q or k rows split between blocks, and the wrong rows of B."""
     folder = save_random_adapter(base("llama"), lora(), tmp_path / "adapter")
     files = []
-    for weights in (blocks.BLOCK_WEIGHTS, 1000):
-        monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", weights)
+    for weights in (tensors.BLOCK_WEIGHTS, 1000):
+        monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", weights)
         convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
         files.append(read_gguf(tmp_path / "model.gguf"))
     for tensor, array in files[0].items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
-from thirteen.convert import blocks
+from thirteen.convert import tensors
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Uniform
@@ -90,7 +90,7 @@ def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
     name, type_, base, tmp_path, monkeypatch
 ):
     """A head in two blocks was a traceback, of a Llama as wide as 3B and of others."""
-    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 2000)
+    monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 2000)
     folder, gguf = save_random_adapter(base(name), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
     convert(Recipe(base(name), gguf, Uniform(type_)))
     report = merge_checkpoint(gguf, folder, tmp_path / "merged")

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from thirteen.convert.convert import convert, plan
-from thirteen.convert.fit_size import FitSize, predict_losses
+from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
 from thirteen.convert.layout import FileLayout
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.knapsack import TypeOptions
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.size_text import FileSize
 from thirteen.convert.source_ids import SourceIds
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OptionError

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from thirteen.convert import blocks
+from thirteen.convert import tensors
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.recipe import Recipe
@@ -14,7 +14,7 @@ from thirteen.files.progress import Run
 def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
     base, measured, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(blocks, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
+    monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:
         recipe = Recipe(base("llama wide"), tmp_path / name, importance=measured("llama wide"))

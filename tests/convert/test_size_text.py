@@ -1,7 +1,7 @@
 """File sizes are parsed, and anything else is refused with a usage hint."""
 
 import pytest
-from thirteen.convert.size_text import parse_file_size
+from thirteen.convert.fit_size import parse_file_size
 from thirteen.errors import OptionError
 
 

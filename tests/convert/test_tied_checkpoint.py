@@ -9,7 +9,7 @@ import torch
 from gguf import GGMLQuantizationType
 from peft import LoHaConfig, LoraConfig
 from thirteen.convert.convert import convert, plan
-from thirteen.convert.fit_size import FitSize
+from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
@@ -17,7 +17,6 @@ from thirteen.convert.quantize.ggml import NEED_IMPORTANCE, quantize_rows
 from thirteen.convert.quantize.importance import Importance
 from thirteen.convert.quantize.quant_error import TypeLosses
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.size_text import FileSize
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf

@@ -100,9 +100,9 @@ def test_a_written_file_is_read_back(entry, tokens, datasets, size, count, sensi
     assert (read.datasets, read.chunk_count) == (tuple(datasets), count)
     assert (read.sensitivity, read.lookup_sensitivity) == (sensitivity, lookup)
     assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
-    for name in sums:
-        known = tokens and sums[name].any()
-        expected = sums[name] / np.float32(tokens) if known else np.ones_like(sums[name])
+    for name, values in sums.items():
+        known = tokens and values.any()
+        expected = values / np.float32(tokens) if known else np.ones_like(values)
         assert np.array_equal(read.mean_squares[name], expected)
         assert read.mean_squares[name].dtype == np.float32
 
@@ -162,7 +162,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "not an importance file: its general.type is 'model', not 'imatrix'",
     ),
     "no data": (lambda path: write(path, {"other": ONE}), "needs both '.in_sum2' and"),
-    "sums without a count": (changed({f"{Q}.counts": None}), "needs both '.in_sum2' and '.counts' of each matrix"),
+    "sums without a count": (
+        changed({f"{Q}.counts": None}),
+        "needs both '.in_sum2' and '.counts' of each matrix",
+    ),
     "a negative sum": (
         changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}),
         f"tensor '{Q}.in_sum2' holds -2.0",

@@ -7,7 +7,6 @@ from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.quantize.knapsack import TypeOption, allocate_types
-from thirteen.errors import OutputError
 
 TYPES = (Type.Q2_K, Type.Q4_K, Type.Q8_0)
 
@@ -37,14 +36,10 @@ def smallest(options):
     return sum(min(option.nbytes for option in choices) for choices in options.values())
 
 
-@given(models, st.integers(0, 300))
+@given(models, st.integers(0, 200))
 def test_the_allocation_is_the_best_within_the_budget(options, units):
-    budget = 32 * units
+    budget = smallest(options) + 32 * units
     fitting = [c for c in product(*options.values()) if sum(o.nbytes for o in c) <= budget]
-    if not fitting:
-        with pytest.raises(OutputError, match="smallest possible"):
-            allocate_types(options, budget)
-        return
     nbytes, loss = totals(allocate_types(options, budget))
     assert nbytes <= budget
     assert loss == pytest.approx(min(sum(o.loss for o in c) for c in fitting))
