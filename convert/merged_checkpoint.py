@@ -1,7 +1,6 @@
 """Merge of an adapter into a Hugging Face checkpoint, for vLLM, transformers and other loaders.
 
-Tensors are merged in float32 and rounded once, to the type that each has in the base; those that a GGUF has
-quantized become F16.
+Tensors are merged in float32 and rounded once, to the type that each has in the base.
 """
 
 import shutil
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-from gguf import GGMLQuantizationType, TokenType
+from gguf import GGMLQuantizationType
 
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
@@ -24,15 +23,13 @@ from .adapter.delta import CONFIG_FILE
 from .merged_model import MergedModel
 from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
-from .source.checkpoint import FLOATS, Checkpoint, open_checkpoint, quantized_types
+from .source.checkpoint import open_checkpoint
 from .source_ids import DEFAULT_IDS, SourceIds
 from .tensors import row_ranges
-from .transformers_files import save_settings
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _WEIGHTS = "model.safetensors"
-_TOKENIZER = [f"tokenizer.ggml.{key}" for key in ("tokens", "merges", "pre", "eos_token_id")]
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def merge_checkpoint(
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 
     Args:
-        base: a folder of safetensors, or a GGUF, which is dequantized.
+        base: a folder of safetensors.
         adapter: a PEFT folder.
         output: a folder that does not exist or is empty; it is written atomically.
         ids: names of base and adapter in the provenance.
@@ -73,32 +70,25 @@ def merge_checkpoint(
     """
     output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter
+    if base.is_file():
+        raise FileError(f"{base}: a GGUF; --to-safetensors takes a base in safetensors")
     checkpoint = open_checkpoint(base, ids.base)
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
     model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"
-    stored = {name: checkpoint.stored_type(name) for name in model.base.specs}
     tensors = {
-        name: (stored[name].name if stored[name] in FLOATS else "F16", spec.stored_shape)
+        name: (checkpoint.stored_type(name).name, spec.stored_shape)
         for name, spec in model.base.specs.items()
     }
-    if quantized := quantized_types(checkpoint):
-        names = ", ".join(f"{count} {name}" for name, count in quantized.items())
-        model.warnings.append(f"the base is quantized ({names}): its weights are dequantized, to F16")
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
     parent = output.parent
     with output_errors(output), locked_folder(parent, f".{output.name}") as part:
-        if base.is_file():
-            save_settings(base, part)
-        else:
-            _copy_other_files(base, part)
+        _copy_other_files(base, part)
         nbytes = sum(row_bytes(prod(shape), GGMLQuantizationType[type_]) for type_, shape in tensors.values())
         with atomic_write(part / _WEIGHTS, nbytes=nbytes) as file:
             write_blocks(file, tensors, metadata, _blocks(model, tensors, progress))
-        if base.is_file():
-            _check_settings(checkpoint, part)
         sync_tree(part)
         if output.is_dir():
             output.rmdir()  # empty; Windows replaces no folder
@@ -113,16 +103,6 @@ def merge_checkpoint(
         adapter=model.source,
         warnings=model.warnings,
     )
-
-
-def _check_settings(base: Checkpoint, folder: Path) -> None:
-    """Raise FileError if what was saved of a GGUF describes another model or tokenizer."""
-    saved = open_checkpoint(folder)
-    same = all(saved.tokenizer.get(key) == base.tokenizer.get(key) for key in _TOKENIZER)
-    types = (one.tokenizer["tokenizer.ggml.token_type"].value for one in (saved, base))
-    same &= all(one in (other, TokenType.UNUSED) for other, one in zip(*types, strict=True))
-    if saved.architecture != base.architecture or not same or base.rope_tensors:
-        raise FileError(f"{base.path}: transformers does not read its settings whole; merge its safetensors")
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:
@@ -142,7 +122,7 @@ def _blocks(
     done, total = 0, sum(prod(shape) for _, shape in tensors.values())
     for name, (dtype, shape) in tensors.items():
         spec = model.base.specs[name]
-        for start, stop in row_ranges(shape, spec.heads):
+        for start, stop in row_ranges(shape):
             rows = spec.to_stored(model.rows(name, start, stop))
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             progress(done := done + rows.size, total)

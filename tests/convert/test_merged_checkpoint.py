@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
-from thirteen.convert import tensors
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError, ThirteenError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
+from .peft_adapters import base_tensors, peft_merged, save_random_adapter
 
 LORA = LoraConfig(r=3, lora_alpha=6, target_modules="all-linear")
 DORA = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], use_dora=True)
@@ -85,31 +84,10 @@ def test_output_folder_must_be_empty(base, tmp_path):
     assert (tmp_path / "empty" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("name", "type_"), [("qwen2", "F32"), ("qwen2", "Q8_0"), ("llama", "F32")])
-def test_a_gguf_is_dequantized_and_described_as_transformers_reads_it(
-    name, type_, base, tmp_path, monkeypatch
-):
-    """A head in two blocks was a traceback, of a Llama as wide as 3B and of others."""
-    monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 2000)
-    folder, gguf = save_random_adapter(base(name), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
-    convert(Recipe(base(name), gguf, Uniform(type_)))
-    report = merge_checkpoint(gguf, folder, tmp_path / "merged")
-    assert any("dequantized, to F16" in warning for warning in report.warnings) == (type_ == "Q8_0")
-    convert(Recipe(gguf, tmp_path / "merged.gguf", Uniform("F32"), adapter=folder))
-    expected = read_gguf(tmp_path / "merged.gguf")
-    convert(Recipe(tmp_path / "merged", tmp_path / "again.gguf", Uniform("F32")))
-    for tensor, array in read_gguf(tmp_path / "again.gguf").items():
-        np.testing.assert_allclose(array, expected[tensor], rtol=2**-11, atol=1e-7, err_msg=tensor)
-    written, original = (open_checkpoint(path).tokenizer for path in (tmp_path / "merged", gguf))
-    assert written["tokenizer.ggml.tokens"] == original["tokenizer.ggml.tokens"]
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size
-    assert AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template
-
-
-def test_a_gguf_that_transformers_does_not_read_whole_is_refused(base, tmp_path):
-    folder, gguf = save_random_adapter(base("llama long"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
-    convert(Recipe(base("llama long"), gguf, Uniform("F32")))  # transformers drops its RoPE divisors
-    with pytest.raises(FileError, match="transformers does not read its settings whole"):
+def test_a_gguf_is_refused(base, tmp_path):
+    folder, gguf = save_random_adapter(base("llama"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
+    convert(Recipe(base("llama"), gguf, Uniform("F32")))
+    with pytest.raises(FileError, match=r"base\.gguf: a GGUF; --to-safetensors takes a base in safetensors"):
         merge_checkpoint(gguf, folder, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
