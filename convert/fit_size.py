@@ -17,7 +17,6 @@ from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
 from .quantize.quant_error import TypeLosses
 from .source.architecture import EMBEDDING, OUTPUT
 from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
-from .vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
 from .vocabulary.vocabulary_list import VocabularyList
 
 _GAIN_MIN = 1.1  # of another library than the first, as an engine demands it
@@ -135,7 +134,19 @@ class FitSize(Quantization):
         fields = model.metadata(self.text)
         floats = FileLayout.planned(fields, plan_uniform(model.specs, _F32))
         fixed = floats.file_bytes - sum(padded(one.nbytes) for one in floats.tensors if one.source in options)
-        chosen = self.choose_types(specs, options, fixed)
+        weights = count_weights(specs.values())
+        budget = self.size.file_bytes(weights)
+        sizes = [[option.nbytes for option in choices] for choices in options.values()]
+        smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
+        if budget < smallest or _FILL_MIN * budget > largest:
+            reason = (
+                f"{budget:,} bytes cannot be met with the types for {{target}} {self.costs.target}: "
+                f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
+                f"weight), the largest {largest:,} ({8 * largest / weights:.2f})"
+            )
+            raise OptionError("size", reason, self.size.text)
+        minimum = math.ceil(_FILL_MIN * budget) - fixed
+        chosen = allocate_types(options, budget - fixed, minimum, PREFERENCES[self.prefer])
         types = {name: option.type for name, option in chosen.items()}
         layout = FileLayout.planned(
             fields, [plan_tensor(spec, types.get(spec.source, _F32)) for spec in model.specs]
@@ -143,7 +154,7 @@ class FitSize(Quantization):
         measured = bool(model.importance and model.importance.sensitivity)
         loss, cost = (sum(getattr(option, part) for option in chosen.values()) for part in ("loss", "cost"))
         prediction = Prediction(
-            budget_bytes=self.size.file_bytes(count_weights(specs.values())),
+            budget_bytes=budget,
             file_bytes=layout.file_bytes,
             divergence=loss if measured else None,
             decode_speed=_reference_cost(specs, costs, tied=tied) / cost,
@@ -154,35 +165,6 @@ class FitSize(Quantization):
         counted = cost if costs.library == self.costs.library else _GAIN_MIN * cost
         value = loss * counted ** PREFERENCES[self.prefer], counted
         return value, replace(layout, prediction=prediction)
-
-    def choose_types(
-        self, specs: Mapping[str, TensorSpec], options: TypeOptions, fixed: int
-    ) -> dict[str, TypeOption]:
-        """Choose one of its options for each matrix.
-
-        Args:
-            specs: the model's tensors.
-            options: the options of each matrix.
-            fixed: bytes of the file that are no matrices.
-
-        Raises:
-            OptionError: see plan().
-        """
-        weights = count_weights(specs.values())
-        budget = self.size.file_bytes(weights)
-        sizes = [[option.nbytes for option in choices] for choices in options.values()]
-        smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
-        if budget < smallest or _FILL_MIN * budget > largest:
-            short = budget < smallest and self.size.unit
-            hint = _vocabulary_hint(specs, options, smallest - budget) if short else ""
-            reason = (
-                f"{budget:,} bytes cannot be met with the types for {{target}} {self.costs.target}: "
-                f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
-                f"weight), the largest {largest:,} ({8 * largest / weights:.2f}){hint}"
-            )
-            raise OptionError("size", reason, self.size.text)
-        minimum = math.ceil(_FILL_MIN * budget) - fixed
-        return allocate_types(options, budget - fixed, minimum, PREFERENCES[self.prefer])
 
 
 def predict_losses(
@@ -230,15 +212,6 @@ def predict_losses(
         largest = sum(max(option.nbytes for option in choices) for choices in types.values())
         raise failures[-1 if quantization.size.file_bytes(0) > largest else 0]
     return losses
-
-
-def _vocabulary_hint(specs: Mapping[str, TensorSpec], options: TypeOptions, excess: int) -> str:
-    """How many tokens leave room for a size that is `excess` bytes too small for all of them."""
-    rows = {name: spec.shape[0] for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)}
-    token_bytes = sum(min(option.nbytes for option in options[name]) / rows[name] for name in rows)
-    vocabulary = max(rows.values())
-    kept = [size for size in VOCABULARY_SIZES if size < vocabulary - excess / token_bytes]
-    return f"; it is possible with {kept[-1]:,} tokens: {{vocabulary}} {kept[-1]}" if kept else ""
 
 
 def _with_costs(
