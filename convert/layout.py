@@ -95,11 +95,9 @@ class FileLayout:
     @property
     def types(self) -> dict[str, TypeShare]:
         """Share of each type, the largest first."""
-        by_type = dict[str, list[TensorPlan]]()
-        for tensor in self.tensors:
-            by_type.setdefault(tensor.type.name, []).append(tensor)
-        shares = {
-            name: TypeShare(len(tensors), sum(prod(t.shape) for t in tensors), sum(t.nbytes for t in tensors))
-            for name, tensors in by_type.items()
-        }
+        shares = {}
+        for name in {tensor.type.name: None for tensor in self.tensors}:
+            chosen = [tensor for tensor in self.tensors if tensor.type.name == name]
+            nbytes = sum(tensor.nbytes for tensor in chosen)
+            shares[name] = TypeShare(len(chosen), sum(prod(tensor.shape) for tensor in chosen), nbytes)
         return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))

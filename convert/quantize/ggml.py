@@ -98,11 +98,9 @@ def floored_importance(importance: Floats) -> Floats:
 def _ggml() -> ctypes.CDLL:
     """The base library of ggml, loaded without the rest of llama-cpp-python."""
     spec = importlib.util.find_spec("llama_cpp")
-    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else Path()
-    path = next((folder / name for name in _LIBRARIES if (folder / name).exists()), None)
-    if path is None:
-        raise OutputError(f"{folder}: {' or '.join(_LIBRARIES)} is missing; reinstall llama-cpp-python")
-    library = ctypes.CDLL(str(path))
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "lib"
+    library = ctypes.CDLL(str(next(folder / name for name in _LIBRARIES if (folder / name).exists())))
     # Type, source and target, first element, rows and columns, importance of each column or null.
     library.ggml_quantize_chunk.argtypes = [c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p]
     library.ggml_quantize_chunk.restype = ctypes.c_size_t

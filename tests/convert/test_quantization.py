@@ -1,7 +1,7 @@
-"""Each quantization lays out its file exactly before it is written; a policy of one's own does too."""
+"""Each quantization lays out its file exactly before it is written."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +10,12 @@ import pytest
 from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
 from thirteen.convert.layout import FileLayout
-from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.knapsack import TypeOptions
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source_ids import SourceIds
-from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OptionError
 from thirteen.files.gguf.header import read_header
-from thirteen.files.progress import Progress, no_progress
 
 from .peft_adapters import save_random_adapter
 from .test_merge import lora
@@ -98,45 +94,6 @@ def test_a_plan_is_for_the_library_that_suits_it_best(base: Base, measured: Base
     assert planned("quality", 0.8)[0] == planned(None, 0.8)[0] == "ik"
     library, weights = planned("speed", 0.1, "Q8_0")
     assert library == "ik" and weights > planned("speed", 0.95)[1]
-
-
-class AttentionInQ6(FitSize):
-    """All matrices of the attention in Q6_K, or in its fallback; the rest fits the size."""
-
-    @property
-    def text(self) -> str:
-        return f"attention in Q6_K, {super().text}"
-
-    def options(
-        self,
-        model: MergedModel,
-        specs: Mapping[str, TensorSpec],
-        pool: ThreadPoolExecutor,
-        progress: Progress = no_progress,
-    ) -> TypeOptions:
-        found = dict(super().options(model, specs, pool, progress))
-        for name in (one for one in found if "self_attn" in one):
-            by_type = {option.type.name: option for option in found[name]}
-            found[name] = [by_type.get("Q6_K") or by_type["Q8_0"]]
-        return found
-
-
-def test_a_policy_of_ones_own_is_one_class(base: Base, measured: Base, tmp_path: Path) -> None:
-    """And no other code knows of it."""
-    output, whole = tmp_path / "a.gguf", fit(300_000)
-    recipe = Recipe(
-        base("llama wide"),
-        output,
-        AttentionInQ6(whole.size, whole.prefer, whole.costs),
-        importance=measured("llama wide"),
-    )
-    layout, header = convert(recipe).layout, read_header(output)
-    types = {name: tensor.type.name for name, tensor in header.tensors.items() if len(tensor.shape) == 2}
-    attention = {name.split(".")[2]: type_ for name, type_ in types.items() if "attn" in name}
-    assert attention == {"attn_q": "Q6_K", "attn_k": "Q6_K", "attn_v": "Q6_K", "attn_output": "Q8_0"}
-    assert set(types.values()) - {"Q6_K", "Q8_0"}, "the rest has other types"
-    assert 0.985 * whole.size.amount <= layout.file_bytes == output.stat().st_size <= whole.size.amount
-    assert header.metadata["thirteen.type"] == "attention in Q6_K, 300000B, quality, x86"
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])

@@ -20,12 +20,10 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan, TensorSpec
 from thirteen.convert.write import write_gguf
-from thirteen.errors import OptionError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.importance_cache import Calibration, measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
-from .vocabulary.kept_lists import closed_list, tables_of
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 F32 = GGMLQuantizationType.F32
@@ -157,25 +155,6 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     assert layout.prediction.divergence is not None
     assert all(tensor.target != OUTPUT for tensor in layout.tensors)
     assert open_checkpoint(path).architecture.tied is False
-
-
-@pytest.mark.parametrize(("name", "trimmed"), [("llama", True), ("llama untied", False)])
-def test_every_plan_can_be_written(base, measured, tmp_path, name, trimmed):
-    """A table of looked-up rows, which has no importance, was planned in IQ3_XXS, which needs one."""
-    importance = measured(name)
-    kept = closed_list(tables_of(base(name)), [261]) if trimmed else None
-    written = 0
-    for bits in (2.5, 4.5, 8.5):
-        target = FitSize(FileSize(f"{bits}bpw", bits, None), "quality", costs_for("x86"))
-        recipe = Recipe(base(name), tmp_path / "a.gguf", target, vocabulary=kept, importance=importance)
-        try:
-            layout, _ = plan(recipe)
-        except OptionError as refusal:
-            assert "the smallest file possible" in str(refusal)
-            continue
-        assert convert(recipe).layout == layout
-        written += 1
-    assert written
 
 
 def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importance():

@@ -4,15 +4,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from gguf import GGUFValueType as Kind
-from hypothesis import given
-from hypothesis import strategies as st
 from thirteen.convert.quantize.importance import (
     Importance,
     ImportanceStats,
@@ -29,10 +26,6 @@ TINY = (
     Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
 )  # by llama-imatrix; see tests/convert/calibration/test_activation_stats.py
 Arrays = dict[str, np.ndarray]
-
-names = st.sampled_from([f"blk.{n}.{kind}.weight" for n in (0, 1, 10) for kind in ("attn_q", "ffn_down")])
-squares = st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=40)
-numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def tensors_of(path: Path) -> Arrays:
@@ -78,35 +71,6 @@ def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path):
     assert sha256 == read.sha256
 
 
-@given(
-    st.dictionaries(names, squares, min_size=1),
-    st.integers(0, 1 << 24),
-    st.lists(st.text(max_size=8), min_size=1, max_size=3),
-    st.integers(0, 1 << 31),
-    st.integers(0, 1 << 31),
-    st.dictionaries(names, numbers.map(abs)),
-    st.none() | numbers.map(abs),
-    st.none() | st.lists(st.integers(0, 1 << 24), min_size=1),
-)
-def test_a_written_file_is_read_back(entry, tokens, datasets, size, count, sensitivity, lookup, lookups):
-    sums = {name: np.array(values, np.float32) for name, values in entry.items()}
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "a.gguf"
-        array = None if lookups is None else np.array(lookups)
-        stats = ImportanceStats(sums, tokens, size, count, sensitivity, lookup, array)
-        sha256 = write_importance(path, stats, datasets)
-        read = read_importance(path)
-    assert (read.path, read.sha256) == (path, sha256)
-    assert (read.datasets, read.chunk_count) == (tuple(datasets), count)
-    assert (read.sensitivity, read.lookup_sensitivity) == (sensitivity, lookup)
-    assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
-    for name, values in sums.items():
-        known = tokens and values.any()
-        expected = values / np.float32(tokens) if known else np.ones_like(values)
-        assert np.array_equal(read.mean_squares[name], expected)
-        assert read.mean_squares[name].dtype == np.float32
-
-
 def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path):
     """It was a ValueError, or an OSError that the writer of the output took for its own."""
     read = importance_with(in_blocks(correlated(64), 32, 2), tmp_path)
@@ -126,15 +90,6 @@ def test_a_covariance_that_overflows_is_refused(tmp_path):
     covariance.blocks[0, 0, 0] = 3e38
     with pytest.raises(FileError, match=r"importance.gguf: tensor 'm.in_cov' holds 3\S*e\+38"):
         importance_with(covariance, tmp_path).covariance("m")
-
-
-def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path):
-    arrays = tensors_of(TINY) | {
-        "output.weight.in_sum": np.ones(64, np.float32),
-        "extra": np.ones(3, np.int8),
-    }
-    read = read_importance(write(tmp_path / "a.gguf", arrays))
-    assert read.mean_squares.keys() == read_importance(TINY).mean_squares.keys()
 
 
 Q = "blk.0.attn_q.weight"

@@ -71,16 +71,6 @@ def relative_error(type_: Type, rows: np.ndarray) -> float:
 
 
 @given(sensitivities, sensitivities)
-def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one, other):
-    """It rises by the loss of the embedding alone, in proportion to the sensitivity."""
-    found = [losses(replace(IMPORTANCE, lookup_sensitivity=value)) for value in (0.0, one, other)]
-    for type_, base in found[0].items():
-        rises = [by_type[type_] - base for by_type in found[1:]]
-        error = relative_error(type_, MATRIX.values)
-        assert rises == pytest.approx([one * error, other * error], rel=1e-3, abs=1e-9)
-
-
-@given(sensitivities, sensitivities)
 def test_untied_matrices_have_separate_losses(product, lookup):
     importance = replace(
         IMPORTANCE, sensitivity={EMBEDDING: 77.0, OUTPUT: product}, lookup_sensitivity=lookup
