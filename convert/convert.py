@@ -28,29 +28,17 @@ _BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """Result of a conversion.
+    """Result of a conversion."""
 
-    Attributes:
-        output: path of the file.
-        sha256: its hash.
-        layout: its tensors, their types and its size.
-        base: origin of the base.
-        adapter: origin of the adapter; None without one.
-        importance: origin of the importance file; None without one.
-        vocabulary: how many tokens are `kept` `of` how many; None if the file keeps all.
-        warnings: messages for the user.
-        seconds: duration of the conversion.
-    """
-
-    output: Path
-    sha256: str
-    layout: FileLayout
-    base: WeightsSource
-    adapter: AdapterSource | None
-    importance: WeightsSource | None
-    vocabulary: dict[str, int] | None
-    warnings: list[str]
-    seconds: float
+    output: Path  # path of the file
+    sha256: str  # its hash
+    layout: FileLayout  # its tensors, their types and its size
+    base: WeightsSource  # origin of the base
+    adapter: AdapterSource | None  # origin of the adapter; None without one
+    importance: WeightsSource | None  # origin of the importance file; None without one
+    vocabulary: dict[str, int] | None  # how many tokens are `kept` `of` how many; None if the file keeps all
+    warnings: list[str]  # messages for the user
+    seconds: float  # duration of the conversion
 
 
 def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> ConversionReport:
@@ -60,9 +48,6 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
         recipe: what the file is made from; `output` is required.
         run: its stage `title` counts the weights done; with a size, first the matrices measured.
         title: name of the stage.
-
-    Raises:
-        ThirteenError: an input is invalid, or the output cannot be written.
     """
     started, output, progress = time.perf_counter(), recipe.output, run.stage(title)
     assert output is not None, "a plan has none"
@@ -91,11 +76,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
 
 
 def plan(recipe: Recipe, run: Run = QUIET) -> tuple[FileLayout, list[str]]:
-    """Lay out the file of a recipe without writing it, and collect the warnings for the user.
-
-    Raises:
-        ThirteenError: an input is invalid, or the size cannot be met.
-    """
+    """Lay out the file of a recipe without writing it, and collect the warnings for the user."""
     model = recipe.open()
     with worker_pool(run.threads) as pool:
         layout = recipe.quantization.plan(model, pool, run.stage("plan"))

@@ -32,17 +32,11 @@ _PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.IGNORECASE | re.AS
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """Size of a whole file, metadata included.
+    """Size of a whole file, metadata included."""
 
-    Attributes:
-        text: the size as the user wrote it.
-        amount: number of units.
-        unit: bytes per unit; None for bits per weight.
-    """
-
-    text: str
-    amount: float
-    unit: int | None
+    text: str  # the size as the user wrote it
+    amount: float  # number of units
+    unit: int | None  # bytes per unit; None for bits per weight
 
     def file_bytes(self, weights: int) -> int:
         """The size in bytes of a model with this number of weights, rounded down."""
@@ -74,18 +68,12 @@ def parse_file_size(text: str, name: str = "size") -> FileSize:
 
 @dataclass(frozen=True)
 class FitSize(Quantization):
-    """The types of the least predicted loss within a size.
+    """The types of the least predicted loss within a size."""
 
-    Attributes:
-        size: the maximum file size.
-        prefer: "quality" or "speed"; None for between the two.
-        costs: the types that may be used, and their decode costs.
-        others: the same for other libraries that may run the file. It is planned for the one that suits best.
-    """
-
-    size: FileSize
-    prefer: str | None
-    costs: CostTable
+    size: FileSize  # the maximum file size
+    prefer: str | None  # "quality" or "speed"; None for between the two
+    costs: CostTable  # the types that may be used, and their decode costs
+    # The same for other libraries that may run the file. It is planned for the one that suits best.
     others: tuple[CostTable, ...] = ()
 
     @property

@@ -12,58 +12,37 @@ from .write import header_size
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted properties of a file that is planned for a size.
+    """Predicted properties of a file that is planned for a size."""
 
-    Attributes:
-        budget_bytes: the requested size.
-        file_bytes: the exact size of the file, metadata included.
-        divergence: KL divergence from the unquantized model in nats; None without measured sensitivities.
-        decode_speed: relative to the same model with all matrices in Q4_K, by the cost table; of whole
-            answers, if the costs include their prompts.
-        target: the kind of processor that the costs are for.
-        prefer: see FitSize.
-        library: the library that the costs are for.
-    """
-
-    budget_bytes: int
-    file_bytes: int
+    budget_bytes: int  # the requested size
+    file_bytes: int  # the exact size of the file, metadata included
+    # KL divergence from the unquantized model in nats; None without measured sensitivities
     divergence: float | None
+    # relative to the same model with all matrices in Q4_K, by the cost table; of whole answers, if the costs
+    # include their prompts
     decode_speed: float
-    target: str
+    target: str  # the kind of processor that the costs are for
     prefer: str | None
-    library: str
+    library: str  # the library that the costs are for
 
 
 @dataclass(frozen=True)
 class TypeShare:
-    """Share of a type in a file.
+    """Share of a type in a file."""
 
-    Attributes:
-        tensors: number of its tensors.
-        weights: number of their weights.
-        nbytes: their size.
-    """
-
-    tensors: int
-    weights: int
-    nbytes: int
+    tensors: int  # number of its tensors
+    weights: int  # number of their weights
+    nbytes: int  # their size
 
 
 @dataclass(frozen=True)
 class FileLayout:
-    """What a GGUF holds, and where.
+    """What a GGUF holds, and where."""
 
-    Attributes:
-        fields: the metadata, in file order.
-        tensors: the tensors, in file order.
-        file_bytes: the exact size of the file, metadata included.
-        prediction: loss and speed that are predicted for a size; None without a size.
-    """
-
-    fields: Mapping[str, Field] = field(repr=False)
-    tensors: tuple[TensorPlan, ...]
-    file_bytes: int
-    prediction: Prediction | None = None
+    fields: Mapping[str, Field] = field(repr=False)  # the metadata, in file order
+    tensors: tuple[TensorPlan, ...]  # the tensors, in file order
+    file_bytes: int  # the exact size of the file, metadata included
+    prediction: Prediction | None = None  # loss and speed that are predicted for a size; None without a size
 
     @classmethod
     def planned(cls, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> "FileLayout":

@@ -34,23 +34,14 @@ _WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class MergeReport:
-    """Result of a merge.
+    """Result of a merge."""
 
-    Attributes:
-        output: path of the folder.
-        total_bytes: size of the weights' file.
-        types: number of tensors by type.
-        base: origin of the base.
-        adapter: origin of the adapter.
-        warnings: messages for the user.
-    """
-
-    output: str
-    total_bytes: int
-    types: dict[str, int]
-    base: WeightsSource
-    adapter: AdapterSource
-    warnings: list[str]
+    output: str  # path of the folder
+    total_bytes: int  # size of the weights' file
+    types: dict[str, int]  # number of tensors by type
+    base: WeightsSource  # origin of the base
+    adapter: AdapterSource  # origin of the adapter
+    warnings: list[str]  # messages for the user
 
 
 def merge_checkpoint(
@@ -64,9 +55,6 @@ def merge_checkpoint(
         output: a folder that does not exist or is empty; it is written atomically.
         ids: names of base and adapter in the provenance.
         progress: called with the weights done and in all.
-
-    Raises:
-        ThirteenError: an input is invalid, or the output cannot be written.
     """
     output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter

@@ -35,19 +35,12 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class AdapterSource(WeightsSource):
-    """Origin of an adapter.
+    """Origin of an adapter."""
 
-    Attributes:
-        kind: such as lora, dora or tinylora.
-        rank: the largest LoRA rank; None if PEFT merged it.
-        trained: number of trained parameters; None if PEFT merged it.
-        merged_by: `thirteen`, row by row, or `peft`, with the whole model in memory.
-    """
-
-    kind: str
-    rank: int | None
-    trained: int | None
-    merged_by: str
+    kind: str  # such as lora, dora or tinylora
+    rank: int | None  # the largest LoRA rank; None if PEFT merged it
+    trained: int | None  # number of trained parameters; None if PEFT merged it
+    merged_by: str  # `thirteen`, row by row, or `peft`, with the whole model in memory
 
 
 def file_metadata(

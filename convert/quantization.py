@@ -40,21 +40,14 @@ class Quantization(Protocol):
             model: the model to write.
             pool: threads to measure with.
             progress: called with the matrices measured and in all.
-
-        Raises:
-            ThirteenError: the model cannot be quantized so.
         """
 
 
 @dataclass(frozen=True)
 class Uniform(Quantization):
-    """One type for all matrices, or llama.cpp's fallback for rows that its blocks do not divide.
+    """One type for all matrices, or llama.cpp's fallback for rows that its blocks do not divide."""
 
-    Attributes:
-        type: its name, in upper or lower case.
-    """
-
-    type: str = DEFAULT_TYPE
+    type: str = DEFAULT_TYPE  # its name, in upper or lower case
 
     @property
     def text(self) -> str:

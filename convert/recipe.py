@@ -13,29 +13,18 @@ from .vocabulary.vocabulary_list import VocabularyList
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file is made from: files, all of which are here, and choices.
+    """What a file is made from: files, all of which are here, and choices."""
 
-    Attributes:
-        base: a folder of safetensors, or a GGUF.
-        output: the GGUF to write; None for a plan.
-        quantization: how the type of each tensor is chosen.
-        adapter: a PEFT folder, merged into the base.
-        vocabulary: the tokens that the file keeps; None for all.
-        importance: importance file of the base, or better of the base with this adapter.
-        chat_template: replaces that of the base; None to keep it.
-        search_scales: also search the scales of blocks, with the errors that are left after feedback.
-        ids: names of base and adapter in the provenance.
-    """
-
-    base: Path
-    output: Path | None = None
-    quantization: Quantization = field(default_factory=Uniform)
-    adapter: Path | None = None
-    vocabulary: VocabularyList | None = None
-    importance: Path | None = None
-    chat_template: str | None = None
+    base: Path  # a folder of safetensors, or a GGUF
+    output: Path | None = None  # the GGUF to write; None for a plan
+    quantization: Quantization = field(default_factory=Uniform)  # how the type of each tensor is chosen
+    adapter: Path | None = None  # a PEFT folder, merged into the base
+    vocabulary: VocabularyList | None = None  # the tokens that the file keeps; None for all
+    importance: Path | None = None  # importance file of the base, or better of the base with this adapter
+    chat_template: str | None = None  # replaces that of the base; None to keep it
+    # also search the scales of blocks, with the errors that are left after feedback
     search_scales: bool = False
-    ids: SourceIds = DEFAULT_IDS
+    ids: SourceIds = DEFAULT_IDS  # names of base and adapter in the provenance
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -51,11 +40,7 @@ class Recipe:
         return open_checkpoint(self.base, self.ids.base)
 
     def open(self) -> MergedModel:
-        """Open the model to write.
-
-        Raises:
-            ThirteenError: a file is invalid, or for another base.
-        """
+        """Open the model to write."""
         tie = not self.quantization.keeps_output
         model = MergedModel(self.open_base(), self.adapter, self.ids.adapter, tie=tie)
         model.chat_template = self.chat_template

@@ -7,15 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class SourceIds:
-    """Names of the inputs in the provenance of a file.
+    """Names of the inputs in the provenance of a file."""
 
-    Attributes:
-        base: name of the base; by default that of its folder or file.
-        adapter: name of the adapter; by default that of its folder.
-    """
-
-    base: str = ""
-    adapter: str = ""
+    base: str = ""  # name of the base; by default that of its folder or file
+    adapter: str = ""  # name of the adapter; by default that of its folder
 
 
 DEFAULT_IDS = SourceIds()

@@ -34,21 +34,13 @@ _FALLBACK = {
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of a model.
+    """A tensor of a model."""
 
-    Attributes:
-        source: its name in the checkpoint.
-        target: its name in the GGUF.
-        shape: (rows, columns) or (rows,).
-        heads: number of heads within which GGUF permutes the rows; 0 if it does not.
-        offset: what GGUF adds to the values that transformers has.
-    """
-
-    source: str
-    target: str
-    shape: tuple[int, ...]
-    heads: int = 0
-    offset: float = 0.0
+    source: str  # its name in the checkpoint
+    target: str  # its name in the GGUF
+    shape: tuple[int, ...]  # (rows, columns) or (rows,)
+    heads: int = 0  # number of heads within which GGUF permutes the rows; 0 if it does not
+    offset: float = 0.0  # what GGUF adds to the values that transformers has
 
     @property
     def is_matrix(self) -> bool:
@@ -76,23 +68,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """A tensor to write.
+    """A tensor to write."""
 
-    Attributes:
-        source: its name in the checkpoint.
-        target: its name in the GGUF.
-        shape: (rows, columns) or (rows,).
-        type: its ggml type.
-        nbytes: its size, without padding.
-        offset: where it begins in the file; 0 before the file is laid out.
-    """
-
-    source: str
-    target: str
-    shape: tuple[int, ...]
-    type: GGMLQuantizationType
-    nbytes: int
-    offset: int = 0
+    source: str  # its name in the checkpoint
+    target: str  # its name in the GGUF
+    shape: tuple[int, ...]  # (rows, columns) or (rows,)
+    type: GGMLQuantizationType  # its ggml type
+    nbytes: int  # its size, without padding
+    offset: int = 0  # where it begins in the file; 0 before the file is laid out
 
 
 def count_weights(specs: Iterable[TensorSpec]) -> int:

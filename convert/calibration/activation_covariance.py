@@ -22,19 +22,14 @@ _SEED = 13
 
 @dataclass(frozen=True)
 class InputStats:
-    """Statistics of the input vectors of one or several weight matrices.
+    """Statistics of the input vectors of one or several weight matrices."""
 
-    Attributes:
-        squares: sums of squares, (columns,).
-        energies: sum of |g|² |x|² for each matrix, (matrices,).
-        blocks: diagonal blocks of the weighted covariance, (blocks, width, width); their traces sum to 1, or
-            to 0 if all gradients are 0.
-        low_rank: L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns.
-    """
-
-    squares: Doubles
-    energies: Doubles
+    squares: Doubles  # sums of squares, (columns,)
+    energies: Doubles  # sum of |g|² |x|² for each matrix, (matrices,)
+    # diagonal blocks of the weighted covariance, (blocks, width, width); their traces sum to 1, or to 0 if
+    # all gradients are 0
     blocks: Floats
+    # L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns
     low_rank: Floats | None
 
 

@@ -79,21 +79,13 @@ class DecoderWeights:
 
 @dataclass(frozen=True)
 class BlockActivations:
-    """Activations of a block for one sequence; all have a row per token.
+    """Activations of a block for one sequence; all have a row per token."""
 
-    Attributes:
-        hidden: hidden state before the block, (tokens, hidden).
-        inputs: what the first matrices multiply: `hidden`, normalized if there is a norm.
-        parts: outputs of the first matrices.
-        inner: what the last matrix multiplies.
-        backward: from the gradient of `inner` to those of `parts`.
-    """
-
-    hidden: Floats
-    inputs: Floats
-    parts: Parts
-    inner: Floats
-    backward: Backward
+    hidden: Floats  # hidden state before the block, (tokens, hidden)
+    inputs: Floats  # what the first matrices multiply: `hidden`, normalized if there is a norm
+    parts: Parts  # outputs of the first matrices
+    inner: Floats  # what the last matrix multiplies
+    backward: Backward  # from the gradient of `inner` to those of `parts`
 
 
 class ResidualBlock:

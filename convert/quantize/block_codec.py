@@ -23,19 +23,12 @@ _E2M1_LEVELS = np.array(MXFP4.kvalues, np.float32)  # doubled, as in ggml
 
 @dataclass(frozen=True)
 class _BitField:
-    """Position of some bits of every code in a block.
+    """Position of some bits of every code in a block."""
 
-    Attributes:
-        byte: index of the byte that holds the bits, (block_size,).
-        shift: position of the bits in that byte, (block_size,).
-        width: number of bits.
-        code_shift: position of the bits in the code.
-    """
-
-    byte: NDArray[np.intp]
-    shift: NDArray[np.uint8]
-    width: int
-    code_shift: int
+    byte: NDArray[np.intp]  # index of the byte that holds the bits, (block_size,)
+    shift: NDArray[np.uint8]  # position of the bits in that byte, (block_size,)
+    width: int  # number of bits
+    code_shift: int  # position of the bits in the code
 
     @cached_property
     def passes(self) -> tuple[NDArray[np.intp], ...]:
@@ -46,21 +39,13 @@ class _BitField:
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """Memory layout of the blocks of one type.
+    """Memory layout of the blocks of one type."""
 
-    Attributes:
-        block_size: weights per block.
-        group_size: consecutive weights that share a scale and an offset.
-        levels: value of each code before scale and offset, (2**bits,).
-        scales: codec of the scales and offsets.
-        bit_fields: positions of the codes' bits.
-    """
-
-    block_size: int
-    group_size: int
-    levels: Floats
-    scales: ScaleCodec
-    bit_fields: tuple[_BitField, ...]
+    block_size: int  # weights per block
+    group_size: int  # consecutive weights that share a scale and an offset
+    levels: Floats  # value of each code before scale and offset, (2**bits,)
+    scales: ScaleCodec  # codec of the scales and offsets
+    bit_fields: tuple[_BitField, ...]  # positions of the codes' bits
 
     @cached_property
     def uniform(self) -> bool:

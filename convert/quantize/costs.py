@@ -45,20 +45,14 @@ class CostTable:
     Only ratios within a table are meaningful, and between those of two libraries on one target. The unit is
     nanoseconds per weight and decoded token where measured, the same at 1 GB/s where derived, and Q4_K in a
     layer for "any".
-
-    Attributes:
-        target: one of TARGETS.
-        layer: cost of a weight in a layer's matrix.
-        output: cost of a weight in a tied output matrix.
-        layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
-        library: the library that computes.
     """
 
-    target: str
-    layer: Mapping[str, float]
-    output: Mapping[str, float]
+    target: str  # one of TARGETS
+    layer: Mapping[str, float]  # cost of a weight in a layer's matrix
+    output: Mapping[str, float]  # cost of a weight in a tied output matrix
+    # cost of a weight in a layer's matrix per token of a prompt; empty where unknown
     layer_prefill: Mapping[str, float] = field(default_factory=dict)
-    library: str = _LIBRARY
+    library: str = _LIBRARY  # the library that computes
 
     def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
         """Cost of a weight in the matrix `name` by type, in a model with or without tied embeddings."""
@@ -110,11 +104,7 @@ def costs_for(target: str) -> CostTable:
 
 
 def find_costs(target: str) -> CostTable:
-    """The table of llama.cpp for a target, or that of a file.
-
-    Raises:
-        ThirteenError: there is no such target or file; see read_costs().
-    """
+    """The table of llama.cpp for a target, or that of a file."""
     return read_costs(Path(target)) if Path(target).is_file() else costs_for(target)
 
 

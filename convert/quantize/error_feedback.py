@@ -28,26 +28,20 @@ _INVERSE_WIDTH = 32  # triangular matrices up to this width are inverted as full
 
 @dataclass(frozen=True)
 class ErrorFeedback:
-    """Coefficients of the error feedback between columns.
+    """Coefficients of the error feedback between columns."""
 
-    Attributes:
-        group_size: number of neighbouring columns that are rounded one after the other.
-        permutation: order in which the columns of a block are rounded (act-order), (blocks, width).
-        inverse_cholesky: upper Cholesky factor of a block's inverse Hessian in that order, each row divided
-            by its diagonal: from the row's column to the columns after it, (blocks, width, width).
-        compensation: correction of a block's target per unit of the accumulated error of earlier blocks,
-            (blocks, rank, width).
-        low_rank: contribution of each column's error to the accumulated error, (blocks, width, rank).
-        hessian: quadratic form of the errors within a block, (blocks, width, width).
-        conditional_variances: variance of each input that the columns after it leave unexplained, (columns,).
-    """
-
-    group_size: int
+    group_size: int  # number of neighbouring columns that are rounded one after the other
+    # order in which the columns of a block are rounded (act-order), (blocks, width)
     permutation: NDArray[np.intp]
+    # upper Cholesky factor of a block's inverse Hessian in that order, each row divided by its diagonal: from
+    # the row's column to the columns after it, (blocks, width, width)
     inverse_cholesky: Floats
+    # correction of a block's target per unit of the accumulated error of earlier blocks, (blocks, rank,
+    # width)
     compensation: Floats
-    low_rank: Floats
-    hessian: Floats
+    low_rank: Floats  # contribution of each column's error to the accumulated error, (blocks, width, rank)
+    hessian: Floats  # quadratic form of the errors within a block, (blocks, width, width)
+    # variance of each input that the columns after it leave unexplained, (columns,)
     conditional_variances: Floats
 
 

@@ -44,14 +44,10 @@ class Covariance:
     """Covariance of the inputs of one matrix, over tokens whose inputs are normalized to length 1.
 
     It is full within blocks of neighbouring columns. Between them it is L L', with L of few columns.
-
-    Attributes:
-        blocks: D, (blocks, width, width); the traces sum to 1.
-        low_rank: L, (columns, rank); rank 0 where the coupling between blocks is unknown.
     """
 
-    blocks: Floats
-    low_rank: Floats
+    blocks: Floats  # D, (blocks, width, width); the traces sum to 1
+    low_rank: Floats  # L, (columns, rank); rank 0 where the coupling between blocks is unknown
 
     @property
     def variances(self) -> Floats:
@@ -92,33 +88,25 @@ class Covariance:
 
 @dataclass(frozen=True)
 class Importance:
-    """Statistics of the inputs of a model's matrices; mappings are keyed by tensor name in the GGUF.
+    """Statistics of the inputs of a model's matrices; mappings are keyed by tensor name in the GGUF."""
 
-    Attributes:
-        path: the file.
-        sha256: its hash.
-        mean_squares: mean square of each input of a matrix, (columns,); all ones where it saw no token.
-        datasets: names of the calibration texts.
-        chunk_count: number of chunks of the texts.
-        sensitivity: nats of KL divergence per unit of a matrix's output error energy, with inputs of length
-            1; empty where it was not measured.
-        lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of
-            length 1, where a row is the start of a token's computation; None where it was not measured.
-        lookup_counts: number of lookups of each row of the token embedding, (vocabulary,); None where they
-            were not counted.
-        covariance_blocks: location of the covariances' diagonal blocks in the file; may be empty.
-        covariance_low_rank: location of their low-rank parts; may be empty.
-    """
-
-    path: Path
-    sha256: str
+    path: Path  # the file
+    sha256: str  # its hash
+    # mean square of each input of a matrix, (columns,); all ones where it saw no token
     mean_squares: dict[str, Floats]
-    datasets: tuple[str, ...]
-    chunk_count: int
+    datasets: tuple[str, ...]  # names of the calibration texts
+    chunk_count: int  # number of chunks of the texts
+    # nats of KL divergence per unit of a matrix's output error energy, with inputs of length 1; empty where
+    # it was not measured
     sensitivity: dict[str, float]
+    # nats per unit of error energy in the rows of the token embedding, with rows of length 1, where a row is
+    # the start of a token's computation; None where it was not measured
     lookup_sensitivity: float | None = None
+    # number of lookups of each row of the token embedding, (vocabulary,); None where they were not counted
     lookup_counts: Floats | None = None
+    # location of the covariances' diagonal blocks in the file; may be empty
     covariance_blocks: dict[str, TensorInfo] = field(default_factory=dict)
+    # location of their low-rank parts; may be empty
     covariance_low_rank: dict[str, TensorInfo] = field(default_factory=dict)
 
     def covariance(self, name: str) -> Covariance | None:
@@ -205,26 +193,18 @@ class Importance:
 
 @dataclass(frozen=True)
 class ImportanceStats:
-    """The content of an importance file to be written; see Importance for fields without a description.
+    """The content of an importance file to be written; see Importance for fields without a description."""
 
-    Attributes:
-        sums: sum of the squares of each input of a matrix, (columns,).
-        tokens: number of tokens in each sum.
-        chunk_size: tokens per evaluated chunk.
-        chunk_count: see Importance.
-        covariances: `Covariance.blocks`, keyed by the matrix that Importance.input_of() gives.
-        sketches: `Covariance.low_rank`, likewise.
-    """
-
-    sums: Mapping[str, Floats]
-    tokens: int
-    chunk_size: int
+    sums: Mapping[str, Floats]  # sum of the squares of each input of a matrix, (columns,)
+    tokens: int  # number of tokens in each sum
+    chunk_size: int  # tokens per evaluated chunk
     chunk_count: int
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     lookup_sensitivity: float | None = None
     lookup_counts: NDArray[np.int64] | None = None
+    # `Covariance.blocks`, keyed by the matrix that Importance.input_of() gives
     covariances: Mapping[str, Floats] = field(default_factory=dict)
-    sketches: Mapping[str, Floats] = field(default_factory=dict)
+    sketches: Mapping[str, Floats] = field(default_factory=dict)  # `Covariance.low_rank`, likewise
 
 
 def read_importance(path: Path) -> Importance:

@@ -13,19 +13,12 @@ _ITERATIONS_MAX = 8  # of the Lagrange multiplier, which converges in three or f
 
 @dataclass(frozen=True, slots=True)
 class TypeOption:
-    """One type that a tensor may have.
+    """One type that a tensor may have."""
 
-    Attributes:
-        type: the type.
-        nbytes: size of the tensor in this type.
-        loss: predicted KL divergence, in nats.
-        cost: decode time, in nanoseconds per token.
-    """
-
-    type: GGMLQuantizationType
-    nbytes: int
-    loss: float
-    cost: float
+    type: GGMLQuantizationType  # the type
+    nbytes: int  # size of the tensor in this type
+    loss: float  # predicted KL divergence, in nats
+    cost: float  # decode time, in nanoseconds per token
 
 
 TypeOptions = Mapping[str, Sequence[TypeOption]]

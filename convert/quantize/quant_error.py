@@ -37,19 +37,12 @@ ReadRows = Callable[[str, int, int], Floats]
 
 @dataclass(frozen=True, slots=True)
 class _LossModel:
-    """Loss of one use of a matrix: sensitivity * sum_j weight_j * (W - W')_ij**2, as the mean over rows i.
+    """Loss of one use of a matrix: sensitivity * sum_j weight_j * (W - W')_ij**2, as the mean over rows i."""
 
-    Attributes:
-        sensitivity: nats per unit of error.
-        weights: weight of each column, (columns,).
-        gptq_weights: weight of each column where GPTQ rounds, (columns,).
-        floor: smallest error that has an effect.
-    """
-
-    sensitivity: float
-    weights: Floats
-    gptq_weights: Floats
-    floor: float
+    sensitivity: float  # nats per unit of error
+    weights: Floats  # weight of each column, (columns,)
+    gptq_weights: Floats  # weight of each column where GPTQ rounds, (columns,)
+    floor: float  # smallest error that has an effect
 
     def loss(self, squared_errors: Floats, *, gptq: bool) -> float:
         """Loss in nats of rows with these squared errors, (n, columns)."""
@@ -67,18 +60,12 @@ class TypeLosses:
     the error that remains if roundings are independent (within a tenth of the true one on SmolLM2-135M). The
     loss of an embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has
     both. Without a measured sensitivity, errors count relative to the product or the row.
-
-    Attributes:
-        read_rows: reads rows of the model.
-        importance: the importance of its matrices.
-        costs: the types that may be used, and their decode costs.
-        tied: whether the token embedding is also the output matrix.
     """
 
-    read_rows: ReadRows
-    importance: Importance
-    costs: CostTable
-    tied: bool
+    read_rows: ReadRows  # reads rows of the model
+    importance: Importance  # the importance of its matrices
+    costs: CostTable  # the types that may be used, and their decode costs
+    tied: bool  # whether the token embedding is also the output matrix
 
     def measure_all(self, specs: Iterable[TensorSpec], pool: Executor, progress: Progress) -> TypeOptions:
         """Predict the losses of the matrices among some tensors, by their names in the checkpoint."""

@@ -20,17 +20,14 @@ _E8M0_MAX = 254  # 255 is no number
 
 @dataclass(frozen=True)
 class ScaleCodec:
-    """Position and format of the scales and offsets of a block.
+    """Position and format of the scales and offsets of a block."""
 
-    Attributes:
-        read: maps blocks, (..., block bytes), to scales and offsets, (..., groups) each.
-        write: replaces scales and offsets of blocks, in place, by the nearest that their super-scales allow.
-        super_scales: byte positions of the float16 factors of all scales and of all offsets in a block
-            (ggml's `d`, and `m` or `dmin`); the second, or both, may be missing.
-    """
-
+    # maps blocks, (..., block bytes), to scales and offsets, (..., groups) each
     read: Callable[[Bytes], tuple[Floats, Floats]]
+    # replaces scales and offsets of blocks, in place, by the nearest that their super-scales allow
     write: Callable[[Bytes, Floats, Floats], None]
+    # byte positions of the float16 factors of all scales and of all offsets in a block (ggml's `d`, and `m`
+    # or `dmin`); the second, or both, may be missing
     super_scales: tuple[int, ...]
 
     def multiply_super(self, blocks: Bytes, factors: Floats) -> None:
