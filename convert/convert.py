@@ -106,13 +106,9 @@ def _quantized_blocks(
 def _submit(
     plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Future[bytes], int]]:
-    """Submit every block; yield its future and its number of weights.
-
-    A tensor is prepared while the tensor before it is quantized. Otherwise all threads would wait for the one
-    that prepares it.
-    """
+    """Submit every block; yield its future and its number of weights."""
     for plan, following in zip(plans, [*plans[1:], None], strict=True):
-        if following:
+        if following:  # else all threads would wait for the one that prepares it
             pool.submit(model.prepare, following)
         spec = model.base.specs.get(plan.source)
         for start, stop in row_ranges(plan.shape, spec.heads if spec else 0):

@@ -81,12 +81,7 @@ class FitSize(Quantization):
         return ", ".join(filter(None, (self.size.text, self.prefer, self.costs.target)))
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
-        """See Quantization.
-
-        Raises:
-            OptionError: no choice is that small, or that large; the message gives the smallest and the
-                largest size.
-        """
+        """See Quantization; OptionError with the smallest and the largest size if it cannot be met."""
         return self.choose(model, self.options(model, model.base.specs, pool, progress))
 
     def options(
@@ -164,14 +159,8 @@ def predict_losses(
 ) -> list[float | None]:
     """Predict the loss of files of one size that keep different tokens of a model.
 
-    What the types cost the matrices without a row for each token is measured once.
-
-    Args:
-        quantization: the size, in bytes.
-        model: the model with all tokens, and with the importance of its matrices.
-        vocabularies: the tokens that each file keeps, the fewest first; None for all.
-        pool: threads to measure with.
-        progress: called with the matrices measured and in all.
+    What the types cost the matrices without a row for each token is measured once. `vocabularies` have the
+    fewest tokens first; None is for all.
 
     Returns:
         The predicted KL divergence of each file in nats; None where no plan has the size, or where the

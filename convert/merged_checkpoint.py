@@ -49,12 +49,7 @@ def merge_checkpoint(
 ) -> MergeReport:
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 
-    Args:
-        base: a folder of safetensors.
-        adapter: a PEFT folder.
-        output: a folder that does not exist or is empty; it is written atomically.
-        ids: names of base and adapter in the provenance.
-        progress: called with the weights done and in all.
+    The folder is written atomically; it may exist if it is empty.
     """
     output = output.resolve()  # a folder cannot replace a link
     check_empty(output)  # so that it is neither the base nor the adapter

@@ -46,16 +46,9 @@ class AdapterSource(WeightsSource):
 def file_metadata(
     base: Checkpoint, adapter: AdapterSource | None, importance: Importance | None, requested: str
 ) -> dict[str, Field]:
-    """Metadata of a GGUF.
+    """Metadata of a GGUF, in the order of a file; BASE_SHA256 has a placeholder of the hash's length.
 
-    Args:
-        base: the base.
-        adapter: origin of the adapter, if any.
-        importance: the importance, if any.
-        requested: value of thirteen.type: the type or size that was requested.
-
-    Returns:
-        The metadata, in the order of a file; BASE_SHA256 has a placeholder of the hash's length.
+    `requested` is the type or size that was asked for, the value of thirteen.type.
     """
     texts = {"architecture": base.architecture.name, "type": "model", "name": _name(base)}
     fields = {f"general.{key}": Field(text, _TEXT) for key, text in texts.items()}

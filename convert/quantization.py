@@ -34,13 +34,7 @@ class Quantization(Protocol):
         return False
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
-        """Lay out the model's file.
-
-        Args:
-            model: the model to write.
-            pool: threads to measure with.
-            progress: called with the matrices measured and in all.
-        """
+        """Lay out the model's file; ThirteenError if it cannot be quantized so."""
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,6 @@ def collect_activation_stats(
     The errors of a matrix's output are taken to be independent between its rows, as those of rounded weights
     are. The token embedding is also the input of the first layer. There, equal tokens have equal errors.
 
-    Args:
-        model: the model.
-        chunks: the text, at least one chunk.
-        threads: compute threads.
-        progress: called with percents done and in all.
-
     Raises:
         FileError: the activations are not finite.
         OutputError: the disk is full.
@@ -102,12 +96,7 @@ def _propagate_back(
 def _run_layer(
     layer: DecoderLayer, hidden: HiddenStates, gradients: list[Floats], pool: ThreadPoolExecutor
 ) -> dict[tuple[str, ...], Future[InputStats]]:
-    """Replace the gradients of a layer's outputs by those of its inputs.
-
-    Returns:
-        Statistics of the layer's inputs, by the names of the weights that read each. They are computed while
-        the next layer is read.
-    """
+    """Replace the gradients of a layer's outputs by those of its inputs."""
     lanes = [[InputSums(one.columns, len(one.names)) for one in layer.projections] for _ in range(LANES)]
 
     def run(chunk: int) -> None:
@@ -128,10 +117,7 @@ def _run_layer(
 
 
 def _lookup_energy(tokens: Chunk, rows: Floats, gradient: Floats) -> float:
-    """Sum over the different tokens of |sum of |row| gradient|², per column.
-
-    A factor of all rows changes nothing: it divides the gradient.
-    """
+    """Sum over the different tokens of |sum of |row| gradient|², per column."""
     distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
     sums = np.zeros((len(distinct), rows.shape[1]))
     np.add.at(sums, inverse, np.linalg.norm(rows, axis=1)[:, None] * gradient)

@@ -26,14 +26,8 @@ def output_gradient(
 ) -> tuple[Floats, Floats, Doubles]:
     """Draw a random vector for each position and propagate it.
 
-    Args:
-        weights: the model.
-        hidden: hidden states after the last layer, (positions, hidden).
-        seed: of the random vectors.
-        pool: computes blocks of the logits.
-
     Returns:
-        The gradients of `hidden`; the inputs of the output matrix, (positions, hidden); and the trace of
+        The gradients of `hidden`, the states after the last layer, (positions, hidden); the inputs of the output matrix, (positions, hidden); and the trace of
         the Fisher information of its outputs, (positions,).
     """
     scale = weights.architecture.logit_scale

@@ -103,12 +103,7 @@ class BlockLayout:
 
     @cached_property
     def _nearest_level_tables(self) -> tuple[int, Floats, Bytes]:
-        """Tables for levels that are integers but not consecutive, in any order.
-
-        Returns:
-            The first half step of the table; the nearest level for each half step from there on; and the code
-            of each level, with negative levels indexed from the end.
-        """
+        """Tables for levels that are integers but not consecutive, in any order."""
         order = np.argsort(self.levels, kind="stable")
         ascending = self.levels[order]
         midpoints = (ascending[1:] + ascending[:-1]).astype(np.intp)  # in half steps, hence whole numbers

@@ -121,14 +121,8 @@ class FeedbackCache:
     def get(self, name: str, directions: Floats | None = None, group_size: int = 1) -> ErrorFeedback | None:
         """The error feedback of a matrix; None without a covariance of its inputs, or where it has no use.
 
-        Args:
-            name: name of the matrix in the GGUF.
-            directions: an adapter's A, (r, columns): errors along its rows get a larger weight.
-            group_size: number of neighbouring columns that are rounded one after the other. It must divide
-                the width of the covariance's blocks.
-
-        Raises:
-            FileError: the importance file's covariance cannot be read, or is none.
+        Errors along `directions`, an adapter's A, (r, columns), get a larger weight. FileError if the file's
+        covariance cannot be read, or is none.
         """
         if directions is not None and len(directions) > DIRECTIONS_MAX:
             directions = None

@@ -75,10 +75,7 @@ def gptq_round(
 
 
 def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: Floats) -> None:
-    """Multiply the super-scales of `blocks`, (n, count, bytes), to come closest to `target`, (n, width).
-
-    This solves one least squares problem per row, with the Hessian as the metric of its errors.
-    """
+    """Multiply the super-scales of `blocks`, (n, count, bytes), to come closest to `target`, (n, width)."""
     if not layout.scales.super_scales:
         return
     terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.scales.super_scales)], 1)
@@ -100,14 +97,11 @@ def _candidates(layout: BlockLayout) -> list[tuple[float, float]]:
 def _search_scales(
     layout: BlockLayout, blocks: Bytes, target: Floats, feedback: ErrorFeedback, block: int
 ) -> None:
-    """Replace scales and offsets of `blocks`, (n, count, bytes), by those of the least error after feedback.
-
-    Groups come in the order in which they are rounded: each knows the errors of the groups before it. The
-    error of a column counts as much as the columns after it cannot compensate.
-    """
+    """Replace scales and offsets of `blocks`, (n, count, bytes), by those of the least error after feedback."""
     assert feedback.group_size == layout.group_size
     rows, size = len(target), layout.group_size
     order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
+    # The error of a column counts as much as the columns after it cannot compensate.
     unexplained = feedback.conditional_variances.reshape(-1, len(order))[block][order]
     scales, offsets = _nearby_scales(layout, blocks)  # (candidates, groups, n)
     chosen = scales[0].copy(), offsets[0].copy()
@@ -142,11 +136,7 @@ def _nearby_scales(layout: BlockLayout, blocks: Bytes) -> tuple[Floats, Floats]:
 def _choose_codes(
     layout: BlockLayout, blocks: Bytes, target: Floats, order: NDArray[np.intp], inverse_cholesky: Floats
 ) -> Floats:
-    """Choose the codes of `blocks`, (n, count, bytes), for their scales and offsets.
-
-    Returns:
-        The dequantized weights, (n, width).
-    """
+    """Choose the codes of `blocks`, (n, count, bytes), for their scales and offsets."""
     rows, group = len(target), order // layout.group_size
     scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.scales.read(blocks))
     wanted = np.ascontiguousarray(target.T)  # (width, n)

@@ -294,12 +294,10 @@ def _vectors(header: Header, suffix: str) -> dict[str, Floats]:
 
 
 def _with_suffix(header: Header, suffix: str, dimensions: int) -> dict[str, TensorInfo]:
-    """The tensors whose names end in `suffix`, by the rest of their names.
-
-    Those of a mixture of experts have a dimension more; of a dense model, it is 1.
-    """
+    """The tensors whose names end in `suffix`, by the rest of their names."""
     found = {name: tensor for name, tensor in header.tensors.items() if name.endswith(suffix)}
     for name, tensor in found.items():
+        # A mixture of experts has a dimension more; of a dense model, it is 1.
         more, shape = tensor.shape[:-dimensions], tensor.shape[-dimensions:]
         if tensor.type is not _F32 or prod(more) != 1 or len(shape) < dimensions or len({*shape[1:]}) > 1:
             raise FileError(

@@ -143,15 +143,11 @@ def _lookup_loss(rows: Floats, importance: Importance) -> _LossModel:
 
 
 def _sample_rows(spec: TensorSpec, read_rows: ReadRows, importance: Importance) -> Floats:
-    """A deterministic sample of a matrix's rows, (n, columns).
-
-    Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn
-    by the token's frequency in the calibration text: most of the vocabulary is rare, and the rows of rare
-    tokens are longer in embeddings.
-    """
+    """A deterministic sample of a matrix's rows, (n, columns)."""
     count, columns = spec.shape
     head_rows = count // spec.heads if spec.heads else 1
     wanted = max(16, _SAMPLE_WEIGHTS // columns)
+    # Most of the vocabulary is rare, and the rows of rare tokens are longer in embeddings.
     frequencies = importance.lookup_counts
     if spec.target in (EMBEDDING, OUTPUT) and frequencies is not None and frequencies.any():
         cumulative = np.cumsum(frequencies, dtype=np.float64)

@@ -33,11 +33,8 @@ class RowQuantizer:
         codes change as the difference needs. If it were merged first, every weight's rounding noise would be
         drawn anew, and that noise would be most of the difference between the two files.
 
-        Args:
-            plan: the tensor's plan.
-            rows: rows of the base, (n, columns).
-            merged: the same rows with the adapter merged in.
-            directions: the adapter's A, (r, columns).
+        `rows` are those of the base, (n, columns), `merged` the same with the adapter merged in, `directions`
+        the adapter's A, (r, columns).
         """
         where = f"tensor {plan.source!r}"
         target = rows if merged is None else merged
