@@ -27,8 +27,9 @@ def output_gradient(
     """Draw a random vector for each position and propagate it.
 
     Returns:
-        The gradients of `hidden`, the states after the last layer, (positions, hidden); the inputs of the output matrix, (positions, hidden); and the trace of
-        the Fisher information of its outputs, (positions,).
+        The gradients of `hidden`, the states after the last layer, (positions, hidden); the inputs of the
+        output matrix, (positions, hidden); and the trace of the Fisher information of its outputs,
+        (positions,).
     """
     scale = weights.architecture.logit_scale
     norm = RmsNorm(weights.tensor(weights.output_norm), weights.architecture.rms_eps)

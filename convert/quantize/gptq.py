@@ -97,7 +97,7 @@ def _candidates(layout: BlockLayout) -> list[tuple[float, float]]:
 def _search_scales(
     layout: BlockLayout, blocks: Bytes, target: Floats, feedback: ErrorFeedback, block: int
 ) -> None:
-    """Replace scales and offsets of `blocks`, (n, count, bytes), by those of the least error after feedback."""
+    """Replace scales and offsets of `blocks`, (n, count, bytes), by those that leave the least error."""
     assert feedback.group_size == layout.group_size
     rows, size = len(target), layout.group_size
     order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
