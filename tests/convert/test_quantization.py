@@ -3,21 +3,29 @@
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
+from thirteen.convert import tensors
 from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
 from thirteen.convert.layout import FileLayout
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.recipe import Recipe
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source_ids import SourceIds
-from thirteen.errors import OptionError
+from thirteen.convert.tensors import TensorSpec, plan_stored
+from thirteen.errors import FileError, OptionError
 from thirteen.files.gguf.header import read_header
+from thirteen.files.progress import Run
 
-from .peft_adapters import save_random_adapter
+from .peft_adapters import read_gguf, save_random_adapter
 from .test_merge import lora
 from .vocabulary.kept_lists import closed_list, tables_of
 
@@ -116,3 +124,65 @@ def test_each_prediction_is_that_of_a_plan(base: Base, measured: Base, name: str
         with pytest.raises(OptionError) as planned:
             plan(replace(recipe, quantization=fit(impossible), vocabulary=kept))
         assert limits(str(predicted.value)) == limits(str(planned.value))
+
+
+def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
+    base, measured, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
+
+    def converted(name: str, *, search_scales: bool, threads: int) -> str:
+        recipe = Recipe(base("llama wide"), tmp_path / name, importance=measured("llama wide"))
+        return convert(replace(recipe, search_scales=search_scales), Run(threads)).sha256
+
+    given = converted("given.gguf", search_scales=False, threads=1)
+    searched = {converted("searched.gguf", search_scales=True, threads=threads) for threads in (1, 3)}
+    assert len(searched) == 1 and given not in searched
+    given_header, header = (read_header(tmp_path / name) for name in ("given.gguf", "searched.gguf"))
+    assert "thirteen.scales" not in given_header.metadata
+    assert header.metadata["thirteen.scales"] == "searched"
+    types, given_types = (
+        {name: info.type for name, info in one.tensors.items()} for one in (header, given_header)
+    )
+    assert types == given_types
+
+
+def test_without_covariances_a_warning_says_that_nothing_is_searched(base):
+    for search in (False, True):
+        model = MergedModel(open_checkpoint(base("llama"))).weighted(None, search_scales=search)
+        assert any("not searched" in line for line in model.warnings) == search
+        assert "thirteen.scales" not in model.metadata("Q4_K")
+
+
+def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(base, tmp_path):
+    plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
+    convert(Recipe(base("llama long"), plain, Uniform("Q4_K")))
+    adapter = save_random_adapter(base("llama long"), lora(2, 4), tmp_path / "adapter")
+    convert(Recipe(base("llama long"), adapted, Uniform("Q4_K"), adapter=adapter))
+    convert(Recipe(base("llama long"), alike, Like(adapted)))
+    assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
+
+
+def test_the_types_of_a_file_with_rope_factors_are_kept(base, tmp_path):
+    """It ended in a KeyError: no base stores the factors, which are computed."""
+    convert(Recipe(base("llama long"), tmp_path / "plain.gguf", Uniform("Q4_K")))
+    convert(Recipe(tmp_path / "plain.gguf", tmp_path / "same.gguf", Same()))
+    plain, same = (read_gguf(tmp_path / f"{name}.gguf") for name in ("plain", "same"))
+    assert "rope_freqs.weight" in plain and plain.keys() == same.keys()
+    assert all(np.array_equal(plain[name], values) for name, values in same.items())
+
+
+@pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
+def test_file_with_other_tensors_is_refused(other, name, base, tmp_path):
+    convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
+    with pytest.raises(FileError, match=rf"other\.gguf: another model: only one .* '{name}"):
+        convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
+    assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
+
+
+@pytest.mark.parametrize(("shape", "type_", "planned"), [((8,), "BF16", "F32"), ((8, 8), "F64", None)])
+def test_a_type_of_another_writer_is_checked(shape, type_, planned):
+    """A vector in BF16 was a ValueError, and a matrix in F64 ended the process."""
+    spec, types = TensorSpec("x", "x", shape), GGMLQuantizationType
+    with nullcontext() if planned else pytest.raises(FileError, match="'x' is in F64, which cannot"):
+        assert plan_stored(spec, types[type_]).type is types[planned or "F32"]

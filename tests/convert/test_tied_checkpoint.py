@@ -13,12 +13,10 @@ from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.ggml import NEED_IMPORTANCE, quantize_rows
-from thirteen.convert.quantize.importance import Importance
-from thirteen.convert.quantize.quant_error import TypeLosses
+from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.tensors import TensorPlan, TensorSpec
+from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.importance_cache import Calibration, measure_importance
@@ -155,13 +153,3 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     assert layout.prediction.divergence is not None
     assert all(tensor.target != OUTPUT for tensor in layout.tensors)
     assert open_checkpoint(path).architecture.tied is False
-
-
-def test_a_table_of_looked_up_rows_is_not_planned_in_a_type_that_needs_importance():
-    rows = np.random.default_rng(1).normal(size=(512, 256)).astype(np.float32)
-    spec = TensorSpec("embed", EMBEDDING, rows.shape)
-    importance = Importance(Path("i"), "0" * 64, {}, (), 1, {})
-    losses = TypeLosses(lambda _, start, stop: rows[start:stop], importance, costs_for("x86"), tied=False)
-    options = losses.measure(spec)
-    assert "IQ3_XXS" in costs_for("x86").layer
-    assert options and not any(option.type in NEED_IMPORTANCE for option in options)

@@ -51,18 +51,6 @@ def test_negative_variances_are_refused(tmp_path):
         cache.get("m")
 
 
-@given(seed=st.integers(0, 1000), group_size=st.sampled_from([1, 4, 16]), ties=st.booleans())
-def test_columns_come_by_falling_variance_and_those_of_a_group_together(seed, group_size, ties):
-    variances = np.random.default_rng(seed).uniform(0.1, 2, 64).astype(np.float32)
-    variances = np.full_like(variances, 0.5) if ties else variances
-    covariance = Covariance(np.diag(variances)[None], np.zeros((64, 0), np.float32))
-    order = error_feedback(covariance, group_size).permutation[0].reshape(-1, group_size)
-    assert np.array_equal(np.sort(order.ravel()), np.arange(64))
-    assert (order // group_size == order[:, :1] // group_size).all()
-    assert (np.diff(variances[order], axis=1) <= 0).all()
-    assert (np.diff(variances[order].mean(1)) <= 1e-6).all()
-
-
 def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
     """An importance file with such blocks ended in a ValueError when scales were searched."""
     blocks = np.eye(8, dtype=np.float32)[None].repeat(32, axis=0) / 256
