@@ -38,8 +38,8 @@ def output_gradient(
         _logit_gradient(weights, inputs[start : start + _POSITIONS] / scale, (_SEED, seed, start), pool)
         for start in range(0, len(hidden), _POSITIONS)
     ]
-    gradients, traces = (np.concatenate(part) for part in zip(*parts, strict=True))
-    gradient = norm.backward(hidden, gradients / scale)
+    gradient = norm.backward(hidden, np.concatenate([one for one, _ in parts]) / scale)
+    traces = np.concatenate([one for _, one in parts])
     return gradient, inputs, np.maximum(traces, 0) / scale**2
 
 

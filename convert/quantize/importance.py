@@ -30,6 +30,7 @@ from ..write import write_arrays
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
 _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
+_F32_MAX = float(np.finfo(np.float32).max)
 _COVARIANCE_MAX = 1e6  # inputs of length 1 have 1 at most
 _LOOKUPS, _LOOKUP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
 _DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
@@ -182,7 +183,7 @@ class Importance:
         if OUTPUT not in self.mean_squares:
             return self
         keyed = ("mean_squares", "sensitivity", "covariance_blocks", "covariance_low_rank")
-        moved = {
+        moved: dict[str, Any] = {
             part: {
                 EMBEDDING if name == OUTPUT else name: value for name, value in getattr(self, part).items()
             }
@@ -290,7 +291,7 @@ def _scalars(header: Header, suffix: str) -> dict[str, float]:
 def _vectors(header: Header, suffix: str) -> dict[str, Floats]:
     """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
     tensors = _with_suffix(header, suffix, 1).items()
-    return {name: _values(header.path, tensor, 0, np.finfo(np.float32).max) for name, tensor in tensors}
+    return {name: _values(header.path, tensor, 0, _F32_MAX) for name, tensor in tensors}
 
 
 def _with_suffix(header: Header, suffix: str, dimensions: int) -> dict[str, TensorInfo]:
