@@ -27,7 +27,6 @@ with atheris.instrument_imports(include=["thirteen", "jinja2"]):
 
     NAME, *ARGUMENTS = sys.argv[1:]
     TARGET = targets.load_target(NAME)
-WORDS = targets.words(NAME, TARGET)
 FINDINGS = targets.HERE.parents[1] / "build/fuzz"
 
 _TRACED_EVERY = 32  # inputs, beginning with the first
@@ -51,7 +50,7 @@ def mutator(mutate: targets.Mutate) -> Callable[[bytes, int, int], bytes]:
 
     def mutated(data: bytes, max_bytes: int, seed: int) -> bytes:
         random = Random(seed)
-        found = mutate(data, random, WORDS) if random.random() < _STRUCTURED else b""
+        found = mutate(data, random, TARGET.words) if random.random() < _STRUCTURED else b""
         return found if 0 < len(found) <= max_bytes else bytes(atheris.Mutate(data, max_bytes))
 
     return mutated
@@ -62,14 +61,10 @@ def options() -> list[str]:
     grown = cache_dir() / "fuzz" / NAME
     for folder in (grown, FINDINGS):
         folder.mkdir(parents=True, exist_ok=True)
-    dictionary = targets.scratch_folder("dictionary") / "words"
-    entries = ("".join(f"\\x{byte:02x}" for byte in word.encode()) for word in WORDS)
-    dictionary.write_text("".join(f'"{entry}"\n' for entry in entries))
     return [
         f"-max_len={TARGET.max_bytes}",
         "-timeout=20",
         "-rss_limit_mb=4096",
-        f"-dict={dictionary}",
         f"-artifact_prefix={FINDINGS / NAME}-",
         str(grown),
         str(targets.HERE / "corpus" / NAME),

@@ -22,7 +22,6 @@ SECONDS_MAX = 1.0  # of processor time
 MEMORY_FACTOR, MEMORY_BYTES_MAX = 4, 16 << 20  # at most the factor times the input's size, and this
 ADDRESS_SPACE_BYTES = 1 << 30  # that a fuzzer's process may use beyond what it has at its start
 MESSAGE_CHARACTERS_MAX = 1000
-_WORD_BYTES_MAX = 32
 
 Mutate = Callable[[bytes, Random, tuple[str, ...]], bytes]  # the last are words
 
@@ -34,7 +33,7 @@ class Target:
     Attributes:
         check: reads an input and returns whether it was accepted. What it raises is a finding.
         max_bytes: size of the largest input.
-        words: texts that inputs may contain, beside those in the corpus.
+        words: texts that inputs may contain.
         mutate: makes another input from one, in its structure; empty if it has none.
         memory_bytes_max: a limit of its own.
     """
@@ -61,17 +60,6 @@ def load_target(name: str) -> Target:
 def corpus(name: str) -> list[Path]:
     """The inputs of a target that are kept in the repository, the smallest first."""
     return sorted((HERE / "corpus" / name).iterdir(), key=lambda path: (path.stat().st_size, path))
-
-
-def words(name: str, target: Target) -> tuple[str, ...]:
-    """The words of a target, and those of the texts in its corpus."""
-    found = {
-        word
-        for path in corpus(name)
-        for word in re.findall(r'[^\s"]+', path.read_bytes().decode("utf-8", "ignore"))
-        if word.isprintable() and len(word) <= _WORD_BYTES_MAX
-    }
-    return (*target.words, *sorted(found))
 
 
 def run(target: Target, data: bytes) -> bool:
