@@ -79,14 +79,14 @@ sbom: .venv-tools/installed
 	$(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file sbom.cdx.json requirements.lock
 
-# Coverage-guided fuzzing of everything that reads input from outside, each target for SECONDS.
+# Coverage-guided fuzzing of what reads hostile input, each target for SECONDS.
 TARGETS = $(basename $(notdir $(wildcard tests/fuzz/targets/*.py)))
 fuzz: $(VENV)/fuzz
 	@failed=0; for name in $(TARGETS); do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$name -max_total_time=$(or $(SECONDS),60) || failed=1; \
 	done; exit $$failed
 
-# GGUF files of this project in other loaders, and clients of the server: from npm and PyPI. They are downloaded once.
+# GGUF files of this project in other loaders, from npm and PyPI. They are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
 
