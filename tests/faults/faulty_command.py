@@ -1,60 +1,63 @@
-"""A command line of `thirteen`, or a function that fills a cache, with a fault at one of its points.
+"""A command line of `thirteen` that is killed, or finds the disk full, at one of its changes of files.
 
-Imported before the package, whose modules then take the functions of fault_points.py.
+Python's audit events are the points: Linux only, because the name of an open folder is read from /proc.
 """
 
+import errno
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from . import fault_points
+import thirteen.learn.cards
+import thirteen.runtime.batch.batch_file  # noqa: F401 - both are loaded once for all children
+from thirteen.cli.main import main as thirteen_main
 
-fault_points.install()
+KILL, FULL_DISK = KINDS = ("kill", "ENOSPC")
+_FOLDER_AT = {"open": None, "os.rename": 3, "os.remove": 1, "os.mkdir": 2, "os.rmdir": 1}
+_REFUSED = ("open", "os.mkdir")  # what a full disk refuses, from the point on
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
-import thirteen.learn.cards  # noqa: E402, F401 - loaded once for all children
-from thirteen.cli.main import main as thirteen_main  # noqa: E402
-from thirteen.convert.source.checkpoint import open_checkpoint  # noqa: E402
-from thirteen.errors import ThirteenError  # noqa: E402
-from thirteen.files.progress import Run  # noqa: E402
-from thirteen.models.adapter import find_adapter  # noqa: E402
-from thirteen.runtime.batch import batch_file  # noqa: E402, F401
-from thirteen.workflows.importance_cache import Calibration, cached_importance  # noqa: E402
+
+def _fail_at(root: Path, kind: str, at: int) -> list[str]:
+    """Let the point number `at` fail; returns the list to which each point is added."""
+    points: list[str] = []
+
+    def audit(event: str, args: tuple[object, ...]) -> None:
+        if event not in _FOLDER_AT or (event == "open" and not int(str(args[2] or 0)) & _WRITING):
+            return
+        name = args[1] if event == "os.rename" else args[0]
+        if not isinstance(name, str | bytes | os.PathLike):
+            return
+        place = _FOLDER_AT[event]
+        number = args[place] if place is not None else -1
+        parent = (
+            Path(f"/proc/self/fd/{number}").readlink() if isinstance(number, int) and number >= 0 else root
+        )
+        path = parent / os.fsdecode(name)
+        if not path.is_relative_to(root) or (event == "os.mkdir" and path.is_dir()):
+            return
+        points.append(f"{event} {path.relative_to(root)}")
+        if kind == KILL and len(points) == at + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == FULL_DISK and 0 <= at < len(points) and event in _REFUSED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    sys.addaudithook(audit)
+    return points
 
 
 def main() -> None:
     """Run `ROOT KIND AT POINTS COMMAND …` in the folder ROOT; the points are written to the file POINTS."""
-    root, kind, at, points, command, *arguments = sys.argv[1:]
+    root, kind, at, points_file, *command = sys.argv[1:]
     os.chdir(root)
     os.environ["THIRTEEN_CACHE"] = f"{root}/cache"
     tempfile.tempdir = f"{root}/tmp"
-    fault_points.arm(root, kind, int(at))
+    sys.argv = ["thirteen", *command]
+    points = _fail_at(Path(root), kind, int(at))
     try:
-        if command in _FUNCTIONS:
-            _run(_FUNCTIONS[command], [Path(argument) for argument in arguments])
-        else:
-            sys.argv = ["thirteen", command, *arguments]
-            thirteen_main()
+        thirteen_main()
     finally:
-        Path(points).write_text(json.dumps(fault_points.points()))
-
-
-def _run(function: Callable[..., object], arguments: list[Path]) -> None:
-    try:
-        function(*arguments)
-    except ThirteenError as error:
-        print("error:", error, file=sys.stderr)
-        sys.exit(2)
-
-
-def _importance(base: Path, texts: Path) -> None:
-    cached_importance(open_checkpoint(base), None, Calibration(texts), Run(1))
-
-
-def _adapter(adapter: Path, model: Path) -> None:
-    find_adapter(str(adapter)).lora(model)
-
-
-_FUNCTIONS: dict[str, Callable[..., object]] = {"importance-cache": _importance, "adapter-cache": _adapter}
+        Path(points_file).write_text(json.dumps(points))
