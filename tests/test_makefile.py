@@ -69,21 +69,6 @@ def test_a_wheel_for_another_processor_is_not_used(checkout):
     assert len(list((checkout.cache / "wheels").iterdir())) == 2
 
 
-def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout):
-    checkout.make("llama")
-    dependencies, thirteen, *_ = checkout.make(".venv-locked/run", "LOCKED=1")
-    assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
-    assert thirteen.endswith(" --no-deps --editable .")
-    assert not (checkout.root / ".venv/run").exists()
-
-
-def test_an_environment_without_pip_is_made_again(checkout):
-    """Without Debian's python3-venv, one is made in which nothing can be installed."""
-    (checkout.root / ".venv/bin/pip").unlink()
-    calls = checkout.make("llama", f"PYTHON={checkout.root}/.venv-locked/bin/python")
-    assert [call.split()[1:] for call in calls if call.endswith(" venv .venv")] == [["-m", "venv", ".venv"]]
-
-
 def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package():
     """`make lock` was forgotten after a change of the dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

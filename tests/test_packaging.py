@@ -55,10 +55,14 @@ def copy_tracked(folder: Path) -> Path:
 
 
 @pytest.mark.exhaustive
-def test_the_wheel_works_in_a_fresh_environment(tmp_path):
+def test_sources_and_wheel_work_in_a_fresh_environment(tmp_path):
+    """The wheel is made from the archive of the sources, as `make wheel` does."""
     source = copy_tracked(tmp_path / "source")
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, archive], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"

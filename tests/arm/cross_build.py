@@ -2,12 +2,12 @@
 
 import shutil
 import subprocess
+import sys
+import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
 from thirteen.files.cache_folder import cache_dir
-
-from ..llama_cpp_source import llama_cpp_source
 
 HERE = Path(__file__).parent
 TOOLS = ("cmake", "ninja", "aarch64-linux-gnu-g++", "qemu-aarch64")
@@ -29,7 +29,7 @@ def build_program(name: str, architecture: str) -> Path:
         subprocess.CalledProcessError: it does not compile.
     """
     folder = cache_dir() / f"arm-{version('llama-cpp-python')}"
-    source, build, programs = llama_cpp_source(folder), folder / architecture, folder / "programs"
+    source, build, programs = _llama_cpp_source(folder), folder / architecture, folder / "programs"
     programs.mkdir(exist_ok=True)  # cmake ties a build to this folder, so it must not depend on the checkout
     for path in (HERE / "CMakeLists.txt", *HERE.glob("*.cpp")):
         shutil.copy2(path, programs)
@@ -38,3 +38,18 @@ def build_program(name: str, architecture: str) -> Path:
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(build), "--target", name], check=True)
     return build / name
+
+
+def _llama_cpp_source(folder: Path) -> Path:
+    """The source in a folder, downloaded in the archive of llama-cpp-python if it is not there."""
+    source = folder / "llama.cpp"
+    if not source.exists():
+        wanted = f"llama-cpp-python=={version('llama-cpp-python')}"
+        options = ["--no-deps", "--no-binary", ":all:", "-d", str(folder)]
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, wanted], check=True)
+        (archive,) = folder.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        (unpacked,) = folder.glob("*/vendor/llama.cpp")
+        unpacked.rename(source)
+    return source

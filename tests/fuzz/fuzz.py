@@ -4,21 +4,18 @@ Inputs that reach new lines are kept in the cache folder for the next time. An i
 build/fuzz/. `python tests/fuzz/fuzz.py NAME FILE` reads one input again.
 """
 
-import importlib.metadata
 import logging
 import os
 import resource
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache
 from itertools import count
 from pathlib import Path
 from random import Random
 
 import atheris
 
-importlib.metadata.version = cache(importlib.metadata.version)  # half of the time of an answer file
 if Path("/dev/shm").is_dir():  # inputs are files for some targets; no disk needs to see them
     tempfile.tempdir = "/dev/shm"
 with atheris.instrument_imports(include=["thirteen", "jinja2"]):

@@ -12,9 +12,6 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 from thirteen.errors import ThirteenError
-from thirteen.runtime.llama.model import Model
-
-from ..runtime.conftest import write_gguf
 
 HERE = Path(__file__).parent
 BASE = HERE / "corpus/gguf_headers/llama"  # the model of all adapters
@@ -126,9 +123,3 @@ def scratch_file(name: str, data: bytes) -> Path:
     path = Path(_folder().name, name)
     path.write_bytes(data)
     return path
-
-
-@cache
-def tiny_model() -> Model:
-    """The model of the runtime's tests, for targets that need a vocabulary."""
-    return Model(write_gguf(scratch_folder("tiny") / "tiny.gguf", {}, {}))

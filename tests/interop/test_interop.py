@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Same
-from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
@@ -185,40 +183,6 @@ def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
     """The mean KL divergence of the pairs, in nats, each given as logits or log-probabilities."""
     pairs = [(log_softmax(np.array(p)), log_softmax(np.array(q))) for p, q in zip(ours, theirs, strict=True)]
     return fmean(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
-
-
-@pytest.fixture(scope="session")
-def typed(tmp_path_factory):
-    """typed(name): the embedded model in a type, where its rows allow it."""
-    folder = tmp_path_factory.mktemp("types")
-
-    @cache
-    def importance() -> Path:
-        """Measured on a short text, when a type needs it."""
-        texts, path = folder / "texts.jsonl", folder / "importance.gguf"
-        texts.write_text(json.dumps({"text": (HERE.parents[1] / "README.md").read_text()[:1500]}) + "\n")
-        thirteen("convert", "embedded", "--dry-run", "--texts", texts, "--importance", path)
-        return path
-
-    def write(name: str) -> Path:
-        path = folder / f"{name}.gguf"
-        given = ("--importance", importance()) if name in {"IQ2_S", "IQ3_XXS"} else ()
-        thirteen("convert", "embedded", "--type", name, *given, "--output", path)
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize("name", sorted(costs_for("x86").layer | costs_for("arm").layer))
-def test_every_type_of_a_plan_loads_and_answers_count_equal(name, typed, node, xllamacpp):
-    case = Case(typed(name))
-    task, found = ours(case, QUESTIONS[:2], 8, 2)
-    one, other = node(task), xllamacpp(task)
-    kl_theirs = _divergence(one["distributions"], other["distributions"])
-    kls = [_divergence(found["distributions"], theirs["distributions"]) for theirs in (one, other)]
-    print(f"{name}: KL of theirs {kl_theirs:.2e}, ours from theirs {kls[0]:.2e}, {kls[1]:.2e}")
-    assert max(kls) <= KL_FACTOR * max(kl_theirs, KL_FLOOR)
-    case.model.unlink()
 
 
 def test_the_reader_of_llama_cpps_tools_finds_what_we_wrote(case):
