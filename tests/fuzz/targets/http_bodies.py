@@ -5,9 +5,8 @@ from functools import cache
 
 from starlette.testclient import TestClient
 from thirteen.runtime.engine.engine import Engine
-from thirteen.server.access.listen_config import ListenConfig
-from thirteen.server.access.request_limits import RequestLimits
 from thirteen.server.app import create_app
+from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.engine_service import EngineService
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX
 
@@ -44,7 +43,7 @@ def _client() -> TestClient:
     template = {"tokenizer.chat_template": (_TEMPLATE, 8, None)}
     engine = Engine(write_gguf(scratch_folder("server") / "tiny.gguf", template, {}), **FIXED, context=256)
     atexit.register(engine.close)
-    return TestClient(create_app(EngineService(engine, {"tiny": "base"}), ListenConfig(), _LIMITS))
+    return TestClient(create_app(EngineService(engine, {"tiny": "base"}, _LIMITS), ListenConfig()))
 
 
 def check(data: bytes) -> bool:
