@@ -22,7 +22,7 @@ from pathlib import Path
 from thirteen.bench.workload import random_prompt
 from thirteen.cli.console import facts_table, out, progress_bar
 from thirteen.convert.fit_size import parse_file_size
-from thirteen.errors import FileError, InsufficientMemoryError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
-from ...convert.vocabulary.vocabulary_list import read_vocabulary
 from ...errors import FileError
 from ...files.gguf.header import Header, read_header
 from ...stats.arrays import Doubles

@@ -32,7 +32,7 @@ def from_header(header: Header) -> Architecture:
     """
     where, metadata = str(header.path), CheckedMetadata(header)
     name, kind = header.metadata.get("general.architecture"), header.metadata.get("general.type", "model")
-    if kind != "model" or name not in FAMILIES:
+    if kind != "model" or str(name) not in FAMILIES:
         what = f"general.type {shorten(kind)}" if kind != "model" else f"the architecture {shorten(name)}"
         raise FileError(f"{where}: {what} cannot be converted; models of {', '.join(FAMILIES)} can")
     family, prefix = FAMILIES[str(name)], f"{name}."
