@@ -77,7 +77,7 @@ def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tokens_are_chosen_by_the_texts(thirteen, base, tmp_path):
     texts, model = write_rows(tmp_path / "texts.jsonl", THINGS), tmp_path / "model.gguf"
     options = ("--type", "F16", "--texts", texts, "--threads", 1, "-o", model)

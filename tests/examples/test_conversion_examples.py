@@ -14,7 +14,7 @@ from ..convert.peft_adapters import save_random_adapter
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_convert_to_size_and_compare_with_base(base, tmp_path, monkeypatch, capsys):
     checkpoint = base("llama wide")
     monkeypatch.chdir(tmp_path)
