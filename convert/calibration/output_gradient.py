@@ -38,9 +38,9 @@ def output_gradient(
         _logit_gradient(weights, inputs[start : start + _POSITIONS] / scale, (_SEED, seed, start), pool)
         for start in range(0, len(hidden), _POSITIONS)
     ]
-    gradient = norm.backward(hidden, np.concatenate([one for one, _ in parts]) / scale)
+    of_normed: Floats = np.concatenate([gradient for gradient, _ in parts])
     traces = np.concatenate([one for _, one in parts])
-    return gradient, inputs, np.maximum(traces, 0) / scale**2
+    return norm.backward(hidden, of_normed / scale), inputs, np.maximum(traces, 0) / scale**2
 
 
 def _logit_gradient(
