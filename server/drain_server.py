@@ -148,6 +148,11 @@ class DrainServer(uvicorn.Server):
 
 def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
     """Engine adapter of each served model name: the base model first, then one model per adapter."""
+    for each in (name, *adapters):
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise OptionError("name", "is not UTF-8: give another", ascii(each)) from None
     if name in adapters:
         raise OptionError("adapter", "the base model already has this name; see {name}", name)
     return {name: BASE, **{adapter: adapter for adapter in adapters}}

@@ -239,7 +239,7 @@ def test_invalid_arguments_give_a_one_line_error(cluster, tiny, tmp_path):
             "error: --port 0: a cluster deployment needs a fixed port",
         ),
         ((tiny, "--ray", cluster.address, "--profile", "x"), "error: profile must be one of laptop"),
-        ((tiny, "--replicas", 2), "error: Invalid value: --replicas requires --ray"),
+        ((tiny, "--replicas", 2), "error: --replicas: requires --ray"),
     )
     with Commands() as thirteen:
         for words, message in cases:
