@@ -34,7 +34,7 @@ def ask(page: Any, question: str) -> None:
 def ask_and_wait(page: Any, question: str) -> None:
     turns = page.locator(".turn").count()
     ask(page, question)
-    page.locator(".turn").nth(turns).locator(".stats:not(:empty)").wait_for()
+    page.locator(".turn").nth(turns).locator(".stats:not(:empty)").wait_for(timeout=120_000)
 
 
 def part(page: Any, name: str) -> Any:
