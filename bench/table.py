@@ -33,5 +33,5 @@ class Table:
 
 
 def findings(sentences: Iterable[str], *tables: Table) -> Group:
-    """What was found in sentences, and below them the tables."""
+    """The findings in sentences, with the tables below."""
     return Group(*map(Text, sentences), *tables)

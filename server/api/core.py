@@ -113,7 +113,7 @@ class Said:
 
     @property
     def warning(self) -> Json:
-        """The field that tells of an answer that violates its JSON schema; none if it does not."""
+        """The field for an answer that violates its JSON schema; empty if the answer is valid."""
         answer = self.piece.answer
         return {"warning": f"schema violated: {answer.violation}"} if answer and answer.violation else {}
 
