@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import RequestError
 from ..files.atomic_write import write_file
-from ..files.gguf.decoder_shape import read_decoder_shape
 from ..files.gguf.header import Header
+from ..files.gguf.model_shape import read_decoder_shape
 from ..files.gguf.pooling import read_pooling
 from ..files.processors import multiplies_bf16
 from ..files.progress import Progress, no_progress

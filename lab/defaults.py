@@ -32,8 +32,8 @@ from thirteen.bench.tune import (
 )
 from thirteen.bench.workload import random_prompt
 from thirteen.cli.console import progress_bar
-from thirteen.files.gguf.decoder_shape import read_decoder_shape
 from thirteen.files.gguf.header import Header, read_header
+from thirteen.files.gguf.model_shape import read_decoder_shape
 from thirteen.runtime.defaults import IK_STANDARD, Way, ik_equals, main_type
 from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.ik_llama_library import installed

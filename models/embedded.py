@@ -24,7 +24,7 @@ from ..files.hashing import file_sha256
 from ..files.json_file import parse_json
 from ..files.trusted_files import trust_file
 from .catalogue import EmbeddedModel, catalogue
-from .host import check_host
+from .hub import check_host
 
 _INDEX = "https://pypi.org/simple"  # unless PIP_INDEX_URL names another
 _JSON = "application/vnd.pypi.simple.v1+json"

@@ -16,8 +16,8 @@ from pathlib import Path
 from gguf.constants import GGMLQuantizationType as Type
 
 from ..errors import ThirteenError
-from ..files.gguf.decoder_shape import read_decoder_shape
 from ..files.gguf.header import Header
+from ..files.gguf.model_shape import read_decoder_shape
 from ..files.processors import processor_name
 from .llama.llama_cpp_library import llama_cpp
 from .llama.settings import IK, LLAMA

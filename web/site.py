@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import FileError, OutputError
 from ..files.atomic_write import write_file
-from ..files.gguf.decoder_shape import read_decoder_shape
 from ..files.gguf.header import read_header
+from ..files.gguf.model_shape import read_decoder_shape
 from ..files.json_file import read_json
 from ..files.output import check_folder, output_errors
 from .static_files import PAGE

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...errors import FileError
-from ...files.gguf.header import Header, read_header
+from ...files.gguf.header import Header
 from ...stats.arrays import Doubles
 from ...stats.intervals import Interval, grouped_mean
 
@@ -77,8 +77,7 @@ class TokenMap:
 
     @cached_property
     def _tables(self) -> TokenizerTables:
-        header = read_header(self._model.path)  # with the merges, which engines leave out
-        return TokenizerTables.from_fields(header.fields, str(header.path))
+        return TokenizerTables.from_fields(self._model.fields, str(self._model.path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """The architecture that the metadata of a GGUF describes, by the rules of llama.cpp's loader."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from gguf import GGUFValueType
@@ -9,7 +8,7 @@ from gguf import GGUFValueType
 from ...errors import FileError, shorten
 from ...files.gguf.header import Header
 from ...files.gguf.metadata import CheckedMetadata
-from ...files.gguf.model_shape import MAX_COUNT, read_model_shape
+from ...files.gguf.model_shape import MAX_COUNT, ModelShape, read_decoder_shape
 from .architecture import CONSTANTS, OUTPUT, Architecture, check
 from .families import FAMILIES, Family
 from .model_config import number
@@ -42,8 +41,9 @@ def from_header(header: Header) -> Architecture:
         if key not in read and (value := values.get(key, kept[0])) not in kept:
             raise FileError(f"{where}: {name}.{key} is {shorten(value)}, which a conversion would lose")
 
-    kv_heads, convolved = _kv_heads(values, where)
-    shape = read_model_shape(header, kv_heads)
+    convolved = _without_attention(values, where)
+    shape = read_decoder_shape(header)
+    shape.check(where)
     found: dict[str, Any] = {
         field: metadata.count(f"{name}.{key}", MAX_COUNT) if type_ is UINT32 else number(values, key, where)
         for field, (key, type_, _) in CONSTANTS.items()
@@ -59,7 +59,7 @@ def from_header(header: Header) -> Architecture:
         pattern = values.get("attention.sliding_window_pattern")
         found["windowed"] = _windowed(family, shape.layers, pattern)
     architecture = Architecture(
-        **asdict(shape),
+        **{field.name: getattr(shape, field.name) for field in fields(ModelShape)},
         name=family.name,
         rms_eps=number(values, "attention.layer_norm_rms_epsilon", where),
         rope_theta=number(values, "rope.freq_base", where, 10000.0),
@@ -80,16 +80,14 @@ def _linear_scaling(values: Mapping[str, Any], where: str) -> float:
     return number(values, key, where, 1.0)
 
 
-def _kv_heads(values: Mapping[str, Any], where: str) -> tuple[int | None, tuple[int, ...]]:
-    """Key-value heads of the layers with attention, and the layers without; none if one number is for all."""
+def _without_attention(values: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """The layers whose number of key-value heads is 0; the others must have the same."""
     by_layer = values.get("attention.head_count_kv")
-    if not isinstance(by_layer, list):
-        return None, ()
-    heads = max(by_layer, default=0)
-    known = heads in range(1, MAX_COUNT + 1) and set(by_layer) <= {0, heads}
-    if not known or len(by_layer) != values.get("block_count"):
+    if not isinstance(by_layer, Sequence):
+        return ()
+    if len(set(by_layer) - {0}) != 1:
         raise FileError(f"{where}: attention.head_count_kv is {shorten(by_layer)}, which is not supported")
-    return int(heads), tuple(layer for layer, count in enumerate(by_layer) if not count)
+    return tuple(layer for layer, count in enumerate(by_layer) if not count)
 
 
 def _windowed(family: Family, layers: int, pattern: object) -> tuple[int, ...]:

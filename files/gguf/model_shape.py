@@ -1,6 +1,11 @@
-"""Shape of a dense decoder, read from the header of its GGUF file."""
+"""Shape of a decoder, read from the header of its GGUF file.
+
+The names of a layer's tensors say whether it keeps keys and values or a recurrent state. The sizes are those
+of llama-hparams.cpp of llama.cpp.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 from gguf.constants import GGUFValueType
 
@@ -12,19 +17,21 @@ MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_COUNT = 1 << 24  # widths, heads and tokens
 MAX_CONTEXT = (1 << 31) - 1
 _WITHOUT_WINDOWS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granite", "lfm2"})
+_KEYS = ("attn_k", "attn_qkv", "attn_kv_a_mqa")  # tensors of a layer that keeps keys
+_STATES = ("ssm_", "shortconv.", "time_mix_")  # beginnings of the tensors of one that keeps a state
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes that every decoder has.
+class ModelShape:
+    """Sizes of a decoder; of what differs by layer, the largest.
 
     Attributes:
         layers: transformer layers.
         hidden: width of the hidden state.
-        ffn: width inside the feed-forward network.
+        ffn: width inside the feed-forward network; that of all the experts that a token uses.
         heads: query heads.
         kv_heads: key-value heads; each serves `heads / kv_heads` query heads.
-        head_dim: width of a head.
+        head_dim: width of a head's keys.
         vocab: tokens of the vocabulary.
         context: tokens of the longest context that the model was trained for.
     """
@@ -38,11 +45,6 @@ class Sizes:
     vocab: int
     context: int
 
-
-@dataclass(frozen=True)
-class ModelShape(Sizes):
-    """Sizes of a decoder whose layers have the same ones."""
-
     @property
     def kv_width(self) -> int:
         """Width of a token's keys, and of its values, over all key-value heads."""
@@ -50,7 +52,7 @@ class ModelShape(Sizes):
 
     @property
     def layer_matrices(self) -> dict[str, tuple[int, int]]:
-        """Shape of each matrix of a layer, (out, in), by its name in a GGUF file."""
+        """Shape of each matrix of a dense layer, (out, in), by its name in a GGUF file."""
         q_width = self.heads * self.head_dim
         return {
             "attn_q": (q_width, self.hidden),
@@ -64,7 +66,7 @@ class ModelShape(Sizes):
 
     def check(self, where: object) -> None:
         """Raise FileError, with `where` named, if the sizes do not fit each other."""
-        if self.heads % self.kv_heads:
+        if min(self.heads, self.kv_heads) < 1 or self.heads % self.kv_heads:
             raise FileError(
                 f"{where}: {self.heads} heads do not divide among {self.kv_heads} key-value heads"
             )
@@ -72,50 +74,129 @@ class ModelShape(Sizes):
             raise FileError(f"{where}: the head dimension is {self.head_dim}; it must be positive and even")
 
 
-def read_model_shape(header: Header, kv_heads: int | None = None) -> ModelShape:
-    """Read the shape of the model that a GGUF file holds.
+@dataclass(frozen=True)
+class DecoderShape(ModelShape):
+    """Shape of a decoder of any architecture, as far as the memory that it needs depends on it.
 
-    Args:
-        header: header of the file.
-        kv_heads: the key-value heads of the layers that have some, where the metadata has a list of them.
+    Attributes:
+        architecture: its name in llama.cpp.
+        experts_used: experts of a token; 0 in a dense model.
+        kv_widths: for each layer that keeps them, width of a token's keys and of its values.
+        head_widths: widths of a head's keys, and of its values.
+        windows: whether some layers see only the last tokens.
+        state_size: numbers of a sequence's recurrent state, over all layers.
+        inner: width inside a layer with such a state.
+    """
+
+    architecture: str
+    experts_used: int
+    kv_widths: tuple[tuple[int, int], ...]
+    head_widths: frozenset[int]
+    windows: bool
+    state_size: int
+    inner: int
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a sequence has a state that cannot go back to an earlier position."""
+        return self.state_size > 0
+
+
+class _Reader:
+    """The keys of one architecture, each a number or one number a layer."""
+
+    def __init__(self, header: Header) -> None:
+        self.metadata = CheckedMetadata(header)
+        self.architecture: str = self.metadata.get("general.architecture", GGUFValueType.STRING)
+        self.layers = self.metadata.count(f"{self.architecture}.block_count", MAX_LAYERS)
+        parts = (name.split(".", 2) for name in header.tensors if name.startswith("blk."))
+        self._parts = [part for part in parts if len(part) > 2]
+
+    def by_layer(self, key: str, default: int | list[int] = 0) -> list[int]:
+        """A number for each layer."""
+        name = f"{self.architecture}.{key}"
+        found: Any = self.metadata.header.metadata.get(name, default)
+        values = found[: self.layers] if isinstance(found, list) else [found] * self.layers
+        if len(values) < self.layers or not all(
+            isinstance(value, int) and 0 <= value <= MAX_COUNT for value in values
+        ):
+            raise self.metadata.error(
+                f"metadata key {name!r} is not a number from 0 to {MAX_COUNT} for each of "
+                f"{self.layers} layers"
+            )
+        return values
+
+    def number(self, key: str, default: int = 0) -> int:
+        """The largest number of any layer."""
+        return max(self.by_layer(key, default))
+
+    def layers_with(self, *beginnings: str) -> set[int]:
+        """The layers with a tensor whose name begins so."""
+        found = {part[1] for part in self._parts if part[2].startswith(beginnings)}
+        return {layer for layer in range(self.layers) if str(layer) in found}
+
+
+def read_decoder_shape(header: Header) -> DecoderShape:
+    """Read the shape of the decoder that a GGUF file holds.
 
     Raises:
-        FileError: a value is missing, of another type than llama.cpp reads, out of range
-            or at odds with another; file and key are named.
+        FileError: a value is missing, of the wrong type or out of range; file and key are named.
     """
-    metadata = CheckedMetadata(header)
-    architecture = metadata.get("general.architecture", GGUFValueType.STRING)
-
-    def count(key: str, default: int | None = None, maximum: int = MAX_COUNT) -> int:
-        return metadata.count(f"{architecture}.{key}", maximum, default)
-
-    heads, hidden = count("attention.head_count"), count("embedding_length")
-    head_dim = count("attention.key_length", hidden // heads)
-    shape = ModelShape(
-        layers=count("block_count", maximum=MAX_LAYERS),
-        hidden=hidden,
-        ffn=count("feed_forward_length"),
-        heads=heads,
-        kv_heads=kv_heads or count("attention.head_count_kv", heads),
-        head_dim=head_dim,
-        vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-        context=read_context(metadata, architecture),
+    read = _Reader(header)
+    hidden = read.metadata.count(f"{read.architecture}.embedding_length", MAX_COUNT)
+    heads = read.by_layer("attention.head_count")
+    kv_heads = read.by_layer("attention.head_count_kv", heads)
+    usual = hidden // max(heads) if any(heads) else 0
+    keys, values = (
+        max(read.number(f"attention.{kind}_length", usual), read.number(f"attention.{kind}_length_swa"))
+        for kind in ("key", "value")
     )
-    shape.check(header.path)
-    check_head_width(metadata, f"{architecture}.attention.value_length", head_dim)
-    return shape
+    latent = read.number("attention.key_length_mla") > 0  # values are read out of the keys
+    own = read.layers - read.number("attention.shared_kv_layers")
+    keeping = [layer for layer in sorted(read.layers_with(*(f"{key}." for key in _KEYS))) if layer < own]
+    states, width = read.layers_with(*_STATES), _state_width(read, hidden, max(heads))
+    if not keeping and not states:  # other names: then all layers are taken for ordinary ones
+        keeping = [*range(own)]
+    used = read.number("expert_used_count") if read.number("expert_count") else 0
+    dense = read.number("feed_forward_length")
+    expert = read.number("expert_feed_forward_length", dense) * used
+    return DecoderShape(
+        architecture=read.architecture,
+        layers=read.layers,
+        hidden=hidden,
+        ffn=max(dense, expert + read.number("expert_shared_feed_forward_length")),
+        heads=max(heads),
+        kv_heads=max(kv_heads),
+        head_dim=keys,
+        vocab=len(read.metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
+        context=_read_context(read.metadata, read.architecture),
+        experts_used=used,
+        kv_widths=tuple(
+            (kv_heads[layer] * keys, 0 if latent else kv_heads[layer] * values) for layer in keeping
+        ),
+        head_widths=frozenset({keys, values} if keeping else ()),
+        windows=read.number("attention.sliding_window") > 0,
+        state_size=len(states) * width,
+        inner=read.number("ssm.inner_size", 2 * hidden if read.number("wkv.head_size") else 0),
+    )
 
 
-def read_context(metadata: CheckedMetadata, architecture: str) -> int:
+def _state_width(read: _Reader, hidden: int, heads: int) -> int:
+    """Numbers of a layer's recurrent state: what it needs of the last tokens, and its sum over all."""
+    kernel, inner, state = (read.number(f"ssm.{key}") for key in ("conv_kernel", "inner_size", "state_size"))
+    if head := read.number("wkv.head_size"):  # RWKV
+        return read.number("token_shift_count", 2) * hidden + hidden * head
+    if short := read.number("shortconv.l_cache"):  # LFM2
+        return hidden * (short - 1)
+    if head := read.number("kda.head_dim"):  # Kimi
+        return (3 * max(kernel - 1, 0) + head) * heads * head
+    return max(kernel - 1, 0) * (inner + 2 * read.number("ssm.group_count") * state) + state * inner
+
+
+def _read_context(metadata: CheckedMetadata, architecture: str) -> int:
     """The longest context in tokens: where the graph of llama.cpp has no windows, not beyond one."""
     context = metadata.count(f"{architecture}.context_length", MAX_CONTEXT)
     key = f"{architecture}.attention.sliding_window"
     if architecture not in _WITHOUT_WINDOWS or not metadata.header.metadata.get(key):
         return context
     return min(context, metadata.count(key, MAX_CONTEXT))
-
-
-def check_head_width(metadata: CheckedMetadata, key: str, head_dim: int) -> None:
-    """Raise FileError if a key that gives the width of a head, or of a part of it, is not `head_dim`."""
-    if (width := metadata.count(key, MAX_COUNT, head_dim)) != head_dim:
-        raise metadata.error(f"metadata key {key!r} is {width}, but the head dimension is {head_dim}")

@@ -7,7 +7,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import FileError
-from ...files.gguf.decoder_shape import read_decoder_shape
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
 from ..compute import NativeHandle

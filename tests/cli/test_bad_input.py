@@ -93,7 +93,7 @@ CONVERT, SHOW, MERGE = (
 ASK = "ask MODEL Why?"
 ROWS: list[tuple[Damage, str, str]] = [
     # Checkpoints
-    (cut(WEIGHTS, 100), CONVERT, "bytes, the file has"),
+    (cut(WEIGHTS, 100), CONVERT, "file not fully covered"),
     (delete(CONFIG), CONVERT, "this one no config.json"),
     (arrays(WEIGHTS, lambda a: a.pop(Q)), CONVERT, f"tensor {Q!r} is missing"),
     (
@@ -112,7 +112,7 @@ ROWS: list[tuple[Damage, str, str]] = [
     (delete(LORA_CONFIG), SHOW, "not a PEFT adapter: adapter_config.json is missing"),
     (edit(LORA_CONFIG, lambda c: c.update(peft_type="PROMPT_TUNING")), SHOW, "PROMPT_TUNING"),
     (edit(LORA_CONFIG, lambda c: c.update(r=5)), SHOW, "with r = 5 of adapter_config.json"),
-    (put(LORA, b"version https://git-lfs"), SHOW, "a header of"),
+    (put(LORA, b"version https://git-lfs"), SHOW, "header too large"),
     (arrays(LORA, set_all(LORA_A, np.nan)), SHOW, "self_attn.q_proj' is not finite"),
     (arrays(LORA, set_all("lora_B", 0)), MERGE, "every delta is zero"),
     (arrays(LORA, lambda a: a.pop(LORA_B)), SHOW, "has lora_A (4, 64); expected lora_A (r, in), "),

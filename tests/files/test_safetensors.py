@@ -18,13 +18,6 @@ def test_an_empty_tensor_is_read(tmp_path):
     assert file.rows("a").shape == (0, 5)
 
 
-def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path):
-    (tmp_path / "a").write_bytes(content_of({"x" * 100_000: 1}))
-    with pytest.raises(FileError, match="tensor 'xxx") as caught:
-        SafetensorsFile(tmp_path / "a")
-    assert len(str(caught.value)) < 1000
-
-
 @pytest.mark.parametrize("shape", [(), (4, 3)])
 def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path, shape):
     """It ended in numpy's ValueError; one that was removed, in an error of the file written meanwhile."""
@@ -55,29 +48,17 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "truncated"),
-        (struct.pack("<Q", 2**63) + b"{}", "truncated"),
-        (struct.pack("<Q", 1 << 24) + bytes(1 << 24), "of 16,777,216 bytes; no more than 8,388,608 are read"),
-        (content_of(b"\xff{}"), "not JSON"),
-        (content_of([]), "not a JSON object"),
-        (content_of({"a": 1}), "damaged"),
+        (b"", "header too small"),
+        (struct.pack("<Q", 2**63) + b"{}", "header too large"),
         (
-            content_of({"a": entry(shape=[0, 1 << 47, 1 << 47], offsets=[0, 0])}),
-            "tensor 'a' has a damaged entry",
+            content_of({"__metadata__": {"a": "b" * (1 << 23)}}, b""),
+            "a header of .* bytes; at most 8,388,608",
         ),
-        (content_of({"a": float("nan")}), "tensor 'a' has a damaged entry"),
-        (content_of({"__metadata__": [0.5]}), "__metadata__ is not an object of strings"),
-        (content_of({"__metadata__": {"a": 1}}), "__metadata__ is not an object of strings"),
-        (content_of({"a": entry(dtype="F33")}), "damaged"),
-        (content_of({"a": entry(shape=[4, -4])}), "damaged"),
-        (content_of({"a": entry(shape=[4, 4.0])}), "damaged"),
-        (content_of({"a": entry(shape=[2**60, 2**60])}), "damaged"),
-        (content_of({"a": entry(offsets=[0])}), "damaged"),
-        (content_of({"a": entry(offsets=[0, 60])}), "damaged"),
-        (content_of({"a": entry()}, bytes(65)), "the file has"),
-        (content_of({"a": entry(), "b": entry()}), "starts at 0"),
-        (content_of({"a": entry(offsets=[4, 68])}, bytes(68)), "starts at 4, but the previous one ends at 0"),
-        (content_of(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
+        (content_of(b"\xff{}"), "invalid UTF-8"),
+        (content_of({"a": entry(dtype="F33")}), "unknown variant `F33`"),
+        (content_of({"a": entry(offsets=[0, 60])}), "invalid shape, data type, or offset"),
+        (content_of({"a": entry()}, bytes(65)), "file not fully covered"),
+        (content_of({"a": entry(), "b": entry()}), "invalid offset for tensor"),
     ],
 )
 def test_damaged_safetensors_header_is_named(content, named, tmp_path):

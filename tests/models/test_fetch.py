@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from thirteen.errors import FileError, OfflineError
 from thirteen.files.cache_folder import cache_dir
-from thirteen.models import host
 from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.embedded import embedded
 from thirteen.models.fetch import fetch
+from thirteen.models.hub import check_host
 
 from .hub_server import Repository, serve
 
@@ -184,17 +184,13 @@ def test_a_file_with_another_hash_is_deleted(child, repository):
     assert _contents(child.path("some/base@v1")) == BASE
 
 
-def test_a_file_is_hashed_once_and_again_after_a_change(child, hub):
-    """Hashing gigabytes on each use takes seconds; never hashing again would miss a corrupted disk."""
+def test_a_file_that_changed_on_disk_is_downloaded_again(child, hub):
     weights = child.path("some/base@v1") / "model.safetensors"
     hub.requests.clear()
-    times = weights.stat()
-    weights.write_bytes(bytes(len(WEIGHTS)))
-    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     child.path("some/base@v1")
     assert not hub.downloaded()
-    os.utime(weights)
-    assert "model.safetensors is damaged" in child.error("some/base@v1")
+    weights.write_bytes(bytes(len(WEIGHTS)))
+    assert "model.safetensors is damaged" in child.error("some/base@v1", HF_HUB_OFFLINE="1")
     assert _contents(child.path("some/base@v1")) == BASE
     assert hub.downloaded() == {"model.safetensors"}
 
@@ -221,8 +217,7 @@ def test_a_token_without_access_has_its_own_error(child, repository):
 def test_missing_repositories_revisions_and_files_are_named(child):
     assert child.error("some/other@v7").startswith("no repository some/other (revision v7) on the hub")
     assert child.error("some/base@v9") == "some/base has no revision 'v9' on the hub"
-    message = f"some/adapter at {OLD}: no config.json, model.safetensors, tokenizer.json in the hub"
-    assert child.error("some/adapter") == message
+    assert child.error("some/adapter") == f"some/adapter at {OLD}: no config.json: it is no base"
 
 
 def test_offline_without_a_cache_is_an_error(child, hub):
@@ -248,8 +243,7 @@ def test_a_hub_that_cannot_be_reached_is_named_with_what_works_offline(child):
     assert time.monotonic() - start < 10  # two processes start
 
 
-def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr(host, "_CONNECT_S", 0.2)
+def test_a_host_that_does_not_answer_is_given_up():
     with socket.socket() as full, ExitStack() as clients:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -257,53 +251,16 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
             client = clients.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(full.getsockname())
+        start = time.monotonic()
         with pytest.raises(OfflineError, match=r"^127.0.0.1 cannot be reached \((no answer|timed out)"):
-            host.check_host(f"http://127.0.0.1:{full.getsockname()[1]}")
-
-
-def test_a_host_is_reached_by_ipv4_where_ipv6_leads_nowhere(monkeypatch):
-    """The wait for IPv6 took all of the time: the host was said to be offline."""
-    monkeypatch.setattr(host, "_CONNECT_S", 0.5)
-    with socket.socket() as live, socket.socket() as away:
-        for one in (live, away):
-            one.bind(("127.0.0.1", 0))
-        live.listen()
-        stream = (socket.SOCK_STREAM, 0, "")
-        found = [(socket.AF_INET6, *stream, "nowhere"), (socket.AF_INET, *stream, live.getsockname())]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-
-        class Socket(socket.socket):
-            def connect(self, address):
-                if address == "nowhere":
-                    time.sleep(1)
-                    raise TimeoutError
-                super().connect(address)
-
-        monkeypatch.setattr(socket, "socket", Socket)
-        host.check_host("http://some.host")
-        found[1] = (socket.AF_INET, *stream, away.getsockname())
-        with pytest.raises(OfflineError, match=r"some.host cannot be reached \(Connection refused"):
-            host.check_host("http://some.host")
+            check_host(f"http://127.0.0.1:{full.getsockname()[1]}")
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 def test_offline_a_complete_cache_is_used(child, away):
     folder = child.path("some/base")
     assert child.path("some/base", **away) == folder
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    message = child.error("some/base", **away)
-    assert "some/base" in message
-    assert "complete" in message or "model-00002-of-00002.safetensors" in message
-
-
-def test_offline_a_cache_of_another_tool_is_verified_by_its_blob_names(child):
-    """Without this project's record, the published hash is the name of the blob in the cache."""
-    weights = child.path("some/base@v1") / "model.safetensors"
-    for record in child.home.rglob("thirteen/*"):
-        record.unlink()
-    child.path("some/base@v1", HF_HUB_OFFLINE="1")
-    weights.write_bytes(bytes(len(WEIGHTS)))
-    assert "model.safetensors is damaged" in child.error("some/base@v1", HF_HUB_OFFLINE="1")
 
 
 def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, repository):
@@ -380,17 +337,3 @@ def test_the_default_cache_folder_follows_xdg(tmp_path, monkeypatch):
 def test_the_import_does_not_load_huggingface_hub():
     code = "import sys, thirteen.models.fetch; print('huggingface_hub' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
-
-
-def test_the_retries_of_a_download_are_not_logged(caplog):
-    """huggingface_hub logs each retry; the user sees one error at the end."""
-    import logging
-
-    from thirteen.models.hub import _hub_call
-
-    log = logging.getLogger("huggingface_hub.utils._http")
-    with _hub_call("owner/name", "main"):
-        log.warning("Retrying in 1s [Retry 1/5].")
-    assert not caplog.records
-    log.warning("logged afterwards")
-    assert [record.message for record in caplog.records] == ["logged afterwards"]

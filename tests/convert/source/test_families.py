@@ -18,8 +18,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import CLASSES, module_order
 from thirteen.convert.source.model_config import from_config
 from thirteen.convert.source.model_metadata import from_header
-from thirteen.files.gguf.decoder_shape import read_decoder_shape
 from thirteen.files.gguf.header import Field, read_header
+from thirteen.files.gguf.model_shape import read_decoder_shape
 from thirteen.files.json_file import read_json
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.mistral import MistralConfig

@@ -1,13 +1,15 @@
 """A GGUF header is read as it was written, and a damaged one is an error that names the file, no more."""
 
 import os
+import pickle
 import string
 import struct
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,16 +22,7 @@ from gguf import GGUFValueType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import FileError
-from thirteen.files.gguf.header import (
-    MAX_ENTRIES,
-    MAX_NUMBERS,
-    MAX_STRING_BYTES,
-    MAX_STRINGS,
-    MAX_TEXT_BYTES,
-    Field,
-    Header,
-    read_header,
-)
+from thirteen.files.gguf.header import MAX_ENTRIES, MAX_NUMBERS, Field, Header, StringArray, read_header
 from thirteen.models.embedded import embedded
 
 Entries = dict[str, Field]
@@ -138,15 +131,17 @@ def test_text_that_is_no_utf_8_passes_unchanged(tmp_path):
     assert [text.encode("utf-8", "surrogateescape") for text in value] == [b"\xff\xfe", "é".encode()]
 
 
-@given(entries=st.dictionaries(keys, fields, min_size=1, max_size=6), data=st.data())
-def test_what_is_passed_over_is_checked_but_not_kept(entries, data):
-    with TemporaryDirectory() as folder:
-        path = write(Path(folder) / "a.gguf", entries, {})
-        over = data.draw(st.sets(st.sampled_from(sorted(entries))))
-        full, partial = read_header(path), read_header(path, skip_values=over)
-    for key, field in full.fields.items():
-        left = key in over and field.element is Kind.STRING
-        assert partial.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
+@given(st.lists(st.binary(max_size=4) | st.text(max_size=4).map(str.encode)), st.slices(6))
+def test_an_array_reads_like_the_list_of_its_strings(values, part):
+    ends = array("Q", accumulate(8 + len(value) for value in values))
+    strings = StringArray(b"".join(struct.pack("<Q", len(value)) + value for value in values), ends)
+    expected = [value.decode("utf-8", "surrogateescape") for value in values]
+    assert list(strings) == expected and strings.raw() == values
+    assert [strings[i] for i in range(-len(values), len(values))] == expected * 2
+    assert strings[part] == expected[part]
+    assert strings == expected == strings == pickle.loads(pickle.dumps(strings)) != [*expected, "more"]
+    with pytest.raises(IndexError):
+        strings[len(values)]
 
 
 def test_a_real_model_is_read():
@@ -233,55 +228,39 @@ ALIGNMENT = text(b"general.alignment")
     [
         (b"", "not a GGUF file"),
         (b"PK\3\4" + bytes(64), "not a GGUF file"),
-        (b"GGUF", "past the end"),
+        (b"GGUF", "past the end of the file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
         (b"FUGG"[::-1] + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
-        (crafted((struct.pack("<Q", 2**63),)), "a string of 9223372036854775808 bytes"),
+        (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
+        (crafted((struct.pack("<Q", 2**63),)), "past the end"),
         (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
         (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
-        (
-            crafted((text(b"k") + ARRAY + U8 + struct.pack("<Q", 2**60),)),
-            "'k' has 1152921504606846976 elements",
-        ),
+        (crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**60),)), "past the end"),
         (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
-        (
-            crafted((ALIGNMENT + U32 + struct.pack("<I", 1 << 21),)),
-            "general.alignment is 2097152 (UINT32); it must be a UINT32 and a power of two up to 1,048,576",
-        ),
-        (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
+        (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
-        (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
-        (crafted(infos=(declared((4,), name=b""),)), "the name of a tensor is empty"),
-        (
-            crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)),
-            "a string of",
-        ),
-        (crafted(infos=(declared(()),)), "0 dimensions"),
+        (crafted(infos=(declared(()),)), "the shape ()"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
         (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
         (
             crafted(infos=(declared((33,), type_=int(Type.Q8_0)),)),
             "rows of 33, not a multiple of Q8_0's block of 32",
         ),
-        (crafted(infos=(declared((4,), offset=32),)), "at offset 32; it must be at 0"),
-        (
-            crafted(infos=(declared((4,)), declared((4,), offset=0, name=b"u"))),
-            "at offset 0; it must be at 32",
-        ),
         (crafted(infos=(declared((65,)),)), "it is truncated"),
-        (crafted((string_array(MAX_STRINGS + 1, b""),)), f"{MAX_STRINGS + 1} strings"),
-        (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), f"{MAX_NUMBERS + 1} numbers"),
-        (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
+        (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), "more than 1,048,576 numbers"),
         # Published holes of GGUF parsers: sizes whose sum or product wraps around, and data beyond the end.
-        (crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)), "elements"),  # CVE-2024-21825
-        (crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)), "dimensions"),  # CVE-2024-23605
+        (
+            crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
+            "past the end",
+        ),  # CVE-2024-21825
+        (crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)), "past the end"),  # CVE-2024-23605
         (  # CVE-2025-53630
             crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
             "is truncated",
         ),
-        (crafted(infos=(declared((2**62 - 1, 1)),)), "has the shape"),  # CVE-2026-27940
-        (crafted(infos=(declared((2**31, 2**31, 2, 1)),)), "has the shape"),  # CVE-2026-33298
+        (crafted(infos=(declared((2**62 - 1, 1)),)), "is truncated"),  # CVE-2026-27940
+        (crafted(infos=(declared((2**31, 2**31, 2, 1)),)), "is truncated"),  # CVE-2026-33298
         (crafted(infos=(declared((1 << 20,)),)), "is truncated"),  # CVE-2026-7482
     ],
     ids=count(),  # some contents have megabytes
@@ -293,19 +272,6 @@ def test_a_lying_header_is_named(content, named, tmp_path):
         read_header(path)
     assert named in str(failure.value)
     assert str(path) in str(failure.value)
-
-
-@pytest.mark.parametrize("odd", [b"\0", b"a\0b", b" ", b"a\n", "é".encode(), b"\xff"])
-def test_a_name_that_is_another_as_a_c_string_is_refused(odd, tmp_path):
-    """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
-    path = tmp_path / "a.gguf"
-    for content in (
-        crafted((text(b"k" + odd) + U8 + b"1",)),
-        crafted(infos=(declared((4,), name=b"k" + odd),)),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(FileError, match="has characters other than"):
-            read_header(path)
 
 
 MEMORY = """
@@ -326,18 +292,11 @@ print(peak() - before)
 """
 
 
-def many_tensors() -> bytes:
-    infos = tuple(
-        declared((1,) * 4, type_=int(Type.I8), offset=32 * n, name=b"%063d" % n) for n in range(MAX_ENTRIES)
-    )
-    return crafted(infos=infos, data=bytes(32 * MAX_ENTRIES))
-
-
 MOST_MEMORY: dict[str, Callable[[], bytes]] = {
-    "long strings": lambda: crafted((string_array(MAX_STRINGS, b"x" * 51 + "😀".encode()),)),
+    "long strings": lambda: crafted((string_array(1 << 20, b"x" * 51 + "😀".encode()),)),
+    "short strings": lambda: crafted((string_array((1 << 23) - 64, b""),)),
     "floats": lambda: crafted((number_array(MAX_NUMBERS, F32, struct.pack("<f", 0.3)),)),
     "entries": lambda: crafted(tuple(text(b"%x" % n) + STRING + text(b"xy") for n in range(MAX_ENTRIES))),
-    "tensors": many_tensors,
 }
 
 
@@ -352,16 +311,14 @@ def test_a_header_takes_four_times_its_size_and_a_constant(name, tmp_path):
     assert 0 < int(done.stdout) < 4 * path.stat().st_size + 70_000_000
 
 
-def test_texts_that_would_fill_the_memory_are_refused(tmp_path):
+def test_a_header_that_never_ends_is_refused(tmp_path):
     """Such a file is sparse and costs its maker nothing; eight texts of 32 MB took 1.4 GB."""
     path = tmp_path / "a.gguf"
     with path.open("wb") as file:
-        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 3))
-        for n in range(3):
-            file.write(text(b"%d" % n) + STRING + struct.pack("<Q", MAX_STRING_BYTES))
-            file.seek(MAX_STRING_BYTES, os.SEEK_CUR)
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 3) + text(b"k") + STRING + struct.pack("<Q", 1 << 27))
+        file.seek(1 << 28, os.SEEK_CUR)
         file.truncate()
-    with pytest.raises(FileError, match=f"bytes of text .*; at most {MAX_TEXT_BYTES} are read"):
+    with pytest.raises(FileError, match="the header runs past what is read of a header"):
         read_header(path)
 
 
