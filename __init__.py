@@ -32,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 def _find_files(*model_and_options: Any) -> Any:
     """Turn the name of a model, and adapters of any form, into files; see Engine.find_files."""
-    return import_module(".workflows.model_files", __name__).engine_files(*model_and_options)
+    return import_module(".models.resolve", __name__).engine_files(*model_and_options)

@@ -47,7 +47,7 @@ def ask(
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     wait_for("loading…")
-    from ..workflows.default_model import is_default_model, is_short_sum, limits
+    from ..models.converted import is_default_model, is_short_sum, limits
 
     request = options.request_options(ctx, schema)
     engine_options = options.engine_options(ctx, slots=effort.rule.width)
@@ -76,7 +76,7 @@ def ask(
 def _model_and_question(words: list[str]) -> tuple[str | None, str]:
     """Tell [MODEL] and [QUESTION] apart; a question that is missing or `-` comes from standard input."""
     from ..files.json_file import decode_utf8
-    from ..workflows.model_files import is_model_name
+    from ..models.resolve import is_model_name
 
     if len(words) > 2:
         raise RequestError(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")

@@ -47,7 +47,7 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     wait_for("loading…")
-    from ..workflows.default_model import is_default_model, limits
+    from ..models.converted import is_default_model, limits
 
     request, engine_options = (
         options.request_options(ctx),
@@ -128,7 +128,7 @@ class ChatSession:
 
     def _adapter(self, word: str) -> str:
         """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
-        from ..workflows.default_model import NAME, is_default_model
+        from ..models.converted import NAME, is_default_model
 
         name, model = word, self.engine.files("base")[0]
         if word not in self.engine.adapters:

@@ -12,8 +12,8 @@ from .application import advanced_option, command, refuse_given
 from .console import note, run_bars, show, warn
 
 if TYPE_CHECKING:
+    from ..bench.fidelity.conversion import ConversionResult
     from ..convert.layout import FileLayout
-    from ..workflows.conversion import ConversionResult
 
 _OF_SAFETENSORS = {"base", "output", "adapter", "to_safetensors", "threads", "as_json"}
 
@@ -84,8 +84,8 @@ def convert(
 
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
-    from ..workflows.conversion import run_conversion, run_plan
-    from ..workflows.conversion_request import ConversionRequest
+    from ..bench.fidelity.conversion import run_conversion
+    from ..models.conversion import ConversionRequest, run_plan
 
     if (output is None) != dry_run:
         raise OptionError("output", "{dry_run} writes no file" if output else "missing")

@@ -33,8 +33,8 @@ def demo(as_json: options.Json = False) -> None:
     Base, base with 13 trained numbers and base with 840 answer the same sums: right answers, seconds and
     bytes. It takes less than a minute on two cores.
     """
+    from ..models.converted import default_model
     from ..runtime.engine.engine import Engine
-    from ..workflows.default_model import default_model
 
     wait_for("preparing the embedded model…")
     with Engine(default_model()) as engine:
@@ -56,10 +56,10 @@ def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:
     from ..convert.adapter.adapter import load_adapter
     from ..models.answer_forms import same_answer
     from ..models.catalogue import adapter_folder
+    from ..models.converted import default_model
     from ..models.rows import read_rows
     from ..models.texts import HELD_OUT_SUMS
     from ..runtime.engine.engine import Engine
-    from ..workflows.default_model import default_model
 
     file = default_model(adapter)
     numbers = load_adapter(adapter_folder(adapter)).trained_parameters if adapter else 0

@@ -100,9 +100,8 @@ def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":
     from ..learn.learning import LearnBase
     from ..models.base import resolve_base
     from ..models.basis import find_basis
-    from ..workflows.converted_models import trimmed_model
-    from ..workflows.default_model import NAME
-    from ..workflows.model_files import resolve
+    from ..models.converted import NAME, trimmed_model
+    from ..models.resolve import resolve
 
     full = resolve(NAME if model == "embedded" else model, run=run, announce=note).model
     refuse_base_folder(output, full)

@@ -15,7 +15,7 @@ from .convert import layout_rows
 
 if TYPE_CHECKING:
     from ..models.catalogue import Catalogue, CatalogueBase
-    from ..workflows.converted_models import CachedModel
+    from ..models.converted import CachedModel
 
 
 @command("models", "models my-model.gguf --context 4096", "models --remove llama-3.2-1b-600MB")
@@ -36,7 +36,7 @@ def models(
     converted model stays in the hub's cache when it is removed. The memory of a model is an estimate from
     its header; nothing is loaded.
     """
-    from ..workflows.converted_models import remove_model
+    from ..models.converted import remove_model
 
     if remove is not None:
         removed = remove_model(remove)
@@ -50,7 +50,7 @@ def models(
 
 
 def _show_model(model: str, context: int | None, as_json: bool) -> None:
-    from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
+    from ..models.inspection import inspect_gguf, memory_profiles
 
     profiles = memory_profiles(context=context)
     found = inspect_gguf(options.resolve_model(model).model, profiles)
@@ -72,8 +72,8 @@ def _show_model(model: str, context: int | None, as_json: bool) -> None:
 def _list_models(as_json: bool) -> None:
     from ..errors import OutputError
     from ..models.catalogue import catalogue
+    from ..models.converted import cached_models
     from ..runtime.machine import available_bytes
-    from ..workflows.converted_models import cached_models
 
     known, cached = catalogue(), []
     try:

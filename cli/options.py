@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ..cluster.ray_batch import FindFiles
+    from ..models.resolve import ModelFiles
     from ..runtime.engine.engine import Engine
     from ..runtime.engine_options import EngineOptions
     from ..runtime.options import Options
-    from ..workflows.model_files import ModelFiles
 
 ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 _RUNTIME_ADAPTER = f"GGUF LoRA, {ADAPTER}"
@@ -126,7 +126,7 @@ def resolve_model(
 
     A base that is no GGUF is converted on first use, with so many threads.
     """
-    from ..workflows.model_files import resolve
+    from ..models.resolve import resolve
 
     adapters = {"adapter": adapter} if isinstance(adapter, str) else adapter
     with run_bars(threads) as run:

@@ -57,10 +57,10 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
+    from ..cluster.serving import ServingRequest, run_serving
+    from ..models.resolve import ModelFiles
     from ..server.api_keys import ApiKeys
     from ..server.config import ListenConfig, RequestLimits
-    from ..workflows.model_files import ModelFiles
-    from ..workflows.serving import ServingRequest, run_serving
 
     if ray is None:
         refuse_given(ctx, ("replicas",), "requires --ray")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from thirteen.workflows.conversion import run_conversion
-from thirteen.workflows.conversion_request import ConversionRequest
+from thirteen.bench.fidelity.conversion import run_conversion
+from thirteen.models.conversion import ConversionRequest
 
 request = ConversionRequest(
     base="my-base",  # a folder of safetensors, a GGUF, a hub id or a catalogue name

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,21 @@ def cache_dir() -> Path:
         raise OutputError(f"{error}; {REMEDY}") from None
     _check_private(folder)
     return folder
+
+
+def cached(name: str, make: Callable[[Path], object]) -> Path:
+    """The file of this name in the cache; where there is none, `make` writes it, atomically, or raises.
+
+    The name has a hash of all that the content depends on, so that nothing is ever out of date.
+
+    Raises:
+        OutputError: see cache_dir().
+    """
+    path = cache_dir() / name
+    if not path.exists():
+        make_folder(path.parent)
+        make(path)
+    return path
 
 
 def cache_key(*parts: object) -> str:

@@ -35,6 +35,7 @@ from thirteen.lab.sums import draw_sums
 from thirteen.learn.rollouts import is_correct
 from thirteen.models.base import resolve_base
 from thirteen.models.basis import find_basis
+from thirteen.models.converted import default_model
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
@@ -42,7 +43,6 @@ from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.options import BASE
 from thirteen.stats.intervals import count_pairs, paired_difference
-from thirteen.workflows.default_model import default_model
 
 Numbers = NDArray[np.float64]
 SEED = 13

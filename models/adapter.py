@@ -12,13 +12,12 @@ from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import ShortCode, decode_short_code, looks_like_code
 from ..convert.source_ids import SourceIds, provenance_name
 from ..errors import FileError
-from ..files.cache_folder import cache_dir, cache_key
+from ..files.cache_folder import cache_key, cached
 from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
-from .base import Base, base_name, resolve_base
+from .base import Base, base_name, fetch, resolve_base
 from .basis import expand_code
 from .catalogue import adapter_code, catalogue
-from .fetch import fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,8 @@ class Adapter:
         key = cache_key(
             adapter_sha256(found), file_sha256(model), self.source, version("thirteen"), EXPORT_VERSION
         )
-        output = cache_dir() / f"adapter-{key}.gguf"
-        if not output.exists():
-            export_adapter(found, model, output, ids=SourceIds(adapter=self.source))
-        return output
+        ids = SourceIds(adapter=self.source)
+        return cached(f"adapter-{key}.gguf", lambda output: export_adapter(found, model, output, ids=ids))
 
 
 def find_adapter(source: str, base: str | None = None) -> Adapter:

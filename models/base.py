@@ -1,5 +1,7 @@
 """A base as a person names it, found: a folder, a GGUF, a name of the catalogue, `embedded` or a hub id."""
 
+import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.source_ids import provenance_name
-from ..errors import ThirteenError
+from ..errors import FileError, OfflineError, ThirteenError
 from ..files.gguf.header import read_header
 from ..files.gguf.metadata import MERGED_ADAPTER
-from .catalogue import catalogue
-from .fetch import fetch, local_path
+from .catalogue import adapter_folder, catalogue
+from .hub import RepositoryKind, cached_bases, download
 
-_PROVENANCE = "thirteen.base.id"
+_log = logging.getLogger(__name__)
+_FILES = (".gguf", ".safetensors")  # no repository name ends in these
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,65 @@ class Base:
     name: str | None
     id: str
     trained_id: str
+
+
+def fetch(source: str, *, kind: RepositoryKind) -> Path:
+    """Find the file or folder of a base or an adapter; it is downloaded if needed.
+
+    Args:
+        source: file or folder, catalogue name, `embedded`, or hub id `owner/name`. A name or a hub id may end
+            in `@revision`, a branch, tag or commit. A path that exists, or a string that looks like a path,
+            never goes to the hub.
+        kind: whether the source names a base or an adapter; decides which files are downloaded.
+
+    Returns:
+        The file or folder. Offline, the embedded model stands for the base that it was made of.
+
+    Raises:
+        OfflineError: the host of a download cannot be reached; the message has what works without it.
+        FileError: the path or name does not exist; or the hub refuses access, or sends damaged files.
+    """
+    if (path := local_path(source)) is not None:
+        return path
+    from .embedded import embedded, find_embedded  # noqa: PLC0415 - with the client of its download
+
+    name, _, revision = source.partition("@")
+    try:
+        if "/" in name:
+            return download(name, revision or "main", kind)
+        if kind == "base" and name != "embedded":
+            entry = catalogue().base(name)
+            return download(entry.hub_id, revision or entry.revision, kind)
+        if revision:
+            raise FileError(f"{name} is local: the revision {revision!r} applies only to the hub")
+        return embedded() if kind == "base" else adapter_folder(name)
+    except OfflineError as error:
+        found = find_embedded() if kind == "base" else None
+        if found and source == catalogue().embedded.base:
+            _log.warning("%s; its quantized copy, `embedded`, stands for it", error)
+            return found
+        if kind == "adapter":
+            names = [*catalogue().adapters]
+        else:
+            names = [*(["embedded"] if found else []), *cached_bases(), "converted ones of `thirteen models`"]
+        raise OfflineError(f"{error}; these work offline: {', '.join(names)}, and local files") from None
+
+
+def local_path(source: str) -> Path | None:
+    """The path that `source` denotes, or None if it is a name or a hub id.
+
+    Raises:
+        FileError: it looks like a path, but there is no such file or folder.
+    """
+    # Unlike Path's methods, these accept an unknown ~user, and a name that is too long for the file system.
+    path = Path(os.path.expanduser(source))  # noqa: PTH111
+    if source and os.path.exists(path):  # noqa: PTH110
+        return path
+    name = source.partition("@")[0]
+    is_deep = name.count("/") > 1 or "\\" in name
+    if not name or name.startswith((".", "/", "~")) or name.endswith(_FILES) or is_deep:
+        raise FileError(f"{source!r}: no such file or folder")
+    return None
 
 
 def resolve_base(source: str, *, original: bool = False) -> Base:
@@ -77,7 +139,7 @@ def _catalogue_name(source: str, local: Path | None, metadata: Mapping[str, Any]
         return catalogue().base_name(source)
     if local.name == catalogue().embedded.file and local.is_file():
         return catalogue().embedded.base
-    made_from = metadata.get(_PROVENANCE)
+    made_from = metadata.get("thirteen.base.id")
     return catalogue().base_name(made_from) if isinstance(made_from, str) else None
 
 

@@ -1,7 +1,6 @@
 """The basis of a base, computed once and cached, and the adapter that a short code makes of it."""
 
 import re
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..convert.adapter.short_code import ShortCode, basis_fingerprint
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import FileError
-from ..files.cache_folder import cache_dir, cache_key
+from ..files.cache_folder import cache_dir, cache_key, cached
 from ..files.progress import QUIET, Run
 from .base import Base, catalogue_weights
 from .catalogue import catalogue
@@ -44,11 +43,11 @@ def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:
 
 def cached_basis(origin: BasisOrigin, base: Checkpoint, run: Run = QUIET) -> Basis:
     """Read a basis from the cache, or compute it of its base."""
-    cached = _cached(basis_fingerprint(origin.id))
-    if not (basis := _read(cached)):
-        write_basis(make_basis(base, origin, progress=run.when_needed("basis")), cached)
-        basis = read_basis(cached)
-    return _renamed(basis, origin.name)  # the file may have another name of the same base
+
+    def make(path: Path) -> None:
+        write_basis(make_basis(base, origin, progress=run.when_needed("basis")), path)
+
+    return _read(cached(_file(basis_fingerprint(origin.id)), make), origin.name)
 
 
 def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -> Basis:
@@ -62,16 +61,19 @@ def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -
     Raises:
         ThirteenError: the base does not exist, or its basis is not the code's.
     """
-    cached = _cached(code.fingerprint)
-    if base is None and (basis := _read(cached)):
-        if basis.origin.name not in catalogue().bases:  # a user's name of the same base
-            basis = _renamed(basis, code.name)
-        _check_basis(code, basis.origin, str(cached))
-        return basis
+    if base is None and (known := cache_dir() / _file(code.fingerprint)).exists():
+        return _read(known, code.name)
     checkpoint = open_checkpoint(base.path if base else catalogue_weights(code.name))
     origins = list(grouped_origins(BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))))
-    origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), origins[0])
-    _check_basis(code, origin, f"{code.name} ({checkpoint.path.name})")
+    origin = next((one for one in origins if basis_fingerprint(one.id) == code.fingerprint), None)
+    if origin is None:
+        made_for = (one for one in catalogue().adapters.values() if one.code and one.base == code.name)
+        files = "".join(f": {one.base_file}, SHA-256 {one.base_sha256}" for one in made_for)
+        raise FileError(
+            f"the code was made with the basis {code.fingerprint} of {code.name}, but that of {code.name} "
+            f"({checkpoint.path.name}) is {basis_fingerprint(origins[0].id)}: give the very base that it was "
+            f"made for{files}"
+        )
     return cached_basis(origin, checkpoint, run)
 
 
@@ -88,24 +90,13 @@ def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET)
         ThirteenError: see basis_of_code().
     """
     own = None if code.name in catalogue().bases else base
-    folder = cache_dir() / f"code-{cache_key(version('thirteen'), text.strip().lower())}"
-    is_there = (folder / WEIGHTS_FILE).is_file()
-    if own or not is_there:  # one's own base is checked each time
+
+    def make(weights: Path) -> None:
         basis = basis_of_code(code, own, run)
-        if not is_there:
-            write_tinylora_folder(basis, code.numbers, folder, catalogue().hub_id(code.name))
-    return folder
+        write_tinylora_folder(basis, code.numbers, weights.parent, catalogue().hub_id(code.name))
 
-
-def _cached(fingerprint: str) -> Path:
-    return cache_dir() / f"basis-{fingerprint}.safetensors"
-
-
-def _read(cached: Path) -> Basis | None:
-    """A basis in the cache; None if there is none, or its file is damaged."""
-    with suppress(FileError):
-        return read_basis(cached)
-    return None
+    key = cache_key(version("thirteen"), text.strip().lower(), own and open_checkpoint(own.path).sha256())
+    return cached(f"code-{key}/{WEIGHTS_FILE}", make).parent
 
 
 def code_name(base: Base) -> str:
@@ -114,17 +105,11 @@ def code_name(base: Base) -> str:
     return base.name or stem[:NAME_MAX] or "base"
 
 
-def _renamed(basis: Basis, name: str) -> Basis:
+def _file(fingerprint: str) -> str:
+    return f"basis-{fingerprint}.safetensors"
+
+
+def _read(file: Path, name: str) -> Basis:
+    """Read a basis by the name that its base has here; the file may have another one."""
+    basis = read_basis(file)
     return replace(basis, origin=replace(basis.origin, name=name))
-
-
-def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
-    if origin.name != code.name:
-        raise FileError(f"the code is for {code.name}, but the basis of {where} is for {origin.name}")
-    if basis_fingerprint(origin.id) != code.fingerprint or origin.numbers != len(code.numbers):
-        made_for = (one for one in catalogue().adapters.values() if one.code and one.base == code.name)
-        files = "".join(f": {one.base_file}, SHA-256 {one.base_sha256}" for one in made_for)
-        raise FileError(
-            f"the code was made with the basis {code.fingerprint} of {code.name}, but that of {where} is "
-            f"{basis_fingerprint(origin.id)}: give the very base that it was made for{files}"
-        )

@@ -88,7 +88,7 @@ def _serve() -> None:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
     run = import_module(sys.argv[1]).main
     import thirteen.convert.convert
-    import thirteen.models.fetch
+    import thirteen.models.base
     import thirteen.runtime.engine.engine  # noqa: F401 - loaded once for all children
     from thirteen.cli.main import main
 

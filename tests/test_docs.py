@@ -19,7 +19,7 @@ DOCUMENTS = [
 ]
 PACKAGES = (
     *("bench", "cli", "cluster", "convert", "files", "learn", "models", "runtime", "server", "stats", "web"),
-    *("workflows", "tests", "lab", "deploy", "examples"),
+    *("tests", "lab", "deploy", "examples"),
 )
 PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}
 

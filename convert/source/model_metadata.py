@@ -1,6 +1,7 @@
 """The architecture that the metadata of a GGUF describes, by the rules of llama.cpp's loader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from gguf import GGUFValueType

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ...errors import FileError
 from ...files.gguf.header import Header, read_header
 from ...files.gguf.metadata import CheckedMetadata
+from ...files.gguf.model_shape import read_decoder_shape
 from ..compute import NativeHandle
 from .llama_cpp_library import LLAMA_CPP, LlamaCppLibrary, llama_cpp
 from .settings import GpuLayers

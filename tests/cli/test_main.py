@@ -12,7 +12,7 @@ import typer
 from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
-from thirteen.workflows.default_model import limits
+from thirteen.models.converted import limits
 
 from ..commands import CommandResult
 from ..convert.peft_adapters import save_random_adapter

@@ -7,8 +7,7 @@ import pytest
 from thirteen.cli.main import app
 from thirteen.errors import FileError, OutputError, RequestError, ThirteenError
 from thirteen.files.progress import Run
-from thirteen.models import base, fetch
-from thirteen.workflows import model_files
+from thirteen.models import base, resolve
 
 from ..json_lines import write_rows
 from ..runtime.conftest import write_gguf
@@ -50,14 +49,14 @@ def run(tmp_path, monkeypatch):
     rows = [{"question": f"Buy {word} apples?", "solution": "1 + 1 = 2", "answer": 2} for word in words]
     write_rows(places["ROWS"], rows[:2])
     write_rows(places["MANY"], rows)
-    real = fetch.local_path
+    real = base.local_path
 
     def local_path(source: str) -> Path | None:
         if source == NAME:
             raise RequestError(f"{NAME} is resolved")
         return real(source)
 
-    for module in (fetch, base, model_files):
+    for module in (base, resolve):
         monkeypatch.setattr(module, "local_path", local_path)
 
     def run(line: str, name: str) -> None:
@@ -87,8 +86,8 @@ def test_a_first_use_converts_with_the_threads_of_the_command(line, run, monkeyp
     def converted_model(base: str, folder: Path | None, run: Run, announce: object) -> Path:
         raise RequestError(f"with {run.threads} threads")
 
-    monkeypatch.setattr(model_files, "local_path", lambda source: None if source == NAME else Path(source))
-    monkeypatch.setattr(model_files, "converted_model", converted_model)
+    monkeypatch.setattr(resolve, "local_path", lambda source: None if source == NAME else Path(source))
+    monkeypatch.setattr(resolve, "converted_model", converted_model)
     with pytest.raises(RequestError, match="with 3 threads"):
         run(f"{line} --threads 3", NAME)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.workflows.importance_cache import Calibration, measure_importance
+from thirteen.models.calibration import Calibration, measure_importance
 
 TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
 

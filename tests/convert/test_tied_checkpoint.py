@@ -19,7 +19,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import read_header
-from thirteen.workflows.importance_cache import Calibration, measure_importance
+from thirteen.models.calibration import Calibration, measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig
-from thirteen.workflows.conversion import run_conversion
-from thirteen.workflows.conversion_request import ConversionRequest
+from thirteen.bench.fidelity.conversion import run_conversion
+from thirteen.models.conversion import ConversionRequest
 
 from ..convert.peft_adapters import save_random_adapter
 

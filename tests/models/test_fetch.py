@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from thirteen.errors import FileError, OfflineError
 from thirteen.files.cache_folder import cache_dir
+from thirteen.models.base import fetch
 from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.embedded import embedded
-from thirteen.models.fetch import fetch
 from thirteen.models.hub import check_host
 
 from .hub_server import Repository, serve
@@ -56,7 +56,7 @@ ADAPTER = {
 _CHILD = """
 import json, sys
 from thirteen.errors import FileError
-from thirteen.models.fetch import fetch
+from thirteen.models.base import fetch
 for line in sys.stdin:
     source, kind = json.loads(line)
     try:
@@ -335,5 +335,5 @@ def test_the_default_cache_folder_follows_xdg(tmp_path, monkeypatch):
 
 
 def test_the_import_does_not_load_huggingface_hub():
-    code = "import sys, thirteen.models.fetch; print('huggingface_hub' in sys.modules)"
+    code = "import sys, thirteen.models.base; print('huggingface_hub' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

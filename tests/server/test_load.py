@@ -19,7 +19,9 @@ import httpx
 import pytest
 from starlette.requests import Request as HttpRequest
 from thirteen.cli import main as cli
+from thirteen.cluster.serving import EngineLoader
 from thirteen.errors import EngineFailedError, FileError
+from thirteen.models.resolve import ModelFiles
 from thirteen.runtime.answer import Timings
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine_options import EngineOptions
@@ -29,8 +31,6 @@ from thirteen.server import streams
 from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import run_server
 from thirteen.server.engine_service import Call, EngineService
-from thirteen.workflows.model_files import ModelFiles
-from thirteen.workflows.serving import EngineLoader
 
 from ..runtime.fixed_settings import FIXED
 from ..waiting import wait_until

@@ -24,9 +24,9 @@ from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 from thirteen.models.passages import read_passages, tokenize_passages
 from thirteen.models.texts import HELD_OUT
+from thirteen.models.token_statistics import count_tokens
+from thirteen.models.vocabulary_choice import read_texts
 from thirteen.runtime.llama.model import Model
-from thirteen.workflows.vocabulary.token_statistics import count_tokens
-from thirteen.workflows.vocabulary.vocabulary_choice import read_texts
 
 from ...byte_level import byte_names
 from .kept_lists import closed_list, tables_of

@@ -7,8 +7,8 @@ from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, StringArray, read_header
+from thirteen.models.inspection import inspect_gguf, memory_profiles
 from thirteen.runtime.llama.model import read_adapter_header, read_model_header
-from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
 
 from ..gguf_mutations import RawFile
 from ..mutators import mutate_gguf

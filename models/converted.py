@@ -1,20 +1,29 @@
-"""Bases that were converted into the cache, on the first use of their names."""
+"""Models that are converted into the cache on the first use of their names, the embedded one among them."""
 
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import FileError, RequestError
-from ..files.cache_folder import cache_dir, cache_key
-from ..files.output import make_folder
-from ..files.progress import QUIET, Run
-from ..models.catalogue import catalogue
+from ..errors import FileError, OutputError, RequestError
+from ..files.cache_folder import cache_dir, cache_key, cached
+from ..files.progress import QUIET, Progress, Run, no_progress
+from .catalogue import adapter_folder, catalogue
 
+# What an answer does not need, and takes a third of a second, is imported where it is used.
+
+NAME = "smollm2-135m"
+ADAPTER = "smollm2-135m-sums-840"
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
+# The embedded model has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
+_EMBEDDED_TYPE = "Q8_0"
+_SHORT_NAMES = {ADAPTER: "smollm2-135m-sums"}
 _BYTES_PER_PARAMETER = 2  # of published weights
 _NOT_IN_NAMES = re.compile(r"[^\w.@-]")
+_WORDS_MAX = 40  # the longest question of lab/sums.py has half of them
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NOT_ONE_STEP = re.compile(r"%|\bper ?cent|\bhalf\b|\btwice\b", re.IGNORECASE)
 Announce = Callable[[str], None]
 
 
@@ -53,10 +62,8 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     Raises:
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
     """
-    # What an answer does not need, and takes a third of a second.
     from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
-    from .conversion import run_conversion  # noqa: PLC0415
-    from .conversion_request import ConversionRequest  # noqa: PLC0415
+    from .conversion import ConversionRequest, write_model  # noqa: PLC0415
 
     entry = None
     if folder:
@@ -66,12 +73,12 @@ def converted_model(base: str, folder: Path | None, run: Run, announce: Announce
     size = entry.size if entry else DEFAULT_SIZE
     named = f"{base}@{entry.revision[:8]}" if entry and "@" not in base else base  # a release may pin another
     name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else named
-    output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
-    if not output.exists():
-        request = ConversionRequest(base=base, output=output, size=size, fidelity=False)
+
+    def make(output: Path) -> None:
         announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
-        run_conversion(request.resolve(run), run)
-    return output
+        write_model(ConversionRequest(base=base, output=output, size=size), run)
+
+    return cached(f"models/{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf", make)
 
 
 def trimmed_model(model: Path, run: Run = QUIET) -> Path:
@@ -82,27 +89,76 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     Raises:
         ThirteenError: the model is invalid, or the cache cannot be written.
     """
-    from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415 - see converted_model()
+    from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415
     from ..files.gguf.header import read_header  # noqa: PLC0415
     from ..files.hashing import file_sha256  # noqa: PLC0415
-    from .conversion import run_conversion  # noqa: PLC0415
-    from .conversion_request import ConversionRequest  # noqa: PLC0415
-    from .vocabulary.vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
+    from .conversion import ConversionRequest, write_model  # noqa: PLC0415
+    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
-    header = read_header(model)
     try:
-        tables = TokenizerTables.from_fields(header.fields, str(model))
+        tables = TokenizerTables.from_fields(read_header(model).fields, str(model))
     except FileError:  # of another kind of tokenizer
         return model
     if len(tables.tokens) <= VOCABULARY:
         return model
-    output = _folder() / f"{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf"
-    if not output.exists():
-        request = ConversionRequest(
-            base=str(model), output=output, type="same", vocabulary=str(VOCABULARY), fidelity=False
-        )
-        run_conversion(request.resolve(run), run)
-    return output
+    request = ConversionRequest(base=str(model), type="same", vocabulary=str(VOCABULARY))
+    return cached(
+        f"models/{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf",
+        lambda output: write_model(replace(request, output=output), run),
+    )
+
+
+def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:
+    """Return the embedded model, SmolLM2-135M-Instruct, as a GGUF; it is converted on first use.
+
+    Args:
+        adapter: name of the shipped adapter to merge, or None.
+        progress: called during a conversion.
+
+    Raises:
+        ThirteenError: the embedded model cannot be downloaded, or the cache cannot be written.
+    """
+
+    def make(output: Path) -> None:
+        from ..convert.convert import convert  # noqa: PLC0415
+        from ..convert.quantization import Uniform  # noqa: PLC0415
+        from ..convert.recipe import Recipe  # noqa: PLC0415
+        from ..convert.source_ids import SourceIds  # noqa: PLC0415
+        from .embedded import embedded  # noqa: PLC0415
+
+        folder = adapter_folder(adapter) if adapter else None
+        ids = SourceIds(NAME, adapter or "")
+        recipe = Recipe(embedded(), output, Uniform(_EMBEDDED_TYPE), folder, ids=ids)
+        convert(recipe, Run(stage=lambda name: progress))
+
+    known = catalogue()
+    # The hashes name the folder, so that the name of the file, which users read, is short.
+    hashes = [known.embedded.sha256, *([known.adapters[adapter].sha256] if adapter else [])]
+    folder = "-".join(one[:8] for one in hashes)
+    return cached(f"embedded/{folder}/{_SHORT_NAMES.get(adapter, adapter) if adapter else NAME}.gguf", make)
+
+
+def is_default_model(path: Path) -> bool:
+    """Whether default_model() made a file."""
+    with suppress(OutputError):  # there is no cache folder
+        return path.parent.parent == cache_dir() / "embedded"
+    return False
+
+
+def is_short_sum(question: str) -> bool:
+    """Whether a question is of the kind that the embedded model learned: one step with two numbers."""
+    numbers = len(_NUMBER.findall(question))
+    return numbers == 2 and len(question.split()) <= _WORDS_MAX and not _NOT_ONE_STEP.search(question)
+
+
+def limits() -> str:
+    """What a user of the embedded model should know, with the model that `thirteen models` recommends."""
+    from ..runtime.machine import available_bytes  # noqa: PLC0415
+
+    best = catalogue().recommended(available_bytes())
+    return "the embedded model is for trying out" + (
+        f"; a capable one: `thirteen chat {best.name}`" if best else ""
+    )
 
 
 def _content_key(folder: Path) -> str:
@@ -114,7 +170,7 @@ def _content_key(folder: Path) -> str:
 def cached_models() -> list[CachedModel]:
     """The converted models in the cache, the newest first; damaged files are left out."""
     found = []
-    for path in _folder().glob("*.gguf"):
+    for path in (cache_dir() / "models").glob("*.gguf"):
         with suppress(FileError):
             found.append(_cached_model(path))
     return sorted(found, key=lambda model: model.converted_at, reverse=True)
@@ -133,12 +189,6 @@ def remove_model(name: str) -> CachedModel:
     return models[name]
 
 
-def _folder() -> Path:
-    folder = cache_dir() / "models"
-    make_folder(folder)
-    return folder
-
-
 def _announcement(base: str, is_remote: bool, parameters: int | None, size: str) -> str:
     nbytes = "" if parameters is None else f" of about {parameters * _BYTES_PER_PARAMETER / 1e9:.1f} GB"
     download = f"a download{nbytes}, unless the hub's cache has it, then " if is_remote else ""
@@ -146,7 +196,7 @@ def _announcement(base: str, is_remote: bool, parameters: int | None, size: str)
 
 
 def _cached_model(path: Path) -> CachedModel:
-    from ..files.gguf.header import read_header  # noqa: PLC0415 - see converted_model()
+    from ..files.gguf.header import read_header  # noqa: PLC0415
 
     header = read_header(path)
     base = header.metadata.get("thirteen.base.id")

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
+from thirteen.bench.fidelity.conversion import POSITIONS
 from thirteen.cli.main import main
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Like, Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.workflows.fidelity_check import POSITIONS
 
-from ..convert.peft_adapters import save_random_adapter
-from ..leftovers import leftovers
+from ...commands import Commands
+from ...convert.peft_adapters import save_random_adapter
+from ...leftovers import leftovers
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,20 @@ def sources(base, tmp_path_factory):
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"])
     folder = tmp_path_factory.mktemp("adapter")
     return base("llama"), save_random_adapter(base("llama"), config, folder / "lora", step=0.05)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THIRTEEN_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def thirteen(cache):
+    with Commands() as commands:
+        yield commands
 
 
 @pytest.fixture

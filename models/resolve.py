@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..files.progress import QUIET, Run
-from ..models.catalogue import catalogue
-from ..models.fetch import local_path
 from ..runtime.engine_options import EngineOptions
 from ..runtime.options import DEFAULT_ADAPTER
-from .converted_models import Announce, converted_model
-from .default_model import ADAPTER, NAME, default_model
+from .base import local_path
+from .catalogue import catalogue
+from .converted import ADAPTER, NAME, Announce, converted_model, default_model
 
 _log = logging.getLogger(__name__)
 
@@ -23,12 +22,7 @@ _PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather t
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of a model.
-
-    Attributes:
-        model: the GGUF.
-        adapters: the GGUF LoRAs that apply to it at run time, by name.
-    """
+    """The files of a model: a GGUF, and the GGUF LoRAs that apply to it at run time, by name."""
 
     model: Path
     adapters: Mapping[str, Path] = field(default_factory=dict)
@@ -66,7 +60,7 @@ def resolve(
     """
     if not adapters:
         return ModelFiles(_model(model, run, announce))
-    from ..models.adapter import find_adapter  # noqa: PLC0415 - not each model has an adapter
+    from .adapter import find_adapter  # noqa: PLC0415 - not each model has an adapter
 
     model = NAME if model in (None, "embedded") else model
     # A wrong one is refused before the model is downloaded.

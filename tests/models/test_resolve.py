@@ -13,15 +13,14 @@ from thirteen.errors import FileError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 from thirteen.files.trusted_files import file_stamp
+from thirteen.models import resolve as resolve_module
 from thirteen.models.catalogue import catalogue
-from thirteen.workflows import converted_models, model_files
-from thirteen.workflows.conversion import Conversion
-from thirteen.workflows.conversion_request import ConversionRequest
-from thirteen.workflows.converted_models import cached_models, remove_model
-from thirteen.workflows.model_files import ModelFiles, is_model_name, resolve
+from thirteen.models.conversion import Conversion, ConversionRequest
+from thirteen.models.converted import cached_models, converted_model, remove_model
+from thirteen.models.resolve import ModelFiles, is_model_name, resolve
 
-from ..models.hub_server import Repository, serve
 from ..runtime.conftest import write_gguf
+from .hub_server import Repository, serve
 
 COMMIT = "0" * 39 + "1"
 
@@ -42,7 +41,7 @@ def run_thirteen(home: Path, url: str, *words: str) -> subprocess.CompletedProce
 def cache(tmp_path, monkeypatch):
     """A cache of the test's own; yields its folder of models."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    return converted_models._folder()
+    return tmp_path / "cache/models"
 
 
 @pytest.fixture
@@ -68,10 +67,10 @@ def test_a_name_that_pins_another_commit_is_converted_again(cache, monkeypatch):
     entry = catalogue().base("llama-3.2-1b")
     cache.mkdir(parents=True, exist_ok=True)
     (kept := cache / f"llama-3.2-1b@{entry.revision[:8]}-{entry.size}.gguf").touch()
-    assert converted_models.converted_model("llama-3.2-1b", None, Run(), pytest.fail) == kept
+    assert converted_model("llama-3.2-1b", None, Run(), pytest.fail) == kept
     kept.rename(cache / f"llama-3.2-1b@00000000-{entry.size}.gguf")
     with pytest.raises(FileError, match="not here"):
-        converted_models.converted_model("llama-3.2-1b", None, Run(), lambda line: None)
+        converted_model("llama-3.2-1b", None, Run(), lambda line: None)
     assert requests == ["llama-3.2-1b"]
 
 
@@ -127,7 +126,7 @@ def test_a_file_a_folder_and_the_embedded_model_are_models(base, cache, quick, t
         asked.append(adapter)
         return file
 
-    monkeypatch.setattr(model_files, "default_model", default_model)
+    monkeypatch.setattr(resolve_module, "default_model", default_model)
     resolve(None)
     with_another = resolve(None, {"mine": file})
     resolve("embedded")

@@ -8,13 +8,9 @@ from thirteen.convert.recipe import Recipe
 from thirteen.errors import RequestError
 from thirteen.files.progress import Run
 from thirteen.models.passages import Passage, tokenize_passages
+from thirteen.models.token_statistics import mean_probability, outside_probability, sample_passages
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
-from thirteen.workflows.vocabulary.token_statistics import (
-    mean_probability,
-    outside_probability,
-    sample_passages,
-)
 
 PASSAGES = (
     Passage("The thin thing in the tin. " * 12),

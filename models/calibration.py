@@ -10,19 +10,16 @@ from ..convert.merged_model import MergedModel
 from ..convert.provenance import write_tokenizer_file
 from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint
-from ..errors import OptionError
-from ..files.cache_folder import cache_dir, cache_key
+from ..files.cache_folder import cache_key, cached
 from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
-from ..models.passages import chunk_passages, read_passages
-from ..models.texts import CALIBRATION
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
+from .passages import chunk_passages, read_passages
+from .texts import CALIBRATION
 
-# BF16 would round a small adapter away; F16 has three bits more of mantissa.
-PRECISION = "F16"
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
 # Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures.md.
@@ -33,30 +30,16 @@ THOROUGH = "thorough"  # with which a conversion also searches the scales of blo
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the importance is measured on.
-
-    Attributes:
-        texts: passages as JSON lines; by default the built-in ones.
-        thoroughness: how much of them is read, a key of CHUNKS.
-    """
+    """What the importance is measured on: passages as JSON lines, and how much of them, a key of CHUNKS."""
 
     texts: Path = CALIBRATION
     thoroughness: str = NORMAL
-
-    def __post_init__(self) -> None:
-        check_thoroughness(self.thoroughness)
-
-
-def check_thoroughness(thoroughness: str) -> None:
-    """Raise OptionError if this is no key of CHUNKS."""
-    if thoroughness not in CHUNKS:
-        raise OptionError("thoroughness", f"must be one of {', '.join(CHUNKS)}", repr(thoroughness))
 
 
 def cached_importance(
     base: Checkpoint, adapter: Path | None, calibration: Calibration, run: Run = QUIET
 ) -> Path:
-    """Return the importance file of a base with its adapter; measure it if the cache does not have it.
+    """The importance file of a base with an adapter; measured if the cache does not have it.
 
     Args:
         base: the base.
@@ -72,35 +55,24 @@ def cached_importance(
     adapter_hash = adapter_sha256(adapter) if adapter else ""
     settings = sha256(repr((base.architecture, base.tokenizer)).encode()).hexdigest()
     key = cache_key(_METHOD, base.sha256(), settings, adapter_hash, file_sha256(texts), chunks)
-    path = cache_dir() / f"importance-{key}.gguf"
-    if not path.exists():
-        measure_importance(base, adapter, path, calibration, run)
-    return path
+    return cached(
+        f"importance-{key}.gguf", lambda path: measure_importance(base, adapter, path, calibration, run)
+    )
 
 
 def measure_importance(
     base: Checkpoint, adapter: Path | None, output: Path, calibration: Calibration, run: Run = QUIET
 ) -> str:
-    """Measure the importance of a base with its adapter and write it to `output`.
-
-    See cached_importance() for the other arguments.
-
-    Returns:
-        The file's SHA-256.
-    """
+    """Measure the importance as in cached_importance(), and write it; returns the file's SHA-256."""
     model = MergedModel(base, adapter)
-    chunks = calibration_chunks(model.base, calibration)
+    chunks = _calibration_chunks(model.base, calibration)
     threads = default_threads() if run.threads is None else run.threads
     stats = collect_activation_stats(model, chunks, threads=threads, progress=run.stage("importance"))
     return write_importance(output, stats, [calibration.texts.name])
 
 
-def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple[int, ...]]:
-    """The chunks of a calibration text that the importance is measured on, by the tokenizer of a base.
-
-    Raises:
-        RequestError: the file cannot be read, or holds no text.
-    """
+def _calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple[int, ...]]:
+    """Chunks of a text by the tokenizer of a base, spread over the text."""
     passages = read_passages(calibration.texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
@@ -108,4 +80,4 @@ def calibration_chunks(base: Checkpoint, calibration: Calibration) -> list[tuple
         with Model(header, vocabulary_only=True) as model:
             chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
     count = min(CHUNKS[calibration.thoroughness], len(chunks))
-    return [chunks[index * len(chunks) // count] for index in range(count)]  # spread over the text
+    return [chunks[index * len(chunks) // count] for index in range(count)]

@@ -1,7 +1,7 @@
 """The memory that `thirteen inspect` estimates."""
 
+from thirteen.models.inspection import memory_profiles
 from thirteen.runtime.engine_options import PROFILES
-from thirteen.workflows.inspect_gguf import memory_profiles
 
 
 def test_the_profiles_do_not_depend_on_the_library_of_this_machine(monkeypatch):

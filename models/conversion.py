@@ -1,14 +1,16 @@
-"""A conversion as a person asks for it, with names; resolved, it has files."""
+"""A conversion as a person asks for it, with names; resolved, it has files; then it is measured."""
 
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf import TokenType
 
+from ..convert.convert import ConversionReport, convert, plan
 from ..convert.fit_size import PREFERENCES, FitSize, parse_file_size
+from ..convert.layout import FileLayout
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
 from ..convert.recipe import Recipe
@@ -20,14 +22,81 @@ from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OptionError, RequestError, refuse_options
 from ..files.output import check_target
 from ..files.progress import QUIET, Run
-from ..models.adapter import resolve_sources
-from ..models.texts import CALIBRATION
 from ..runtime.llama.settings import IK, LLAMA
 from ..runtime.prompt.question_prompt import QuestionPrompt
-from .conversion import AUTO, Conversion
-from .importance_cache import NORMAL, THOROUGH, Calibration, check_thoroughness
+from .adapter import resolve_sources
+from .calibration import CHUNKS, NORMAL, THOROUGH, Calibration, cached_importance, measure_importance
+from .texts import CALIBRATION
+from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_size
 
+AUTO = "auto"  # as many tokens as lose the least
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A recipe, and what is measured for it.
+
+    Attributes:
+        recipe: what the file is made from, as far as nothing is measured for it.
+        thoroughness: how much text its importance is measured on; None if that is given, or not needed.
+        tokens: the number of tokens to choose, or AUTO; None to choose none.
+        texts: passages of one's own, to measure on and to choose the tokens on.
+        compared: whether the file is compared with F16.
+    """
+
+    recipe: Recipe
+    thoroughness: str | None = None
+    tokens: str | None = None
+    texts: Path | None = None
+    compared: bool = False
+
+    def measured(self, run: Run = QUIET) -> tuple[Recipe, tuple[SizeLoss, ...]]:
+        """Measure the importance, and choose the tokens.
+
+        Returns:
+            The recipe, and what its file is predicted to lose by number of tokens, where that is chosen.
+
+        Raises:
+            ThirteenError: an input is invalid.
+        """
+        recipe, base = self.recipe, self.recipe.open_base()
+        if self.tokens is not None and self.tokens != AUTO:
+            recipe = replace(recipe, vocabulary=choose_vocabulary(base, int(self.tokens), self.texts, run))
+        if self.thoroughness:
+            calibration = Calibration(self.texts or CALIBRATION, self.thoroughness)
+            if recipe.importance:
+                measure_importance(base, recipe.adapter, recipe.importance, calibration, run)
+            else:
+                importance = cached_importance(base, recipe.adapter, calibration, run)
+                recipe = replace(recipe, importance=importance)
+        if self.tokens != AUTO:
+            return recipe, ()
+        best, losses = choose_vocabulary_size(recipe, base, self.texts, run)
+        return replace(recipe, vocabulary=best), losses
+
+
+def write_model(request: "ConversionRequest", run: Run = QUIET) -> ConversionReport:
+    """Convert what a person asks for, without a comparison.
+
+    Raises:
+        ThirteenError: an input is invalid, or the output cannot be written.
+    """
+    return convert(request.resolve(run).measured(run)[0], run)
+
+
+def run_plan(conversion: Conversion, run: Run = QUIET) -> tuple[FileLayout, tuple[SizeLoss, ...], list[str]]:
+    """Lay out a file without writing it.
+
+    Returns:
+        The layout; what the file is predicted to lose, see measured(); and messages for the user.
+
+    Raises:
+        ThirteenError: an input is invalid, or the size cannot be met.
+    """
+    recipe, losses = conversion.measured(run)
+    layout, warnings = plan(recipe, run)
+    return layout, losses, warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +147,19 @@ class ConversionRequest:
                 raise OptionError("vocabulary", "requires {size}", AUTO)
         elif parse_file_size(self.size).unit is None and self.vocabulary == AUTO:
             raise OptionError("size", "{vocabulary} auto requires a size in bytes, such as 600MB", self.size)
-        if self._measured and not self._chosen:
-            refuse_options(self, "{importance} is given, so none is measured", "texts")
         if self.prefer not in PREFERENCES:
             raise OptionError("prefer", "must be quality or speed", self.prefer)
-        check_thoroughness(self.thoroughness or NORMAL)
-        self._check_named()
-
-    def _check_named(self) -> None:
+        if self.thoroughness not in (None, *CHUNKS):
+            reason = f"must be one of {', '.join(CHUNKS)}"
+            raise OptionError("thoroughness", reason, repr(self.thoroughness))
+        useless = ("texts",) if not self._chosen else ()
         if not self._rounded:
-            refuse_options(self, "nothing is rounded in blocks", "thoroughness", "importance")
-            if not self._chosen:
-                refuse_options(self, "nothing is rounded in blocks", "texts")
+            refuse_options(self, "nothing is rounded in blocks", "thoroughness", "importance", *useless)
+        if self._has_importance:
+            useless += () if self.thoroughness == THOROUGH else ("thoroughness",)
+            refuse_options(self, "{importance} is given, so none is measured", *useless)
         if self.target is not None:
             find_costs(self.target)
-        if self._measured and self.thoroughness not in (None, THOROUGH):
-            raise OptionError("thoroughness", "{importance} is given, so none is measured", self.thoroughness)
         if self.texts and not self.texts.exists():
             raise RequestError(f"{self.texts}: no such file")
 
@@ -113,7 +179,7 @@ class ConversionRequest:
         self.check()
         if self.output:
             check_target(self.output, *self.files, replace=self.replace)
-        if self.importance and not self._measured:
+        if self.importance and not self._has_importance:
             check_target(self.importance, *(path for path in self.files if path != self.importance))
         base, adapter, ids = resolve_sources(self.base, self.adapter, run)
         if self.size and not self.vocabulary:
@@ -132,8 +198,10 @@ class ConversionRequest:
             ids=ids,
         )
         compared = adapter is not None if self.fidelity is None else self.fidelity
-        texts = self.texts if self._chosen else None
-        return Conversion(recipe, self._calibration, self._chosen, texts, compared)
+        needed = self.size or self.importance or self.thoroughness or self.texts
+        measured = self._rounded and needed and not self._has_importance
+        thoroughness = (self.thoroughness or NORMAL) if measured else None
+        return Conversion(recipe, thoroughness, self._chosen, self.texts, compared)
 
     @property
     def _chosen(self) -> str | None:
@@ -142,16 +210,7 @@ class ConversionRequest:
         return self.vocabulary if number or self.vocabulary == AUTO else None
 
     @property
-    def _calibration(self) -> Calibration | None:
-        """What the importance is measured on, if it is."""
-        needed = self.size or self.importance or self.thoroughness or self.texts
-        if self._measured or not (self._rounded and needed):
-            return None
-        return Calibration(self.texts or CALIBRATION, self.thoroughness or NORMAL)
-
-    @property
-    def _measured(self) -> bool:
-        """Whether the importance file is there."""
+    def _has_importance(self) -> bool:
         return self.importance is not None and self.importance.exists()
 
     @property

@@ -4,9 +4,9 @@ import pytest
 from thirteen.convert import convert as conversion
 from thirteen.convert.recipe import Recipe
 from thirteen.models.catalogue import catalogue
+from thirteen.models.converted import default_model, is_default_model, is_short_sum
 from thirteen.runtime.answer import find_calibration
 from thirteen.runtime.engine.engine import Engine
-from thirteen.workflows.default_model import default_model, is_default_model, is_short_sum
 
 
 def test_a_file_of_another_base_is_not_served(tmp_path, monkeypatch):

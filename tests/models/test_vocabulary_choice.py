@@ -14,9 +14,9 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OptionError
-from thirteen.workflows.importance_cache import Calibration, measure_importance
-from thirteen.workflows.vocabulary import vocabulary_choice, vocabulary_size
-from thirteen.workflows.vocabulary.vocabulary_size import SizeLoss, choose_vocabulary_size
+from thirteen.models import vocabulary_choice
+from thirteen.models.calibration import Calibration, measure_importance
+from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
@@ -37,8 +37,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
     few = vocabulary_choice.vocabulary_passages()[:20]
     monkeypatch.setattr(vocabulary_choice, "vocabulary_passages", lambda: few)
-    monkeypatch.setattr(vocabulary_size, "POSITIONS", 100)
-    monkeypatch.setattr(vocabulary_size, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
+    monkeypatch.setattr(vocabulary_choice, "HELD_OUT_POSITIONS", 100)
+    monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
 def target(base: Path, output: Path, type_: str) -> FitSize:
@@ -96,18 +96,6 @@ def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, change
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
-
-
-@pytest.mark.usefixtures("small")
-def test_damaged_statistics_are_measured_anew(base, tmp_path):
-    """The end of a traceback was all that a user saw."""
-    texts = vocabulary_choice.read_texts(None)
-    order = vocabulary_choice.rank_vocabulary(open_checkpoint(base("llama")), texts).order
-    (statistics,) = (tmp_path / "cache").glob("vocabulary-*.npz")
-    whole = statistics.read_bytes()
-    statistics.write_bytes(whole[:99])
-    assert vocabulary_choice.rank_vocabulary(open_checkpoint(base("llama")), texts).order == order
-    assert len(statistics.read_bytes()) == len(whole)
 
 
 def test_what_a_killed_process_left_of_a_full_model_is_removed(base, tmp_path, monkeypatch):

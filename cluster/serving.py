@@ -7,9 +7,9 @@ from functools import partial
 
 from starlette.applications import Starlette
 
-from ..cluster.ray_serve import Deployment, serve_on_ray
 from ..errors import RequestError
 from ..files.trusted_files import file_stamp
+from ..models.resolve import ModelFiles
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
 from ..runtime.llama.model import read_model_header
@@ -19,7 +19,7 @@ from ..server.config import ListenConfig, RequestLimits
 from ..server.drain_server import adapters_by_model, run_server
 from ..server.engine_service import EngineService
 from ..server.request_log import LogForm, log_to_stderr
-from .model_files import ModelFiles
+from .ray_serve import Deployment, serve_on_ray
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError, RequestError
-from ...files.progress import QUIET, Progress, Run
-from ...runtime.llama.context import Context, log_softmax
-from ...runtime.llama.model import Model
-from ...runtime.llama.settings import Settings
-from ...runtime.machine import default_threads
-from ...stats.arrays import Doubles
+from ..errors import FileError, RequestError
+from ..files.progress import QUIET, Progress, Run
+from ..runtime.llama.context import Context, log_softmax
+from ..runtime.llama.model import Model
+from ..runtime.llama.settings import Settings
+from ..runtime.machine import default_threads
+from ..stats.arrays import Doubles
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once

@@ -3,8 +3,7 @@
 import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import RequestError
-from thirteen.workflows.importance_cache import CHUNKS, Calibration, cached_importance
+from thirteen.models.calibration import CHUNKS, Calibration, cached_importance
 
 from ..json_lines import write_rows
 
@@ -29,8 +28,3 @@ def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, 
     kept = {path: path.stat().st_mtime_ns for path in files.values()}
     assert cached_importance(open_checkpoint(base("llama")), None, Calibration(texts)) == files["normal"]
     assert {path: path.stat().st_mtime_ns for path in files.values()} == kept
-
-
-def test_no_other_thoroughness_is_known(texts):
-    with pytest.raises(RequestError, match=r"^thoroughness 'some': must be one of quick, normal, thorough$"):
-        Calibration(texts, "some")

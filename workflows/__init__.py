@@ -1,1 +1,0 @@
-"""Composition of several packages: the demo, conversions, adapter resolution, checks."""

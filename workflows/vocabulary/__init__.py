@@ -1,1 +1,0 @@
-"""A smaller vocabulary: which tokens, and how many."""
