@@ -1,11 +1,10 @@
-"""The user's cache folder, for files that can be made again, and who else could change a folder."""
+"""The user's cache folder, for files that can be made again."""
 
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -67,51 +66,22 @@ def _digest(value: object) -> str:
 
 @cache
 def _check_private(folder: Path) -> None:
-    """Refuse a folder that others can write to, or that has files of others.
-
-    Where one's group can write because of the umask, that right is taken away first.
-    """
+    """Refuse a folder that others can write to; a group's right, given by the umask, is taken away first."""
     if os.name != "posix":
         return
-    owners = dict[str, int]()
+    problem = None
     try:
-        found = folder.stat()
-        if found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH:
-            folder.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IWGRP)
-        problem = sharing_problem(folder.resolve())
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):  # the part file of another process
-                    owners[entry.name] = entry.stat(follow_symlinks=False).st_uid
+        state = folder.stat()
+        mode = stat.S_IMODE(state.st_mode)
+        if state.st_uid not in (0, os.geteuid()):
+            problem = f"it belongs to user {state.st_uid}"
+        elif mode & stat.S_IWOTH:
+            problem = f"others can write to it (mode {mode:o})"
+        elif mode & stat.S_IWGRP:
+            folder.chmod(mode & ~stat.S_IWGRP)
     except OSError as error:
         problem = str(error)
-    strangers = (
-        f"{name} belongs to user {uid}" for name, uid in owners.items() if uid not in (0, os.geteuid())
-    )
-    if reason := problem or next(strangers, None):
+    if problem:
         raise OutputError(
-            f"the cache folder {folder} is not private: {reason}; make it so, or set THIRTEEN_CACHE"
+            f"the cache folder {folder} is not private: {problem}; make it so, or set THIRTEEN_CACHE"
         )
-
-
-def sharing_problem(folder: Path) -> str | None:
-    """Why users other than this one and root may have written a folder's files; None if they cannot have.
-
-    A folder that does not exist has no problem, and on Windows none is seen.
-
-    Raises:
-        OSError: the folder cannot be examined.
-    """
-    if os.name != "posix":
-        return None
-    try:
-        found = folder.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISDIR(found.st_mode):
-        return "it is not a folder"
-    if found.st_uid not in (0, os.geteuid()):
-        return f"it belongs to user {found.st_uid}"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others can write to it (mode {stat.S_IMODE(found.st_mode):o})"
-    return None

@@ -26,11 +26,6 @@ _CREATIONS = 100  # attempts; each fails only if another process cleans up at th
 def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = True) -> bool:
     """Lock a file against other processes that lock it; without support for locks nothing is locked.
 
-    Args:
-        file: an open file, or the descriptor of one or of a folder.
-        wait: wait until the file is free.
-        unsupported: what is returned where the system or the file system has no locks.
-
     Returns:
         Whether the lock was taken; False if another process holds it.
     """
@@ -75,10 +70,6 @@ def left_over(folder: Path, name: str) -> Iterator[Path]:
 
 def create_locked(named: Callable[[str], Path], create: Callable[[Path], int]) -> tuple[Path, int]:
     """Create a file or a folder under a random name, and lock it.
-
-    Args:
-        named: the path for 16 random characters.
-        create: creates it, and returns its descriptor; -1 where it cannot be opened.
 
     Returns:
         The path, and the descriptor that holds the lock.

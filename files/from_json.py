@@ -30,11 +30,6 @@ _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 def from_json(type_: type[T], value: Any, where: str) -> T:
     """Restore a dataclass from what asdict() made of one.
 
-    Args:
-        type_: the dataclass.
-        value: parsed JSON.
-        where: what errors call the value.
-
     Raises:
         FileError: a field without a default is missing, one has the wrong type or a value that the
             dataclass refuses, or a number is NaN or infinite.
@@ -62,13 +57,6 @@ class RecordJournal(Journal, Generic[R]):
 
     def __init__(self, path: Path, identity: Mapping[str, Any], run: str, type_: type[R], total: int) -> None:
         """Read the records; nothing is written before the first `add()`.
-
-        Args:
-            path: the file, which need not exist.
-            identity: all that the records depend on, as values that JSON can hold.
-            run: the key of the identity in the first line.
-            type_: dataclass of the records.
-            total: number of records of a whole run.
 
         Raises:
             FileError: a record is not one of this run.

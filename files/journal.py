@@ -35,11 +35,6 @@ class Journal:
     def __init__(self, path: Path, identity: Mapping[str, Any], run: str) -> None:
         """Read the entries; nothing is written before the first `record()`.
 
-        Args:
-            path: the file, which need not exist.
-            identity: all that the entries depend on, as values that JSON can hold.
-            run: the key of the identity in the first line.
-
         Raises:
             RequestError: the file cannot be read, is not a journal, or belongs to another run.
         """
@@ -59,9 +54,6 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         if self._file:
-            with suppress(OSError):
-                if not os.fstat(self._file.fileno()).st_size and self._is_at(self._file):
-                    self.path.unlink()  # opened, and nothing was written
             self._file.close()
 
     def record(self, entry: Mapping[str, Any]) -> None:
@@ -96,13 +88,10 @@ class Journal:
         try:
             if not lock_file(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
-            # Whoever opened the file may have removed it between our opening and locking.
-            if not self._is_at(file):
-                raise OutputError(f"{self.path}: another process has removed these records")  # noqa: TRY301
-            if (size := os.fstat(file.fileno()).st_size) != self._found_bytes:
-                if not size:  # created here, after the other process had removed its own
-                    self.path.unlink()
-                raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
+            # Whoever had it open may have written, or removed it after the end of the run.
+            size, is_there = os.fstat(file.fileno()).st_size, is_at(file.fileno(), self.path.resolve())
+            if size != self._found_bytes or not is_there:
+                raise OutputError(f"{self.path}: another process has changed these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
             # Its name must be on disk too; whoever created it may have been killed before it was.
             sync_folder(self.path.absolute().parent)
@@ -111,11 +100,12 @@ class Journal:
             raise
         return file
 
-    def _is_at(self, file: FileIO) -> bool:
-        return is_at(file.fileno(), self.path.resolve())  # a link may name it
-
     def _check_identity(self, line: bytes) -> None:
-        found = parse_identity(line, self._run)
+        try:
+            header = json.loads(line)
+            found = dict(header[self._run]) if header["format"] == FORMAT else None
+        except (ValueError, LookupError, TypeError, RecursionError):
+            found = None
         if found is None:
             raise RequestError(
                 f"{self.path}: not a record of this kind of run, or not of format {FORMAT}: bad first line"
@@ -135,15 +125,6 @@ class Journal:
         if not isinstance(entry, dict):
             raise RequestError(f"{self.path}: line {number}: not a record")
         return entry
-
-
-def parse_identity(line: bytes, run: str) -> dict[str, Any] | None:
-    """The identity in the first line of a journal; None if that is not of this format and kind of run."""
-    try:
-        header = json.loads(line)
-        return dict(header[run]) if header["format"] == FORMAT else None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
 
 
 def _read(path: Path) -> bytes:

@@ -1,12 +1,12 @@
 """JSON and JSON lines from untrusted files: bounded in size, with errors that name the file and the line."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import FileError, one_line
 from .received_files import open_regular
@@ -15,7 +15,6 @@ CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.
 TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
 LINES_BYTES_MAX = 1 << 26  # of a file of JSON lines
 LINE_BYTES_MAX = 1 << 20
-_PIECE_BYTES = 1 << 20
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # in JSON, a pair of them is one character
 
 
@@ -41,28 +40,15 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            data = _read_at_most(file, max_bytes + 1)
+            if os.fstat(file.fileno()).st_size > max_bytes:
+                raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
+            return file.read()
     except OSError as failure:
         raise FileError(f"{path}: {failure.strerror or failure}") from None
-    if len(data) > max_bytes:
-        raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
-    return data
-
-
-def _read_at_most(file: BinaryIO, max_bytes: int) -> bytes:
-    """Read in pieces: a single read would first allocate `max_bytes`, however short the file is."""
-    data = BytesIO()
-    while piece := file.read(min(_PIECE_BYTES, max_bytes - data.tell())):
-        data.write(piece)
-    return data.getvalue()
 
 
 def decode_utf8(data: bytes, where: str) -> str:
-    """Decode text.
-
-    Raises:
-        FileError: the data is not UTF-8. The message begins with `where`.
-    """
+    """Decode text, or raise FileError, which begins with `where`."""
     try:
         return data.decode()
     except UnicodeDecodeError as failure:
@@ -70,11 +56,7 @@ def decode_utf8(data: bytes, where: str) -> str:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON in UTF-8.
-
-    Raises:
-        FileError: the data is not JSON, or a string of it is no text. The message begins with `where`.
-    """
+    """Parse JSON in UTF-8, or raise FileError, which begins with `where`."""
     text = decode_utf8(data, where)
     try:
         value = json.loads(text.removeprefix("\ufeff"))  # a byte order mark, as editors of Windows write
@@ -119,11 +101,7 @@ def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def json_object(line: bytes, where: str) -> dict[str, Any]:
-    """Parse a line that holds a JSON object.
-
-    Raises:
-        FileError: it is too long, or not a JSON object. The message begins with `where`.
-    """
+    """Parse a line that holds a JSON object, or raise FileError, which begins with `where`."""
     if len(line) > LINE_BYTES_MAX:
         raise FileError(f"{where} has {len(line)} bytes; at most {LINE_BYTES_MAX} are read")
     value = parse_json(line, where)

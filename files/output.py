@@ -63,16 +63,13 @@ def check_folder(folder: Path) -> None:
 
 def check_empty(folder: Path) -> None:
     """Raise OutputError if `folder` exists and is not an empty folder."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, not a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    check_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder}: the folder is not empty: choose another")
 
 
 def check_target(target: Path, *sources: Path, replace: bool = True) -> None:
-    """Raise ThirteenError if `target` cannot be written, or is one of the `sources` that are read.
-
-    Without `replace`, also if it exists.
+    """Raise ThirteenError if `target` cannot be written, is one of the `sources`, or may not be replaced.
 
     Commands call it before their work. A folder among `sources` may receive a new file or replace a GGUF, but
     keeps its own files.
@@ -89,10 +86,9 @@ def check_target(target: Path, *sources: Path, replace: bool = True) -> None:
                 raise OutputError(f"{target}: is an input of this command: choose another name")
         if not replace:
             raise OptionError("output", "exists already; {replace} overwrites it", target)
-    if not folder.is_dir():
+    if not folder.exists():
         raise OutputError(f"{target}: the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{target}: the folder {folder} cannot be written to")
+    check_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

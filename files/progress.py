@@ -18,15 +18,10 @@ def part_of(progress: Progress, start: int, steps: int, total: int) -> Progress:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a long operation runs, and where it reports.
+    """How a long operation runs, and where it reports."""
 
-    Attributes:
-        threads: number of threads that compute; None for one per usable processor.
-        stage: makes the progress callback of each named stage.
-    """
-
-    threads: int | None = None
-    stage: Stage = lambda name: no_progress
+    threads: int | None = None  # number of threads that compute; None for one per usable processor
+    stage: Stage = lambda name: no_progress  # makes the progress callback of each named stage
 
     def when_needed(self, name: str) -> Progress:
         """The progress of a stage that begins with its first step, as it is often skipped."""

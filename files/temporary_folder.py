@@ -16,10 +16,6 @@ from .output import output_errors
 def temporary_folder(prefix: str, parent: Path | None = None) -> AbstractContextManager[Path]:
     """Create a folder that only this user can reach, and that is removed when the block ends.
 
-    Args:
-        prefix: what its name begins with. Folders of this prefix whose process was killed are removed first.
-        parent: folder to create it in; None for the cache, where a whole model has room.
-
     Raises:
         OutputError: it cannot be created.
     """
@@ -31,11 +27,6 @@ def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path
     """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
 
     It is locked meanwhile. One whose lock is free was left by a process that was killed.
-
-    Args:
-        parent: where it is created.
-        prefix: what its name begins with. Left-over folders of this prefix are removed first.
-        mode: permissions of the folder, before the umask.
 
     Raises:
         OutputError: it cannot be created.

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..errors import OutputError, RequestError
-from .cache_folder import cache_dir, sharing_problem
+from .cache_folder import cache_dir
 
 _VARIABLE = "THIRTEEN_UNTRUSTED"
 _SETTINGS = {"": None, "always": True, "never": False}
@@ -18,13 +18,9 @@ _recorded_here: set[str] = set()  # for a process whose cache folder cannot be w
 
 
 def untrusted_by_default() -> bool | None:
-    """The environment variable `THIRTEEN_UNTRUSTED`: whether all files or none need a trial.
+    """Whether all files need a trial, or none, by `THIRTEEN_UNTRUSTED`, which is `always` or `never`.
 
-    Returns:
-        True for `always`, False for `never`, None without it: the files without a record.
-
-    Raises:
-        RequestError: it is something else.
+    Without it, None, those need one that have no record.
     """
     value = os.environ.get(_VARIABLE, "")
     if value not in _SETTINGS:
@@ -63,10 +59,9 @@ def record(stamp: str) -> None:
 
 
 def is_recorded(stamp: str) -> bool:
-    """Whether there is a record that no other user can have made."""
+    """Whether there is a record; no other user can have made it, as the cache folder is private."""
     if stamp in _recorded_here:
         return True
     with suppress(OSError, OutputError):
-        folder = cache_dir() / "trusted"
-        return sharing_problem(folder) is None and (folder / stamp).is_file()
+        return (cache_dir() / "trusted" / stamp).is_file()
     return False

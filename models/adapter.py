@@ -22,15 +22,10 @@ from .catalogue import adapter_code, catalogue
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter, found as far as its base need not be there.
+    """An adapter, found as far as its base need not be there."""
 
-    Attributes:
-        source: as it was named.
-        content: its PEFT folder or GGUF LoRA; or its code.
-    """
-
-    source: str
-    content: Path | ShortCode
+    source: str  # as it was named
+    content: Path | ShortCode  # its PEFT folder or GGUF LoRA; or its code
 
     @property
     def id(self) -> str:
@@ -87,11 +82,6 @@ def find_adapter(source: str, base: str | None = None) -> Adapter:
 
 def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> tuple[Path, Path | None, SourceIds]:
     """Find a base and the adapter to merge into it; both are downloaded if needed.
-
-    Args:
-        base: see fetch().
-        adapter: see find_adapter(); None for no adapter.
-        run: how the basis of a code is computed.
 
     Returns:
         A folder of safetensors or a GGUF; a PEFT folder, if any; and their names in the provenance.

@@ -24,16 +24,13 @@ class Base:
     """A base that was found.
 
     Attributes:
-        path: a folder of safetensors, or a GGUF.
-        name: its name in the catalogue; None if it has none.
-        id: its name in the provenance of what is made of it: as given, or the last part of a path.
         trained_id: what the adapters that are trained on it record: its hub id, if the catalogue has it. A
             GGUF that an adapter was merged into is another base.
     """
 
-    path: Path
-    name: str | None
-    id: str
+    path: Path  # a folder of safetensors, or a GGUF
+    name: str | None  # its name in the catalogue; None if it has none
+    id: str  # its name in the provenance of what is made of it: as given, or the last part of a path
     trained_id: str
 
 

@@ -29,11 +29,6 @@ from .catalogue import catalogue
 def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:
     """Find the basis of a base in the cache, or compute it.
 
-    Args:
-        base: the base; of one in the catalogue the original, see resolve_base().
-        run: how the basis is computed.
-        settings: fields of BasisOrigin that are not its defaults.
-
     Raises:
         ThirteenError: a setting is out of range, or the base cannot be read.
     """
@@ -52,11 +47,6 @@ def cached_basis(origin: BasisOrigin, base: Checkpoint, run: Run = QUIET) -> Bas
 
 def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -> Basis:
     """Find the basis of a code's numbers in the cache, or compute it.
-
-    Args:
-        code: the code.
-        base: the very base that it is for; None for that of the catalogue.
-        run: how the basis is computed.
 
     Raises:
         ThirteenError: the base does not exist, or its basis is not the code's.
@@ -79,12 +69,6 @@ def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -
 
 def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET) -> Path:
     """Write the adapter of a code as a PEFT folder in the cache, unless it is there; returns the folder.
-
-    Args:
-        text: the code as it is written.
-        code: the code.
-        base: the base, if the catalogue has none of the code's name; it must be the very one.
-        run: how its basis is computed.
 
     Raises:
         ThirteenError: see basis_of_code().

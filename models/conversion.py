@@ -38,18 +38,14 @@ class Conversion:
     """A recipe, and what is measured for it.
 
     Attributes:
-        recipe: what the file is made from, as far as nothing is measured for it.
         thoroughness: how much text its importance is measured on; None if that is given, or not needed.
-        tokens: the number of tokens to choose, or AUTO; None to choose none.
-        texts: passages of one's own, to measure on and to choose the tokens on.
-        compared: whether the file is compared with F16.
     """
 
-    recipe: Recipe
+    recipe: Recipe  # what the file is made from, as far as nothing is measured for it
     thoroughness: str | None = None
-    tokens: str | None = None
-    texts: Path | None = None
-    compared: bool = False
+    tokens: str | None = None  # the number of tokens to choose, or AUTO; None to choose none
+    texts: Path | None = None  # passages of one's own, to measure on and to choose the tokens on
+    compared: bool = False  # whether the file is compared with F16
 
     def measured(self, run: Run = QUIET) -> tuple[Recipe, tuple[SizeLoss, ...]]:
         """Measure the importance, and choose the tokens.
@@ -104,12 +100,6 @@ class ConversionRequest:
     """Options of a conversion.
 
     Attributes:
-        base: catalogue name, hub id, folder of safetensors, or GGUF.
-        output: the GGUF to write; None to plan one.
-        adapter: PEFT folder, hub id, catalogue name, or short code.
-        prompt: adapter folder, or file, whose prompt is written into the chat template.
-        type: ggml type, or `same` for those of the base; by default Q4_K.
-        size: maximum file size instead of a type: 600MB, 572MiB or 3.9bpw.
         vocabulary: tokens to keep: their number, the file of a list, or `auto` for as many as lose the least.
         importance: importance file; measured and written if it is missing. By default it is measured once
             where it is needed, and cached.
@@ -117,25 +107,22 @@ class ConversionRequest:
         thoroughness: how much text the importance is measured on: quick, normal or thorough, which also
             searches the scales of blocks.
         target: processors to plan for, or a file of costs by `lab/type_costs.py`; by default this one.
-        prefer: `quality` or `speed`; by default between the two.
-        fidelity: whether to compare the file with F16; by default with an adapter only.
-        replace: whether the output may replace a file.
     """
 
-    base: str
-    output: Path | None = None
-    adapter: str | None = None
-    prompt: Path | None = None
-    type: str | None = None
-    size: str | None = None
+    base: str  # catalogue name, hub id, folder of safetensors, or GGUF
+    output: Path | None = None  # the GGUF to write; None to plan one
+    adapter: str | None = None  # PEFT folder, hub id, catalogue name, or short code
+    prompt: Path | None = None  # adapter folder, or file, whose prompt is written into the chat template
+    type: str | None = None  # ggml type, or `same` for those of the base; by default Q4_K
+    size: str | None = None  # maximum file size instead of a type: 600MB, 572MiB or 3.9bpw
     vocabulary: str | None = None
     importance: Path | None = None
     texts: Path | None = None
     thoroughness: str | None = None
     target: str | None = None
-    prefer: str | None = None
-    fidelity: bool | None = None
-    replace: bool = True
+    prefer: str | None = None  # `quality` or `speed`; by default between the two
+    fidelity: bool | None = None  # whether to compare the file with F16; by default with an adapter only
+    replace: bool = True  # whether the output may replace a file
 
     def check(self) -> None:
         """Raise ThirteenError if fields exclude each other, have no effect, or are malformed."""

@@ -29,35 +29,19 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A converted model in the cache.
+    """A converted model in the cache."""
 
-    Attributes:
-        name: its name in the cache.
-        base: the base, as it was named.
-        path: the GGUF.
-        file_bytes: its size.
-        bits_per_weight: mean over all tensors.
-        tokens: size of its vocabulary.
-        converted_at: Unix time in seconds.
-    """
-
-    name: str
-    base: str
-    path: Path
-    file_bytes: int
-    bits_per_weight: float
-    tokens: int
-    converted_at: float
+    name: str  # its name in the cache
+    base: str  # the base, as it was named
+    path: Path  # the GGUF
+    file_bytes: int  # its size
+    bits_per_weight: float  # mean over all tensors
+    tokens: int  # size of its vocabulary
+    converted_at: float  # Unix time in seconds
 
 
 def converted_model(base: str, folder: Path | None, run: Run, announce: Announce) -> Path:
     """Find the GGUF of a base that has none; it is converted into the cache on first use.
-
-    Args:
-        base: a folder of safetensors, a catalogue name or a hub id, perhaps with `@revision`.
-        folder: the folder, if it is one.
-        run: how the conversion runs.
-        announce: called with a line on what a first use will download and write.
 
     Raises:
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
@@ -110,10 +94,6 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
 
 def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:
     """Return the embedded model, SmolLM2-135M-Instruct, as a GGUF; it is converted on first use.
-
-    Args:
-        adapter: name of the shipped adapter to merge, or None.
-        progress: called during a conversion.
 
     Raises:
         ThirteenError: the embedded model cannot be downloaded, or the cache cannot be written.

@@ -63,11 +63,6 @@ _DEFAULT_ADVICE = (
 def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
     """Download the missing files of a repository and verify them; offline, the cached copy is used.
 
-    Args:
-        hub_id: `owner/name`.
-        revision: branch, tag or commit.
-        kind: decides which files are needed.
-
     Returns:
         The snapshot folder, named after its commit.
 

@@ -19,19 +19,12 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class ProfileMemory:
-    """Estimated memory of an engine that runs the file.
+    """Estimated memory of an engine that runs the file."""
 
-    Attributes:
-        context: tokens of the context.
-        kv: type of the KV cache.
-        total_bytes: sum of the parts.
-        parts: memory by purpose.
-    """
-
-    context: int
-    kv: str
-    total_bytes: int
-    parts: MemoryEstimate
+    context: int  # tokens of the context
+    kv: str  # type of the KV cache
+    total_bytes: int  # sum of the parts
+    parts: MemoryEstimate  # memory by purpose
 
     @property
     def text(self) -> str:
@@ -43,23 +36,16 @@ class Inspection:
     """Summary of a GGUF.
 
     Attributes:
-        path: the file.
-        layout: its size, tensors and types.
-        architecture: general.architecture.
-        name: general.name.
-        metadata: keys of the architecture.
-        tokenizer: keys of the tokenizer.
-        provenance: the `thirteen.*` keys.
         memory: estimated memory by profile; empty for a file that this build cannot run.
     """
 
-    path: Path
-    layout: FileLayout
-    architecture: str | None
-    name: str | None
-    metadata: dict[str, Scalar]
-    tokenizer: dict[str, Scalar]
-    provenance: dict[str, str]
+    path: Path  # the file
+    layout: FileLayout  # its size, tensors and types
+    architecture: str | None  # general.architecture
+    name: str | None  # general.name
+    metadata: dict[str, Scalar]  # keys of the architecture
+    tokenizer: dict[str, Scalar]  # keys of the tokenizer
+    provenance: dict[str, str]  # the `thirteen.*` keys
     memory: dict[str, ProfileMemory]
 
 
@@ -67,11 +53,6 @@ def memory_profiles(
     name: str | None = None, context: int | None = None, kv: str | None = None
 ) -> dict[str, Settings]:
     """Select the profiles to estimate memory for.
-
-    Args:
-        name: one profile; None for all.
-        context: tokens of the context, instead of the profile's.
-        kv: type of the KV cache, instead of the profile's.
 
     Raises:
         RequestError: the profile or the type is unknown.
@@ -84,10 +65,6 @@ def memory_profiles(
 
 def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:
     """Summarize a GGUF.
-
-    Args:
-        path: the file.
-        profiles: the profiles to estimate the memory for, by name.
 
     Raises:
         FileError: the file is not a GGUF, or is damaged.

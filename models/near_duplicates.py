@@ -42,11 +42,6 @@ def set_aside(
 ) -> tuple[list[TrainingRow], list[TrainingRow]]:
     """Shuffle rows, and set whole groups of near-duplicates aside until they are a share of the rows.
 
-    Args:
-        rows: the rows.
-        share: fraction of the rows to set aside.
-        seed: seed of the shuffle.
-
     Returns:
         The remaining rows, and those that are set aside.
 

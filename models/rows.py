@@ -130,11 +130,6 @@ def split_rows(
 
     No question is in both parts: other rows of a held-out question are in neither.
 
-    Args:
-        rows: the rows.
-        held_out: number of rows to split off.
-        seed: seed of the shuffle.
-
     Returns:
         The remaining rows and the held-out rows.
 

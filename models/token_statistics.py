@@ -33,11 +33,6 @@ def sample_passages(passages: Sequence[tuple[int, ...]], positions: int) -> list
 def mean_probability(model: Model, passages: Sequence[tuple[int, ...]], run: Run = QUIET) -> Doubles:
     """Compute the mean over all positions of the probability of each token, (vocab,).
 
-    Args:
-        model: the full model.
-        passages: each runs in an empty context.
-        run: how it runs; by default on one thread per physical core.
-
     Raises:
         FileError: a probability is not a finite number.
         RequestError: the passages have no tokens.
@@ -59,13 +54,6 @@ def outside_probability(
     run: Run = QUIET,
 ) -> Doubles:
     """Compute the probability of what vocabularies would not have, (sizes, positions).
-
-    Args:
-        model: the full model.
-        passages: each runs in an empty context.
-        order: all tokens, in the order in which they are kept.
-        sizes: numbers of tokens kept.
-        run: how it runs; by default on one thread per physical core.
 
     Raises:
         RequestError: the passages have no tokens.

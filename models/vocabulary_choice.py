@@ -41,14 +41,12 @@ class SizeLoss:
     """Predicted loss of a file with a number of tokens.
 
     Attributes:
-        tokens: number of tokens.
-        quantization: predicted KL divergence by quantization, in nats.
         outside: mean of -log(1 - probability outside), in nats: the divergence of a model that cannot give
             these tokens, on texts that were not chosen on.
     """
 
-    tokens: int
-    quantization: float
+    tokens: int  # number of tokens
+    quantization: float  # predicted KL divergence by quantization, in nats
     outside: float
 
     @property
@@ -63,13 +61,11 @@ class ChoiceTexts:
 
     Attributes:
         own: passages of a file of one's own; what they use comes first, and the probabilities are theirs.
-        held_out: those of the file that are left out, to measure on.
-        built_in: the built-in passages.
     """
 
     own: tuple[Passage, ...]
-    held_out: tuple[Passage, ...]
-    built_in: tuple[Passage, ...]
+    held_out: tuple[Passage, ...]  # those of the file that are left out, to measure on
+    built_in: tuple[Passage, ...]  # the built-in passages
 
     @property
     def sha256(self) -> str:

@@ -16,13 +16,9 @@ SPACE_ONCE, STRIPPING_TOKENS = "thirteen.tokenizer.space_once", "thirteen.tokeni
 
 @dataclass(frozen=True)
 class CheckedMetadata:
-    """Metadata by key; a missing, ill-typed or out-of-range value is an error that names file and key.
+    """Metadata by key; a missing, ill-typed or out-of-range value is an error that names file and key."""
 
-    Attributes:
-        header: header of the GGUF file.
-    """
-
-    header: Header
+    header: Header  # header of the GGUF file
 
     def error(self, problem: str) -> FileError:
         """Make an error about the file."""

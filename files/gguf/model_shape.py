@@ -23,27 +23,16 @@ _STATES = ("ssm_", "shortconv.", "time_mix_")  # beginnings of the tensors of on
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a decoder; of what differs by layer, the largest.
+    """Sizes of a decoder; of what differs by layer, the largest."""
 
-    Attributes:
-        layers: transformer layers.
-        hidden: width of the hidden state.
-        ffn: width inside the feed-forward network; that of all the experts that a token uses.
-        heads: query heads.
-        kv_heads: key-value heads; each serves `heads / kv_heads` query heads.
-        head_dim: width of a head's keys.
-        vocab: tokens of the vocabulary.
-        context: tokens of the longest context that the model was trained for.
-    """
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    context: int
+    layers: int  # transformer layers
+    hidden: int  # width of the hidden state
+    ffn: int  # width inside the feed-forward network; that of all the experts that a token uses
+    heads: int  # query heads
+    kv_heads: int  # key-value heads; each serves `heads / kv_heads` query heads
+    head_dim: int  # width of a head's keys
+    vocab: int  # tokens of the vocabulary
+    context: int  # tokens of the longest context that the model was trained for
 
     @property
     def kv_width(self) -> int:
@@ -79,22 +68,16 @@ class DecoderShape(ModelShape):
     """Shape of a decoder of any architecture, as far as the memory that it needs depends on it.
 
     Attributes:
-        architecture: its name in llama.cpp.
-        experts_used: experts of a token; 0 in a dense model.
         kv_widths: for each layer that keeps them, width of a token's keys and of its values.
-        head_widths: widths of a head's keys, and of its values.
-        windows: whether some layers see only the last tokens.
-        state_size: numbers of a sequence's recurrent state, over all layers.
-        inner: width inside a layer with such a state.
     """
 
-    architecture: str
-    experts_used: int
+    architecture: str  # its name in llama.cpp
+    experts_used: int  # experts of a token; 0 in a dense model
     kv_widths: tuple[tuple[int, int], ...]
-    head_widths: frozenset[int]
-    windows: bool
-    state_size: int
-    inner: int
+    head_widths: frozenset[int]  # widths of a head's keys, and of its values
+    windows: bool  # whether some layers see only the last tokens
+    state_size: int  # numbers of a sequence's recurrent state, over all layers
+    inner: int  # width inside a layer with such a state
 
     @property
     def recurrent(self) -> bool:

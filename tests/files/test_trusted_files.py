@@ -1,6 +1,5 @@
 """Records of trusted files: by path, size and times, only where no other user can write them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,6 @@ def test_a_file_is_trusted_by_all_processes_until_it_changes(
     assert is_trusted(file) and is_trusted_by_others(file, monkeypatch)
     file.write_bytes(b"two")
     assert not is_trusted(file)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
-def test_records_that_others_may_have_written_do_not_count(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trust_file(file)
-    for mode, expected in ((0o777, False), (0o700, True)):
-        records.chmod(mode)
-        assert is_trusted_by_others(file, monkeypatch) is expected
 
 
 @pytest.mark.parametrize("place", ["cache", "cache/trusted"])

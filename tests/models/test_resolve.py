@@ -41,6 +41,7 @@ def run_thirteen(home: Path, url: str, *words: str) -> subprocess.CompletedProce
 def cache(tmp_path, monkeypatch):
     """A cache of the test's own; yields its folder of models."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache/models").mkdir(parents=True)
     return tmp_path / "cache/models"
 
 
@@ -65,7 +66,6 @@ def test_a_name_that_pins_another_commit_is_converted_again(cache, monkeypatch):
 
     monkeypatch.setattr(ConversionRequest, "resolve", resolve)
     entry = catalogue().base("llama-3.2-1b")
-    cache.mkdir(parents=True, exist_ok=True)
     (kept := cache / f"llama-3.2-1b@{entry.revision[:8]}-{entry.size}.gguf").touch()
     assert converted_model("llama-3.2-1b", None, Run(), pytest.fail) == kept
     kept.rename(cache / f"llama-3.2-1b@00000000-{entry.size}.gguf")
