@@ -139,11 +139,11 @@ class ConversionRequest:
         if self.thoroughness not in (None, *CHUNKS):
             reason = f"must be one of {', '.join(CHUNKS)}"
             raise OptionError("thoroughness", reason, repr(self.thoroughness))
-        useless = ("texts",) if not self._chosen else ()
+        useless = [] if self._chosen else ["texts"]
         if not self._rounded:
             refuse_options(self, "nothing is rounded in blocks", "thoroughness", "importance", *useless)
         if self._has_importance:
-            useless += () if self.thoroughness == THOROUGH else ("thoroughness",)
+            useless += [] if self.thoroughness == THOROUGH else ["thoroughness"]
             refuse_options(self, "{importance} is given, so none is measured", *useless)
         if self.target is not None:
             find_costs(self.target)

@@ -1,14 +1,10 @@
 """Atomic writes: what a reader finds under the target's name, whatever ends a writer."""
 
-import errno
-import os
 import re
-import stat
 import tomllib
 from pathlib import Path
 
 import pytest
-from thirteen.errors import OutputError
 from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write, write_file
 
@@ -65,20 +61,6 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stay
         running.write(b"1")
     assert (tmp_path / "one").read_bytes() == b"1"
     assert all(other.exists() for other in others)
-
-
-def test_a_folder_that_cannot_reach_the_disk_is_an_error(tmp_path, monkeypatch):
-    """An error of the disk was ignored, and `batch` then deleted the only durable copy of its answers."""
-    sync = os.fsync
-
-    def fail(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EIO, "Input/output error")
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match="Input/output error"), atomic_write(tmp_path / "a") as file:
-        file.write(b"1")
 
 
 def test_no_module_writes_a_file_that_could_be_half_written():

@@ -1,6 +1,5 @@
 """Append-only files: what is on disk after an interruption, and whose records they are."""
 
-import os
 import subprocess
 import sys
 
@@ -66,20 +65,3 @@ def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path):
     assert Journal(path, identity, "batch").entries == [{"n": 1}, {"n": 2}, {"n": 3}]
     with pytest.raises(RequestError, match="seed is 1"):
         Journal(path, {"seed": 2}, "batch")
-
-
-def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(tmp_path, monkeypatch):
-    """Only the process that created the file flushed its name, and could be killed before."""
-    synced, sync = set(), os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
-    (tmp_path / "a").write_bytes(b"")
-    with Journal(tmp_path / "a", IDENTITY, "run") as journal:
-        journal.record({"n": 1})
-    assert synced == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}
-
-
-def test_a_named_pipe_is_refused_at_once(tmp_path):
-    """Reading one waited for a writer."""
-    os.mkfifo(tmp_path / "a.jsonl")
-    with pytest.raises(RequestError, match="not a regular file"):
-        Journal(tmp_path / "a.jsonl", IDENTITY, "run")

@@ -1,7 +1,5 @@
 """What goes wrong in writing is one line, and needs nothing that comes with an extra."""
 
-import os
-
 import pytest
 from thirteen.errors import OutputError
 from thirteen.files.output import make_folder, output_folder
@@ -13,14 +11,6 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/folder: cannot write: Not a directory"):
         make_folder(tmp_path / "file" / "folder")
-
-
-def test_the_name_of_a_new_folder_reaches_the_disk(tmp_path, monkeypatch):
-    """A power failure could take the folder of a journal whose every line had been flushed."""
-    synced, sync = set(), os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
-    make_folder(tmp_path / "some" / "folder")
-    assert synced == {tmp_path.stat().st_ino, (tmp_path / "some").stat().st_ino}
 
 
 def test_a_new_folder_without_a_file_is_removed_when_the_block_fails(tmp_path):

@@ -12,12 +12,6 @@ from thirteen.files.atomic_write import atomic_write
 from thirteen.files.safetensors import SafetensorsFile, write_safetensors
 
 
-def test_an_empty_tensor_is_read(tmp_path):
-    (tmp_path / "a").write_bytes(content_of({"a": entry(shape=[0, 5], offsets=[0, 0])}, b""))
-    file = SafetensorsFile(tmp_path / "a")
-    assert file.rows("a").shape == (0, 5)
-
-
 @pytest.mark.parametrize("shape", [(), (4, 3)])
 def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path, shape):
     """It ended in numpy's ValueError; one that was removed, in an error of the file written meanwhile."""

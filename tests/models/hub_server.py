@@ -32,9 +32,6 @@ class Repository:
         status: HTTP status of downloads; 401 or 403 if the repository is gated.
         error_code: value of X-Error-Code where `status` is not 200.
         corrupted: bytes sent in place of the published ones, by file name.
-        break_at: number of bytes after which the first download of a file is cut off, by file name.
-        headers: headers of downloads in place of the true ones.
-        answers: JSON in place of the true one, by route (info or tree).
     """
 
     commits: dict[str, dict[str, bytes]]
@@ -42,9 +39,6 @@ class Repository:
     status: int = 200
     error_code: str = "GatedRepo"
     corrupted: dict[str, bytes] = field(default_factory=dict)
-    break_at: dict[str, int] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,8 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(404, "RevisionNotFound")
         files = repository.commits[commit]
         if route != "resolve":
-            true = {"info": _info, "tree": _tree}[route](id, commit, files)
-            return self._json(repository.answers.get(route, true))
+            return self._json({"info": _info, "tree": _tree}[route](id, commit, files))
         if repository.status != 200:
             return self._error(repository.status, repository.error_code)
         if name not in files:
@@ -141,17 +134,12 @@ class _Handler(BaseHTTPRequestHandler):
         if is_large(name):
             headers["X-Linked-Etag"] = f'"{hashlib.sha256(published).hexdigest()}"'
             headers["X-Linked-Size"] = str(len(published))
-        self.send_response(206 if start else 302 if "Location" in repository.headers else 200)
-        for header, value in (headers | repository.headers).items():
+        self.send_response(206 if start else 200)
+        for header, value in headers.items():
             self.send_header(header, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        end = repository.break_at.pop(name, None)
-        self.wfile.write(data[start:end])
-        if end is not None:
-            self.wfile.flush()
-            self.close_connection = True
+        if self.command != "HEAD":
+            self.wfile.write(data[start:])
 
     def _json(self, value: object) -> None:
         body = json.dumps(value).encode()

@@ -54,13 +54,6 @@ def factor(path: Path) -> np.ndarray:
     return np.fromfile(path, "<f4", tensor.nbytes // 4, offset=tensor.offset)
 
 
-def test_a_folder_with_a_pickle_alone_is_named(adapter, model):
-    """It was a missing file, of which the engine's caller knew nothing."""
-    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(FileError, match=r"adapter_model\.bin is a pickle"):
-        lora(adapter, model)
-
-
 def test_another_alpha_or_exporter_is_another_file(adapter, model, monkeypatch):
     """The name was a hash of the weights alone: an adapter a hundred times as strong was never exported."""
     weak = lora(adapter, model)
@@ -108,11 +101,6 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, mon
     assert base_name(name) is None
     assert basis_of(name).origin.base_sha256 == open_checkpoint(base("llama")).sha256()
     assert catalogue().base_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
-
-
-def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path):
-    with pytest.raises(FileError, match="no adapter 'aaaa"):
-        lora("a" * 300, tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from thirteen.errors import FileError
-from thirteen.models.answer_forms import normalized, same_answer
+from thirteen.models.answer_forms import same_answer
 from thirteen.models.rows import TrainingRow, read_rows
 
 
@@ -88,8 +88,3 @@ def read(folder, rows):
 def test_what_cannot_be_decided_is_one_line(tmp_path, rows, message):
     with pytest.raises(FileError, match=message):
         read(tmp_path, rows)
-
-
-def test_an_answer_of_punctuation_is_not_every_empty_answer():
-    """Both were nothing, once quotation marks and full stops were gone."""
-    assert normalized('"') == '"' != normalized("") and normalized(".") == "."

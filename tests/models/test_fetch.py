@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError, OfflineError
-from thirteen.files.cache_folder import cache_dir
 from thirteen.models.base import fetch
 from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.embedded import embedded
@@ -158,21 +157,6 @@ def test_a_revision_is_part_of_the_name(child):
     assert _contents(folder) == BASE
     assert child.path(f"some/base@{OLD}") == child.path("some/base@refs/pr/3") == folder
     assert child.path("some/base@main").name == NEW
-
-
-@pytest.mark.exhaustive
-def test_a_broken_download_resumes(child, hub, repository):
-    repository.commits[OLD] = BASE | {
-        "model.safetensors": WEIGHTS * 120
-    }  # the library keeps blocks of 10 MiB
-    repository.break_at["model.safetensors"] = 11_000_000
-    child.ask(("some/base@v1", "base"), {})  # older versions of the library give up here, and go on below
-    folder = child.path("some/base@v1")
-    assert (folder / "model.safetensors").read_bytes() == WEIGHTS * 120
-    ranges = [
-        start for method, path, start in hub.requests if method == "GET" and "/resolve/" in path and start
-    ]
-    assert ranges == ["bytes=10485760-"]
 
 
 def test_a_file_with_another_hash_is_deleted(child, repository):
@@ -322,16 +306,6 @@ def test_a_shipped_adapter_is_found_by_name():
         assert adapter.code or fetch(name, kind="adapter") == adapter_folder(name)
     with pytest.raises(FileError, match="no adapter 'smollm2-135m'"):
         fetch("smollm2-135m", kind="adapter")
-
-
-@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="the XDG convention")
-def test_the_default_cache_folder_follows_xdg(tmp_path, monkeypatch):
-    monkeypatch.delenv("THIRTEEN_CACHE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_dir() == tmp_path / "xdg" / "thirteen"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache_dir() == tmp_path / ".cache" / "thirteen"
 
 
 def test_the_import_does_not_load_huggingface_hub():

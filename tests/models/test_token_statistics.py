@@ -5,10 +5,9 @@ import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.errors import RequestError
 from thirteen.files.progress import Run
 from thirteen.models.passages import Passage, tokenize_passages
-from thirteen.models.token_statistics import mean_probability, outside_probability, sample_passages
+from thirteen.models.token_statistics import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 
@@ -57,16 +56,3 @@ def test_the_probability_outside_is_that_of_the_tokens_left_out(model, expected)
     rows = np.concatenate(expected)
     for size, values in zip(sizes, outside, strict=True):
         np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)
-
-
-def test_the_sample_is_spread_over_the_passages():
-    passages = [(1,) * 10] * 100
-    sample = sample_passages(passages, 200)
-    assert len(sample) == 20
-    assert sample_passages(passages, 10_000) == passages
-    assert len(sample_passages(passages, 1)) == 1
-
-
-def test_texts_without_tokens_are_refused(model):
-    with pytest.raises(RequestError, match="the texts have no tokens"):
-        mean_probability(model, [()])

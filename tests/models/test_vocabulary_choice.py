@@ -96,14 +96,3 @@ def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, change
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
-
-
-def test_what_a_killed_process_left_of_a_full_model_is_removed(base, tmp_path, monkeypatch):
-    """The model in 8 bits stayed in the cache for ever."""
-    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    left = tmp_path / "vocabulary-0123456789abcdef"
-    left.mkdir()
-    (left / "model.gguf").write_bytes(b"half")
-    with vocabulary_choice.full_model(open_checkpoint(base("llama"))):
-        assert not left.exists()
-    assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,7 @@
 """The fidelity that `convert` measures: it compares the right models and leaves no temporary files."""
 
 import json
-import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.bench.fidelity.conversion import POSITIONS
-from thirteen.cli.main import main
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Like, Uniform
 from thirteen.convert.recipe import Recipe
@@ -114,29 +111,6 @@ def test_loss_without_an_adapter_is_measured_on_request(converted, sources, tmp_
     assert coarse["effect"] is coarse["base"] is None
     reference = convert(Recipe(source, tmp_path / "reference.gguf", Uniform("F16"))).sha256
     assert coarse["reference"]["sha256"] == fine["reference"]["sha256"] == reference
-
-
-def test_full_disk_is_a_warning(sources, cache, tmp_path, monkeypatch, capsys):
-    """Only the cache's disk is full, not that of the output."""
-    real = shutil.disk_usage
-
-    def usage(path: Path) -> Any:
-        actual = real(path)
-        return actual._replace(free=1_000) if Path(path).is_relative_to(cache) else actual
-
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    (base, adapter), output = sources, tmp_path / "model.gguf"
-    words = ("convert", base, "--adapter", adapter, "--type", "Q8_0", "-o", output, "--json")
-    monkeypatch.setattr(sys, "argv", ["thirteen", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["fidelity"] is None
-    assert report["file_bytes"] == output.stat().st_size
-    assert leftovers(cache) == []
-    (warning,) = report["warnings"]
-    assert re.search(r"reference F16\.gguf: needs [\d,]+ bytes, but 1,000 are free on its disk", warning)
 
 
 def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(converted, sources, tmp_path):
