@@ -31,9 +31,6 @@ def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterato
 
     Yields:
         The part file, open for reading and writing, empty. Its path is its `name`.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     if not target.name:
         raise OutputError(f"{target}: is a folder, not a file")

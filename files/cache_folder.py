@@ -17,12 +17,7 @@ REMEDY = "set THIRTEEN_CACHE to a folder that can be written to"
 
 
 def cache_dir() -> Path:
-    """The cache folder, created if it is missing; the environment variable `THIRTEEN_CACHE` overrides it.
-
-    Raises:
-        OutputError: it cannot be created, there is no home folder to create it in, or other users, who could
-            plant a model, can write to it.
-    """
+    """The cache folder, created if it is missing; the environment variable `THIRTEEN_CACHE` overrides it."""
     chosen = os.environ.get("THIRTEEN_CACHE")
     try:
         folder = Path(chosen or user_cache_dir("thirteen", appauthor=False, opinion=False)).expanduser()
@@ -39,9 +34,6 @@ def cached(name: str, make: Callable[[Path], object]) -> Path:
     """The file of this name in the cache; where there is none, `make` writes it, atomically, or raises.
 
     The name has a hash of all that the content depends on, so that nothing is ever out of date.
-
-    Raises:
-        OutputError: see cache_dir().
     """
     path = cache_dir() / name
     if not path.exists():

@@ -41,11 +41,7 @@ def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = 
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether a path still names what is open, and not what has taken its place.
-
-    Raises:
-        OSError: the path cannot be examined.
-    """
+    """Whether a path still names what is open, and not what has taken its place."""
     try:
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:

@@ -71,11 +71,7 @@ class RecordJournal(Journal, Generic[R]):
             self.records[record.number] = record
 
     def add(self, record: R) -> None:
-        """Write a record to disk.
-
-        Raises:
-            OutputError: it cannot be written, or another process is writing.
-        """
+        """Write a record to disk."""
         self.record(asdict(record))
         self.records[record.number] = record
 

@@ -57,11 +57,7 @@ class Journal:
             self._file.close()
 
     def record(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry.
-
-        Raises:
-            OutputError: it cannot be written, or another process is writing.
-        """
+        """Append an entry."""
         if self._file is None:
             make_folder(self.path.parent)
             with output_errors(self.path):

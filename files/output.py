@@ -22,11 +22,7 @@ def output_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents unless they exist, and flush the new names to disk.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
+    """Create a folder and its parents unless they exist, and flush the new names to disk."""
     with output_errors(folder):
         new = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,11 +32,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
-    """Create a folder unless it exists; if the block fails, a new one that is still empty is removed.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
+    """Create a folder unless it exists; if the block fails, a new one that is still empty is removed."""
     new = not folder.exists()
     make_folder(folder)
     try:
@@ -92,11 +84,7 @@ def check_target(target: Path, *sources: Path, replace: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can.
-
-    Raises:
-        OSError: the disk failed.
-    """
+    """Flush the names in a folder to disk, where the system can."""
     if os.name != "posix":
         return
     try:
@@ -111,11 +99,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush the files in a folder and in those within it, and their names, to disk.
-
-    Raises:
-        OSError: the disk failed, or a file cannot be opened.
-    """
+    """Flush the files in a folder and in those within it, and their names, to disk."""
     for path in folder.iterdir():
         if path.is_dir():
             sync_tree(path)

@@ -13,11 +13,7 @@ MORE_TEMPLATES = "additional_chat_templates"  # folder in that of a base, of cha
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read it.
-
-    Raises:
-        OSError: it cannot be read, or is a pipe, whose writer would be waited for, or a device.
-    """
+    """Open a file to read it."""
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller's
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

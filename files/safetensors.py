@@ -105,11 +105,7 @@ def read_items(path: Path, dtype: np.dtype[Any], count: int, offset: int) -> NDA
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Floats], metadata: Mapping[str, str]) -> None:
-    """Write tensors as float32, in the order of their names, atomically.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write tensors as float32, in the order of their names, atomically."""
     with atomic_write(path) as file:
         write_tensors(file, tensors, metadata)
 

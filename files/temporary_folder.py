@@ -14,11 +14,7 @@ from .output import output_errors
 
 
 def temporary_folder(prefix: str, parent: Path | None = None) -> AbstractContextManager[Path]:
-    """Create a folder that only this user can reach, and that is removed when the block ends.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
+    """Create a folder that only this user can reach, and that is removed when the block ends."""
     return locked_folder(parent or cache_dir(), prefix, mode=0o700)
 
 
@@ -27,9 +23,6 @@ def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path
     """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
 
     It is locked meanwhile. One whose lock is free was left by a process that was killed.
-
-    Raises:
-        OutputError: it cannot be created.
     """
     for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
         shutil.rmtree(left, ignore_errors=True)

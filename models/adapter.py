@@ -33,21 +33,13 @@ class Adapter:
         return provenance_name(self.source)
 
     def folder(self, base: Base | None, run: Run = QUIET) -> Path:
-        """The PEFT folder; a code becomes one in the cache.
-
-        Raises:
-            ThirteenError: see expand_code().
-        """
+        """The PEFT folder; a code becomes one in the cache."""
         if isinstance(self.content, Path):
             return self.content
         return expand_code(adapter_code(self.source), self.content, base, run)
 
     def lora(self, model: Path, run: Run = QUIET) -> Path:
-        """The GGUF LoRA for a model in a GGUF; any other form is exported into the cache.
-
-        Raises:
-            ThirteenError: the adapter does not fit the model, or see expand_code().
-        """
+        """The GGUF LoRA for a model in a GGUF; any other form is exported into the cache."""
         base = None if isinstance(self.content, Path) else resolve_base(str(model))
         found = self.folder(base, run)
         if found.is_file():
@@ -85,9 +77,6 @@ def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> tuple[P
 
     Returns:
         A folder of safetensors or a GGUF; a PEFT folder, if any; and their names in the provenance.
-
-    Raises:
-        ThirteenError: one of them does not exist, or the adapter is for another base.
     """
     named = None if adapter is None else find_adapter(adapter, base)
     found = resolve_base(base)  # a wrong adapter is refused before the base is downloaded

@@ -100,9 +100,6 @@ def resolve_base(source: str, *, original: bool = False) -> Base:
         source: see fetch().
         original: whether a base that the catalogue has, by whatever name or in whatever GGUF, is the file of
             the catalogue, of which the bases of short codes are computed.
-
-    Raises:
-        FileError: see fetch().
     """
     local, id_ = local_path(source), provenance_name(source)
     metadata = _metadata(local)

@@ -27,11 +27,7 @@ from .catalogue import catalogue
 
 
 def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:
-    """Find the basis of a base in the cache, or compute it.
-
-    Raises:
-        ThirteenError: a setting is out of range, or the base cannot be read.
-    """
+    """Find the basis of a base in the cache, or compute it."""
     checkpoint = open_checkpoint(base.path)
     return cached_basis(BasisOrigin(code_name(base), checkpoint.sha256(), **settings), checkpoint, run)
 
@@ -46,11 +42,7 @@ def cached_basis(origin: BasisOrigin, base: Checkpoint, run: Run = QUIET) -> Bas
 
 
 def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -> Basis:
-    """Find the basis of a code's numbers in the cache, or compute it.
-
-    Raises:
-        ThirteenError: the base does not exist, or its basis is not the code's.
-    """
+    """Find the basis of a code's numbers in the cache, or compute it."""
     if base is None and (known := cache_dir() / _file(code.fingerprint)).exists():
         return _read(known, code.name)
     checkpoint = open_checkpoint(base.path if base else catalogue_weights(code.name))
@@ -68,11 +60,7 @@ def basis_of_code(code: ShortCode, base: Base | None = None, run: Run = QUIET) -
 
 
 def expand_code(text: str, code: ShortCode, base: Base | None, run: Run = QUIET) -> Path:
-    """Write the adapter of a code as a PEFT folder in the cache, unless it is there; returns the folder.
-
-    Raises:
-        ThirteenError: see basis_of_code().
-    """
+    """Write the adapter of a code as a PEFT folder in the cache, unless it is there; returns the folder."""
     own = None if code.name in catalogue().bases else base
 
     def make(weights: Path) -> None:

@@ -46,9 +46,6 @@ def cached_importance(
         adapter: a PEFT folder, merged into the base before the measurement.
         calibration: what it is measured on.
         run: how it runs.
-
-    Raises:
-        ThirteenError: an input is invalid, or the cache cannot be written.
     """
     texts, chunks = calibration.texts, CHUNKS[calibration.thoroughness]
     read_passages(texts)  # reports an invalid file before the weights are hashed

@@ -52,9 +52,6 @@ class Conversion:
 
         Returns:
             The recipe, and what its file is predicted to lose by number of tokens, where that is chosen.
-
-        Raises:
-            ThirteenError: an input is invalid.
         """
         recipe, base = self.recipe, self.recipe.open_base()
         if self.tokens is not None and self.tokens != AUTO:
@@ -73,11 +70,7 @@ class Conversion:
 
 
 def write_model(request: "ConversionRequest", run: Run = QUIET) -> ConversionReport:
-    """Convert what a person asks for, without a comparison.
-
-    Raises:
-        ThirteenError: an input is invalid, or the output cannot be written.
-    """
+    """Convert what a person asks for, without a comparison."""
     return convert(request.resolve(run).measured(run)[0], run)
 
 
@@ -86,9 +79,6 @@ def run_plan(conversion: Conversion, run: Run = QUIET) -> tuple[FileLayout, tupl
 
     Returns:
         The layout; what the file is predicted to lose, see measured(); and messages for the user.
-
-    Raises:
-        ThirteenError: an input is invalid, or the size cannot be met.
     """
     recipe, losses = conversion.measured(run)
     layout, warnings = plan(recipe, run)
@@ -158,11 +148,7 @@ class ConversionRequest:
         yield from filter(None, (self.texts, self.importance, self.prompt))
 
     def resolve(self, run: Run = QUIET) -> Conversion:
-        """Check the fields, and find what they name: what follows knows files and choices, and no names.
-
-        Raises:
-            ThirteenError: a field is invalid, a name is unknown, or the output cannot be written.
-        """
+        """Check the fields, and find what they name: what follows knows files and choices, and no names."""
         self.check()
         if self.output:
             check_target(self.output, *self.files, replace=self.replace)

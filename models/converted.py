@@ -41,11 +41,7 @@ class CachedModel:
 
 
 def converted_model(base: str, folder: Path | None, run: Run, announce: Announce) -> Path:
-    """Find the GGUF of a base that has none; it is converted into the cache on first use.
-
-    Raises:
-        ThirteenError: the name is unknown, the download fails, or the size is impossible.
-    """
+    """Find the GGUF of a base that has none; it is converted into the cache on first use."""
     from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
     from .conversion import ConversionRequest, write_model  # noqa: PLC0415
 
@@ -69,9 +65,6 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     """Find the copy of a GGUF in the cache that keeps 49,152 tokens.
 
     It is the model itself if that has no more, or if its tokenizer cannot be trimmed.
-
-    Raises:
-        ThirteenError: the model is invalid, or the cache cannot be written.
     """
     from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415
     from ..files.gguf.header import read_header  # noqa: PLC0415
@@ -93,11 +86,7 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
 
 
 def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:
-    """Return the embedded model, SmolLM2-135M-Instruct, as a GGUF; it is converted on first use.
-
-    Raises:
-        ThirteenError: the embedded model cannot be downloaded, or the cache cannot be written.
-    """
+    """Return the embedded model, SmolLM2-135M-Instruct, as a GGUF; it is converted on first use."""
 
     def make(output: Path) -> None:
         from ..convert.convert import convert  # noqa: PLC0415

@@ -49,18 +49,9 @@ class Inspection:
     memory: dict[str, ProfileMemory]
 
 
-def memory_profiles(
-    name: str | None = None, context: int | None = None, kv: str | None = None
-) -> dict[str, Settings]:
-    """Select the profiles to estimate memory for.
-
-    Raises:
-        RequestError: the profile or the type is unknown.
-    """
-    return {
-        key: EngineOptions(profile=key, context=context, kv=kv, library=LLAMA).settings()
-        for key in ([name] if name else PROFILES)
-    }
+def memory_profiles(context: int | None = None) -> dict[str, Settings]:
+    """The profiles to estimate memory for, with a context of so many tokens instead of their own."""
+    return {key: EngineOptions(profile=key, context=context, library=LLAMA).settings() for key in PROFILES}
 
 
 def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:

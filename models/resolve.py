@@ -53,10 +53,6 @@ def resolve(
         adapters: by name; each a GGUF LoRA, a PEFT folder, a catalogue name, a hub id or a short code.
         run: how a conversion runs.
         announce: called with a line on what a first use will download and write.
-
-    Raises:
-        ThirteenError: a name is unknown, a download fails, an adapter does not fit the model, or the size of
-            a conversion is impossible.
     """
     if not adapters:
         return ModelFiles(_model(model, run, announce))

@@ -90,37 +90,28 @@ def _recognized(answer: object) -> str:
 def parse_row(
     entry: dict[str, Any], required: Collection[str], where: str, form: str = NUMBER
 ) -> TrainingRow:
-    """Check a row that read_rows() describes.
-
-    Raises:
-        FileError: it is invalid; names `where`.
-    """
-    answer = "" if entry.get("answer") is None else entry["answer"]
+    """Check a row that read_rows() describes, or raise FileError, which names `where`."""
+    given = {"solution": "", "answer": ""} | {key: value for key, value in entry.items() if value is not None}
+    for field in ("question", "solution"):
+        value = given.get(field)
+        if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
+            raise FileError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
+    answer = given["answer"]
     if form == JSON and not isinstance(answer, str):
         answer = json.dumps(answer, ensure_ascii=False)
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)  # a column with a gap has numbers as 18.0
     if isinstance(answer, bool) or not (isinstance(answer, str | int) or is_finite(answer)):
         raise FileError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
-    given = {field: value for field, value in entry.items() if value is not None}
-    entry = {
-        "solution": "",
-        **given,
-        "answer": str(answer).rpartition("####")[2] if form == NUMBER else str(answer),
-    }
-    for field in ("question", "solution"):
-        value = entry.get(field)
-        if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
-            raise FileError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
-    question, solution, text = (entry[field].strip() for field in ("question", "solution", "answer"))
-    row = TrainingRow(question, solution, text, form)
-    if "answer" in required and not row.answer:
-        raise FileError(f"{where}: 'answer' is missing")
-    if "answer" in required and form == NUMBER and parse_number(row.answer) is None:
-        raise FileError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
-    if "answer" in required and form == JSON:
-        parse_json(row.answer.encode(), f"{where}: 'answer'")
-    return row
+    text = str(answer).rpartition("####")[2].strip() if form == NUMBER else str(answer).strip()
+    if "answer" in required:
+        if not text:
+            raise FileError(f"{where}: 'answer' is missing")
+        if form == NUMBER and parse_number(text) is None:
+            raise FileError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
+        if form == JSON:
+            parse_json(text.encode(), f"{where}: 'answer'")
+    return TrainingRow(given["question"].strip(), given["solution"].strip(), text, form)
 
 
 def split_rows(

@@ -146,11 +146,7 @@ def choose_vocabulary_size(
 def rank_vocabulary(
     base: Checkpoint, texts: ChoiceTexts, run: Run = QUIET, model: Model | None = None
 ) -> Ranking:
-    """Rank the tokens of a base, which may be loaded; the statistics behind it are cached.
-
-    Raises:
-        ThirteenError: as choose_vocabulary().
-    """
+    """Rank the tokens of a base, which may be loaded; the statistics behind it are cached."""
 
     def make(path: Path) -> None:
         with nullcontext(model) if model else full_model(base, run) as loaded:

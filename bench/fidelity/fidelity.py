@@ -104,10 +104,7 @@ def _load(source: ModelSource, context: int, threads: int | None) -> Engine:
 
 def _token_maps(models: Mapping[Role, ModelSource]) -> dict[Role, TokenMap]:
     """Compare the vocabularies: shipped files may keep a part of the reference's, the base has all of it."""
-    headers = {
-        role: read_header(source.model, skip_values=("tokenizer.ggml.merges",))
-        for role, source in models.items()
-    }
+    headers = {role: read_header(source.model) for role, source in models.items()}
     maps = {role: TokenMap(headers["reference"], header) for role, header in headers.items()}
     pairs: tuple[tuple[Role, Role], ...] = (("reference", "base"), ("shipped", "shipped_base"))
     for role, other in pairs:

@@ -123,7 +123,7 @@ class LoraAdapter(NativeHandle):
 
 def read_model_header(path: Path) -> Header:
     """Read the header of a model; FileError if the file is no GGUF, or an adapter, or a part of a model."""
-    header = read_header(path, skip_values=("tokenizer.ggml.merges",))
+    header = read_header(path)
     metadata = CheckedMetadata(header)
     _check(metadata, "is an adapter, not a model", header.metadata.get("general.type") != "adapter")
     _check(metadata, "the file has no tensors", bool(header.tensors))
