@@ -14,6 +14,7 @@ from ..runtime.llama.model import Model
 from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, SWITCH, read_chat_template
 from ..runtime.prompt.prompt_encoder import Message, PromptEncoder
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.trial import try_files
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
         file = base
         if base.is_dir():
             write_tokenizer_file(open_checkpoint(base), file := folder / "tokenizer.gguf")
+        else:
+            try_files(file)
         with Model(file, vocabulary_only=True) as vocabulary:
             template = read_chat_template(
                 vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE

@@ -24,6 +24,7 @@ from ..files.progress import QUIET, Run
 from ..files.temporary_folder import temporary_folder
 from ..files.worker_pool import worker_pool
 from ..runtime.llama.model import Model
+from ..runtime.trial import try_files
 from .passages import Passage, read_passages, tokenize_passages
 from .texts import HELD_OUT, vocabulary_passages
 from .token_statistics import count_tokens, mean_probability, outside_probability, sample_passages
@@ -177,6 +178,7 @@ def full_model(base: Checkpoint, run: Run = QUIET) -> Iterator[Model]:
         if not isinstance(base, GgufCheckpoint):
             path = stack.enter_context(temporary_folder("vocabulary")) / "model.gguf"
             convert(Recipe(base.path, path, Uniform(_PRECISION)), run, "8 bits")
+        try_files(path)
         yield stack.enter_context(Model(path, repack=False))
 
 

@@ -208,7 +208,7 @@ def read_value(text: str, question: str = "") -> "tuple[str | None, Reading]":
 
 def grade(request: Request, calibration: Calibration | None, text: str, end: SequenceEnd) -> Answer:
     """Read the value of an answer's text, check its equations, and tell the confidence in it."""
-    from .arithmetic.grounding import is_grounded  # noqa: PLC0415 - see read_value()
+    from .arithmetic.equations import is_grounded  # noqa: PLC0415 - see read_value()
 
     complete = end.stop_reason in COMPLETE_REASONS
     value, reading = read_value(text if complete else f"{text}\u2026", request.question)

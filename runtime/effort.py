@@ -81,7 +81,7 @@ class Effort(StrEnum):
 
     def for_question(self, question: str) -> "Effort":
         """The effort that a question gets: low without a number in it, since there is nothing to vote on."""
-        from .arithmetic.grounding import has_number  # noqa: PLC0415 - see answer.read_value()
+        from .arithmetic.equations import has_number  # noqa: PLC0415 - see answer.read_value()
 
         return self if self.votes and has_number(question) else Effort.LOW
 

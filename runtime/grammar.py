@@ -1,4 +1,4 @@
-"""Grammars that constrain an answer: JSON schemas, Lark grammars and regular expressions, for llguidance."""
+"""Grammars that constrain an answer: JSON schemas and Lark grammars, for llguidance."""
 
 import json
 import re
@@ -15,7 +15,6 @@ from ..errors import RequestError, as_line
 
 SCHEMA_MAX = 1 << 16  # bytes
 GRAMMAR_MAX = 1 << 14  # bytes of a Lark grammar
-REGEX_MAX = 1 << 12  # bytes
 _DIGITS = 16  # of a number, as in llama.cpp
 
 # The library's units of work ("fuel") pass at about 50 per microsecond in a compile and 14 in a step.
@@ -58,15 +57,6 @@ def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -
     rules = [f"{name}: %json {json.dumps(part)}" for name, part in parts.items()]
     digits = max((value.digits for value in values.values()), default=0)
     return _checked(Grammar(LLMatcher.grammar_from_lark("\n".join([text, *rules])), digits), "grammar")
-
-
-def from_regex(text: str) -> Grammar:
-    """Make a grammar of the texts that match a regular expression of Rust's crate `regex` as a whole.
-
-    RequestError: it is malformed, has look-around, or exceeds a limit.
-    """
-    _check_size(text, "regex", REGEX_MAX)
-    return _checked(Grammar(LLMatcher.grammar_from_regex(text)), "regex")
 
 
 def from_schema(schema: Mapping[str, object] | str) -> Grammar:

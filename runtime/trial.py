@@ -1,6 +1,7 @@
-"""Trial of foreign files: another process loads them and does what an engine does, and may die of it.
+"""Trial of foreign files: another process, which may die of it, loads them and does what an engine does.
 
-llama.cpp ends the process on much that it does not expect in a file. Here that is one line.
+llama.cpp ends the process on much that it does not expect in a file. Here that is one line. The process
+writes what it does next to standard error. The last line of an error is the reason, and the exit status 2.
 """
 
 import logging
@@ -10,12 +11,28 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Timer
 
-from ..errors import FileError, as_line
+from ..errors import FileError, RequestError, ThirteenError, as_line
+from ..files.gguf.pooling import read_pooling
 from ..files.trusted_files import file_stamp, is_recorded, is_trusted, record, untrusted_by_default
+from .llama.context import Context, Span
+from .llama.embedding_context import EmbeddingContext
+from .llama.llama_cpp_library import llama_cpp
+from .llama.model import LoraAdapter, Model, read_model_header
+from .llama.settings import KV_TYPES, LIBRARIES, Settings
+from .memory import embedding_settings
+from .prompt.chat_template import read_chat_template
+from .prompt.prompt_encoder import Message, PromptEncoder
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _NOTICE_S = 2.0
 _BYTES_PER_S = 15_000_000  # of processor time, which is a third of the time that a slow disk may need
@@ -25,6 +42,15 @@ _ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREAD
 _ALONE |= {} if os.name == "nt" else {"PATH": os.devnull}
 _HINT = "THIRTEEN_UNTRUSTED=never turns trials off"
 _SOURCE_FOLDER = re.compile(r"^/\S*/(?=\S+:[0-9]+: )")  # where the library was compiled
+_CONTEXT, _BATCH = 8, 2  # tokens
+_CONVERSATIONS = ("user", "system user", "user assistant user")
+# Something of all planes of Unicode with all bytes of UTF-8, runs of spaces, and long words of each kind.
+_TEXTS = (
+    "".join(map(chr, range(1, 0x800)))
+    + "".join(map(chr, range(0x800, 0x110000, 127)))
+    + "  \n\n\t\r\n don't 12",
+    *(letter * 4096 for letter in ("a", "1", " ", "\n", ".", "\u4e2d", "\u0301", "a ", "A1 ", "'s")),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +95,7 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
         timeout = 3 * seconds
         done = subprocess.run(  # noqa: S603 - own program
             # -P: not the working folder
-            [sys.executable, "-P", "-m", "thirteen.runtime.trial_process", *map(str, words)],
+            [sys.executable, "-P", "-m", "thirteen.runtime.trial", *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -108,3 +134,104 @@ def _ending(status: int) -> str:
         return f"failed with exit status {status}"
     known = -status in set(signal.Signals)
     return f"ended with {signal.Signals(-status).name if known else f'signal {-status}'}"
+
+
+def main() -> None:
+    """Run the other process: its arguments are limits in seconds and bytes, the library, and the files."""
+    seconds, nbytes = map(int, sys.argv[1:3])
+    model, *adapters = files = [Path(word) for word in sys.argv[4:]]
+    _lower_limit("RLIMIT_CORE", 0)
+    _lower_limit("RLIMIT_CPU", seconds)
+    if sys.platform == "linux":  # elsewhere it would not hold
+        _lower_limit("RLIMIT_AS", nbytes)
+    try:
+        _try_files(model, adapters, library=sys.argv[3])
+    except (ThirteenError, MemoryError) as error:
+        reason = str(error) or f"a trial needs more than {nbytes:,} bytes of memory"
+        print(reason if reason.startswith(tuple(map(str, files))) else f"{model}: {reason}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _lower_limit(name: str, value: int) -> None:
+    """Lower a limit, such as "RLIMIT_CORE", to `value`, where the system has it."""
+    number = getattr(resource, name, None)
+    if number is not None:
+        limits = resource.getrlimit(number)
+        least = min([value, *(limit for limit in limits if limit != resource.RLIM_INFINITY)])
+        resource.setrlimit(number, (least, limits[1]))
+
+
+def _try_files(path: Path, adapters: list[Path], library: str) -> None:
+    _say(path, f"loading in {library}")
+    with Model(read_model_header(path), repack=False, library=library) as model:
+        _read_vocabulary(model)
+        _render_template(model)
+        _compute(model, None)
+        for file in adapters:
+            _say(file, f"loading in {library}")
+            with LoraAdapter(model, file) as adapter:
+                _compute(model, adapter)
+
+
+def _say(path: Path, what: str) -> None:
+    print(f"{path}: {what}", file=sys.stderr, flush=True)
+
+
+def _read_vocabulary(model: Model) -> None:
+    """Read all pieces, and split texts: with some vocabularies that ends the process, or never ends."""
+    path = model.header.path
+    _say(path, "reading its vocabulary")
+    all_tokens = (llama_cpp.llama_token * model.vocabulary_size)(*range(model.vocabulary_size))
+    llama_cpp.llama_detokenize(model.vocab, all_tokens, len(all_tokens), None, 0, False, True)
+    for text in _TEXTS:
+        model.tokenize(text, special=False, bos=True)
+
+
+def _render_template(model: Model) -> None:
+    """Encode the sample conversations; a template may refuse all but a question alone."""
+    _say(model.header.path, "rendering its chat template")
+    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    question, *others = ([Message(role, "1 + 1?") for role in roles.split()] for roles in _CONVERSATIONS)
+    encoder.encode_conversation(question)
+    for conversation in others:
+        with suppress(RequestError):
+            encoder.encode_conversation(conversation)
+
+
+def _compute(model: Model, adapter: LoraAdapter | None) -> None:
+    """Compute, also with each other attention and type of the KV cache that the library has for the model."""
+    header, library = model.header, model.library.name
+    _say(adapter.path if adapter else header.path, "computing")
+    if model.context_trained < _CONTEXT:
+        raise FileError(f"{header.path}: a context of {model.context_trained} tokens is too short")
+    own = library == LIBRARIES[0]
+    usual = Settings(_CONTEXT, slots=2, batch=_BATCH, threads=1, flash_attention=own, library=library)
+    if read_pooling(header):
+        with EmbeddingContext(model, embedding_settings(header, usual), adapter) as texts:
+            texts.embed([(0, 0, 0), (0,)])
+        return
+    with Context(model, usual, adapter) as context:
+        _use(context)
+    others = (replace(usual, kv=kv) for kv in KV_TYPES if kv != usual.kv)
+    exact = replace(usual, flash_attention=False, exact=True, outputs=_BATCH)
+    for way in (replace(usual, flash_attention=False), *others, exact) if own else ():
+        with suppress(ThirteenError), Context(model, way, adapter) as context:
+            context.decode([Span(0, 0, (0,), rows=1)])
+
+
+def _use(context: Context) -> None:
+    """Compute a prompt in two batches, two sequences at once, and both again: one is cut, one is restored."""
+    model, token = context.model, (0,)
+    context.decode([Span(0, 0, token * _BATCH, rows=1)])
+    context.decode([Span(0, _BATCH, token, rows=1), Span(1, 0, token, rows=1)])
+    state = context.save(1)
+    context.clear(1)
+    if not context.restore(1, state, 1):
+        raise FileError(f"{model.header.path}: a saved sequence cannot be restored")
+    if model.rewinds:
+        context.clear(0, _BATCH)
+    context.decode([Span(0, _BATCH + (not model.rewinds), token, rows=1), Span(1, 1, token, rows=1)])
+
+
+if __name__ == "__main__":
+    main()

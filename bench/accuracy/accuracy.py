@@ -10,12 +10,7 @@ import numpy as np
 
 from ...files.cache_folder import cache_dir
 from ...files.progress import Progress
-from ...runtime.batch.reproducible_batches import (
-    BatchExecutor,
-    BatchJob,
-    BatchSettings,
-    prefill_shared_prefix,
-)
+from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchSettings
 from ...runtime.engine.engine import Engine
 from ...runtime.options import MAX_TOKENS
 from ...stats.arrays import Doubles
@@ -143,12 +138,12 @@ def _time_questions(
 ) -> AnswerSeconds:
     """Ask each model each question, one at a time, in alternation; see interleave().
 
-    The prefix cache has only what all prompts share, as after an engine's first question.
+    The prefix cache is empty, as for an engine's first question.
     """
 
     def answer_s(engine: Engine, iteration: int) -> float:
         request = settings.request(engine, questions[iteration % len(questions)])
-        engine.clear_prefix_cache(keep=prefill_shared_prefix(engine, settings))
+        engine.clear_prefix_cache()
         start = perf_counter()
         engine.submit(request, wait=True).wait()
         return perf_counter() - start

@@ -1,16 +1,19 @@
-"""Equations in prose, as docs/engine.md defines them, and whether their arithmetic is right."""
+"""Equations in prose, as docs/engine.md defines them: which are right, and how an open one goes on."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from . import Step
 from .expression import PERCENT, Side, parse_side, stem
-from .lexer import CURRENCIES, NUMBER_WORDS, PATTERNS, WORDS, Lexeme, lex
-from .number import format_number
+from .lexer import CURRENCIES, NUMBER_WORDS, PATTERNS, VALUES, WORDS, Lexeme, lex
+from .number import format_number, spell_out
 
-SENTENCE_CHARS_MAX = 1_000  # longer ones are not read
+_SENTENCE_CHARS_MAX = 1_000  # longer ones are not read
 _BOUNDARY_CHARS_MAX = 64
+_DIGITS_MAX = 18  # of a pending result
+_MONEY_PLACES, _RESULT_PLACES = 2, 6
 _THINGS = {*map(stem, WORDS["things"])}
 _UNITS = _THINGS.union(map(stem, WORDS["measures"] | WORDS["symbols"]), CURRENCIES, PERCENT)
 _STARTS = "0$([/+"  # letters of what an expression begins with
@@ -64,7 +67,7 @@ class StepStream:
 
     def sentence(self, text: str) -> "Sentence":
         """The sentence of a text that follows the ones before."""
-        lexemes = lex(text) if len(text) <= SENTENCE_CHARS_MAX else []
+        lexemes = lex(text) if len(text) <= _SENTENCE_CHARS_MAX else []
         self._other_base |= "b" in _letters(lexemes)
         lexemes = [] if self._other_base else lexemes
         return Sentence(text, self._offset, self._before, lexemes, _letters(lexemes), self._counted)
@@ -211,3 +214,87 @@ def _counted(lexemes: Sequence[Lexeme], letters: str) -> frozenset[str]:
     near = re.finditer("(?<=[0nh])[a-z]{1,2}|(?<=[0nh][a-z])[a-z]", letters)
     words = (one.text.lower() for match in near for one in lexemes[match.start() : match.end()])
     return frozenset(stem(word) for word in words if word not in NUMBER_WORDS)
+
+
+def is_grounded(steps: Iterable[Step], question: str) -> bool:
+    """Return whether every number of every equation is in the question, or the result of an equation before.
+
+    The question is what was asked, with all that was said before; a "dozen" in it is also 12.
+    """
+    known = _known(question)
+    for step in steps:
+        if not known.issuperset(_numbers(step.expression)):
+            return False
+        known |= {Fraction(step.claimed), Fraction(step.computed)}
+    return True
+
+
+def has_number(text: str) -> bool:
+    """Whether a text has a number, in digits or in words."""
+    return len(_known(text)) > 0
+
+
+def _known(text: str) -> set[Fraction]:
+    """The numbers of a text, and its fractions: "1 1/2"."""
+    fractions = {
+        int(whole or 0) + Fraction(int(numerator), int(denominator))
+        for whole, numerator, denominator in PATTERNS["fraction"].findall(spell_out(text))
+        if int(denominator)
+    }
+    return fractions.union(_numbers(text))
+
+
+def _numbers(text: str) -> Iterator[Fraction]:
+    last = Fraction(0)
+    for lexeme in lex(text):
+        word = lexeme.text.lower()
+        if lexeme.kind == "percent" or word == "percent":
+            yield from (last / 100, Fraction(100))
+        if lexeme.kind == "number":
+            yield (last := lexeme.value)
+        elif lexeme.kind == "word":
+            values = [n for part in word.split("-") for n, words in VALUES.items() if part in words]
+            yield from (*values, sum(values, Fraction())) if values[1:] else values  # "twenty-five"
+
+
+def pending_result(text: str) -> str | None:
+    """The characters with which a text continues that ends in an expression and "=", in its notation.
+
+    None if the grammar does not read the whole expression, the result is no decimal with few places, or a
+    point may separate thousands: "1.200 * 3 =".
+    """
+    if not text.endswith(("=", "= ")):
+        return None
+    stream = StepStream()
+    stream.feed(text[-2 * _SENTENCE_CHARS_MAX :])  # a sentence that begins before is not read
+    side = _open_side(stream.sentence(stream.text))
+    result = _format_result(side) if side and side.operators else None
+    return f" {result}" if result and text[-1] == "=" and text[-2:-1].isspace() else result
+
+
+def _open_side(sentence: Sentence) -> Side | None:
+    end = len(sentence.lexemes) - 1
+    for index in range(end if sentence.letters.endswith("=") else 0):
+        if sentence.letters[index - 1 : index] == "=" or sentence.begins(index):
+            parsed = parse_side(sentence.lexemes, index)
+            if parsed and parsed[1] == end:
+                return parsed[0]
+    return None
+
+
+def _format_result(side: Side) -> str | None:
+    texts = {lexeme.kind: lexeme.text for lexeme in side.lexemes}
+    currency, percent = texts.get("currency", ""), texts.get("percent", "")
+    is_percent = side.quantity.unit == PERCENT
+    number = format_number(abs(side.quantity.value) * (100 if is_percent else 1))
+    whole, point, decimals = number.partition(".")
+    places_max = _MONEY_PLACES if currency else _RESULT_PLACES
+    if "/" in number or len(whole + decimals) > _DIGITS_MAX or len(decimals) > places_max:
+        return None
+    if PATTERNS["thousands"].search(side.text) or bool(percent) != is_percent:
+        return None
+    if "," in side.text:
+        whole = f"{int(whole):,}"
+    if decimals and currency:
+        decimals = decimals.ljust(_MONEY_PLACES, "0")
+    return "-" * (side.quantity.value < 0) + currency + whole + point + decimals + percent

@@ -1,7 +1,7 @@
 """Batches of questions whose answers do not depend on what the engine computed before.
 
 Rounding depends on which tokens are computed together, and the last bits can decide a token. So questions are
-answered in batches of fixed size. Each starts when the previous one has ended, with the same prefix cache. A
+answered in batches of fixed size. Each starts when the previous one has ended, with an empty prefix cache. A
 run that was interrupted or spread over several engines then gives the same answers as any other.
 """
 
@@ -20,7 +20,6 @@ from ..effort import VotingRule
 from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, select_winner, tally
-from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..engine_options import EngineOptions
 from ..llama.model import read_model_header
 from ..llama.settings import PACKAGES, library_version
@@ -30,7 +29,6 @@ from ..plan import EnginePlan, decide_settings
 # Each question on its own. The engines use fewer threads where no bit depends on it.
 ENGINE = EngineOptions(profile="server", context=2048, adaptive_threads=True, reproducible=True)
 _BATCH_QUESTIONS = 40  # five times the slots, so that few slots are idle at the end of a wave
-_PROBES = ("1", "2")  # questions without a common prefix: their prompts share what is the same for all
 
 
 QuestionBatch = Mapping[int, str]  # question number -> question
@@ -157,28 +155,15 @@ def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[Ques
         yield batch
 
 
-def prefill_shared_prefix(engine: Engine, settings: BatchSettings) -> tuple[int, ...]:
-    """Compute what the prompts of all questions begin with, if it is worth keeping, and return its tokens."""
-    probes = (settings.request(engine, probe, number) for number, probe in enumerate(_PROBES))
-    one, other = (request.examples or request.tokens for request in probes)
-    prefix = one[: min(common_length(one, other), engine.context)]
-    if len(prefix) <= PREFIX_TOKENS_MIN:
-        return ()
-    engine.submit(Request(prefix, Options(max_tokens=1))).wait()
-    return prefix
-
-
 class BatchRunner:
     """Answers batches with one engine."""
 
     def __init__(self, engine: Engine, settings: BatchSettings) -> None:
-        """Prefill what all prompts share: once, alone, and before the first batch."""
         self._engine, self._settings = engine, settings
-        self._prefix = prefill_shared_prefix(engine, settings)
 
     def run(self, batch: QuestionBatch) -> Iterator[BatchResult]:
         """Answer a batch; yields the result of each question once no more answers to it are needed."""
-        self._engine.clear_prefix_cache(keep=self._prefix)
+        self._engine.clear_prefix_cache()
         undecided: list[_Vote] = []
         for number, question in batch.items():
             try:

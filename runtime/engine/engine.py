@@ -28,7 +28,7 @@ from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, wit
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
 from .dispatcher import Dispatcher, EngineLoad, Grade
 from .handle import Handle
-from .prefix_cache import PrefixCache, PrefixKey, common_length
+from .prefix_cache import PrefixCache
 from .runner import Runner
 from .scheduler import SequenceState
 
@@ -302,8 +302,6 @@ class Engine:
         adapter, calibration = self._adapter_name(options.adapter), None
         if adapter == BASE and request.question and options.greedy and not options.grammar:
             calibration = find_calibration(self.model.header.metadata)
-        if options.namespace:
-            self._prefixes.shared = self._common_prefix
         sequence = SequenceState(
             request,
             self.context,
@@ -324,15 +322,6 @@ class Engine:
                 f"the prompt has {len(tokens)} tokens, but the context holds {self.context}; "
                 f"{self.plan.context_hint}"
             )
-
-    @cached_property
-    def _common_prefix(self) -> tuple[int, ...]:
-        """Tokens with which every question begins: the chat template's own."""
-        try:
-            one, other = (self.request(question, think=None, prompt=PLAIN).tokens for question in ("0", "A"))
-        except RequestError:  # the template rejects such questions
-            return ()
-        return one[: common_length(one, other)]
 
     def _adapter_name(self, name: str | None) -> str:
         if name is None:
@@ -364,15 +353,14 @@ class Engine:
         if old:
             old.close()
 
-    def clear_prefix_cache(self, *, keep: Sequence[int] = ()) -> None:
-        """Remove all prefixes from memory but `keep`, tokens computed under the engine's own adapter.
+    def clear_prefix_cache(self) -> None:
+        """Remove all prefixes from memory.
 
-        The last bits of a KV cache depend on the batches in which it was computed. A measurement that must
-        repeat therefore starts each part with the same prefix.
+        The last bits of a KV cache depend on the batches in which it was computed: a measurement that must
+        repeat starts each part without any.
         """
-        key = PrefixKey(self._adapter_name(None))
         with self._dispatcher.in_use():
-            compute.call(partial(self._prefixes.clear, key, tuple(keep)))
+            compute.call(self._prefixes.clear)
 
     def check_answers(self) -> None:
         """Raise RequestError if the model makes embeddings, and answers nothing."""

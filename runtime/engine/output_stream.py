@@ -230,7 +230,7 @@ class OutputStream:
             return []
         if not self._calculator or not self.text.endswith(("=", "= ")):  # before an import at each token
             return []
-        from ..arithmetic.calculator import pending_result  # noqa: PLC0415 - see answer.read_value()
+        from ..arithmetic.equations import pending_result  # noqa: PLC0415 - see answer.read_value()
 
         if (result := pending_result(self.text)) is None:
             return []

@@ -4,7 +4,7 @@ It holds the most recently used entries within a number of bytes. A KV cache bel
 adapter: an engine has one prefix cache, which separates the adapters.
 
 The number of cached tokens and the time to the first token tell a client what was asked before. Clients that
-must not learn that of each other have namespaces. They share only the tokens with which every prompt begins.
+must not learn that of each other have namespaces, which share nothing.
 """
 
 from collections.abc import Sequence
@@ -38,26 +38,18 @@ class _CachedPrefix:
     tokens: tuple[int, ...]
     state: KvState
 
-    def match(self, key: PrefixKey, tokens: tuple[int, ...], shared: tuple[int, ...] = ()) -> int:
-        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful.
-
-        Of another namespace's entry only the tokens in `shared` count.
-        """
-        if self.key.adapter != key.adapter or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
+    def match(self, key: PrefixKey, tokens: tuple[int, ...]) -> int:
+        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful."""
+        if self.key != key or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
             return 0
-        length = common_length(self.tokens, tokens)
-        return length if self.key == key else min(length, common_length(shared, tokens))
+        return common_length(self.tokens, tokens)
 
 
 class PrefixCache:
-    """Prompt prefixes of one model, of at most `capacity` bytes; for `cuts`, see Model.cuts_states.
-
-    All namespaces share the tokens with which every prompt of the chat template begins.
-    """
+    """Prompt prefixes of one model, of at most `capacity` bytes; for `cuts`, see Model.cuts_states."""
 
     def __init__(self, capacity: int, *, cuts: bool = True) -> None:
         self.capacity, self.cuts = capacity, cuts
-        self.shared: tuple[int, ...] = ()
         self._entries: list[_CachedPrefix] = []  # most recently used last
 
     @property
@@ -73,7 +65,7 @@ class PrefixCache:
         matches = (
             (length, entry)
             for entry in reversed(self._entries)
-            if (length := entry.match(key, prompt[:-1], self.shared)) == len(entry.tokens) or self.cuts
+            if (length := entry.match(key, prompt[:-1])) == len(entry.tokens) or self.cuts
         )
         # Of equal ones the smallest, which is copied fastest; of these the newest.
         length, best = max(matches, key=lambda match: (match[0], -match[1].state.nbytes), default=(0, None))
@@ -88,7 +80,7 @@ class PrefixCache:
 
         Before its last token, whose logits each prompt needs; and where it parts from an entry.
         """
-        parts = (entry.match(key, prompt[:-1], self.shared) for entry in self._entries)
+        parts = (entry.match(key, prompt[:-1]) for entry in self._entries)
         ends = {len(prompt) - 1, max(parts, default=0)}
         return sorted((end for end in ends if end >= cached + PREFIX_TOKENS_MIN), reverse=True)
 
@@ -103,9 +95,6 @@ class PrefixCache:
         while self.nbytes > self.capacity:
             del self._entries[0]
 
-    def clear(self, key: PrefixKey, keep: tuple[int, ...]) -> None:
-        """Remove everything but the prefix `keep`, as far as it is there."""
-        best = max(self._entries, key=lambda entry: entry.match(key, keep), default=None)
-        length = best.match(key, keep) if best else 0
-        whole = best and length and (self.cuts or length == len(best.tokens))
-        self._entries = [_CachedPrefix(key, keep[:length], best.state)] if best and whole else []
+    def clear(self) -> None:
+        """Remove everything."""
+        self._entries.clear()

@@ -12,7 +12,7 @@ from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
 from .handle import Handle
 from .output_stream import OutputStream
-from .prefix_cache import PrefixCache, PrefixKey
+from .prefix_cache import PrefixCache
 from .scheduler import Chunk, Scheduler, SequenceState
 
 
@@ -73,7 +73,7 @@ class Runner:
         old = self._adapters.get(name)
         self._adapters[name] = adapter
         if old:
-            self._prefixes.clear(PrefixKey(name), ())
+            self._prefixes.clear()
         return old
 
     def close(self) -> None:

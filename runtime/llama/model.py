@@ -52,7 +52,7 @@ class Model(Vocabulary, NativeHandle):
         """Load the model.
 
         Args:
-            source: a GGUF file, which is tried in another process; or a header from read_model_header().
+            source: a GGUF file that has been tried (see trial.py), or a header from read_model_header().
             repack: repack weights for this processor, which is faster; some then round otherwise. Layers on a
                 GPU are not repacked; with CUDA and Vulkan, neither are the others then.
             gpu_layers: see EngineOptions.
@@ -63,13 +63,7 @@ class Model(Vocabulary, NativeHandle):
             FileError: the file is damaged, or cannot be run by this build; the library is not installed.
         """
         super().__init__()
-        if isinstance(source, Header):
-            self.header = source
-        else:
-            self.header = read_model_header(source)
-            from ..trial import try_files  # noqa: PLC0415 - of files from outside
-
-            try_files(source)
+        self.header = source if isinstance(source, Header) else read_model_header(source)
         path = self.header.path
         self.gpu_layers, self.library = gpu_layers, find_library(library)
         load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)

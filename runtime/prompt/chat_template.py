@@ -3,12 +3,12 @@
 It also says how a model thinks: between which markers it writes before its answer. Not read are <response> of
 Granite 3 behind the thought, and the channels of gpt-oss and Gemma 4, which also name who a message is for.
 
-The sandbox bounds what a template can reach, and this module what it writes. Nothing bounds its time here: a
-file from outside is tried before, in a process with limits.
+The sandbox bounds what a template can reach, and this module what it writes. Nothing bounds its time and
+memory here: a file from outside is tried before, in a process with limits.
 """
 
 import json
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ...errors import FileError, RequestError, one_line
@@ -101,21 +100,6 @@ class _Generation(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, without powers, and with products no longer than a prompt."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        sides = ((left, right), (right, left))
-        lengths = [
-            len(one) * times for one, times in sides if isinstance(one, Sized) and isinstance(times, int)
-        ]
-        if operator == "**" or max(lengths, default=0) > PROMPT_LENGTH_MAX:
-            _raise(f"{operator} can give more than a prompt may need")
-        return super().call_binop(context, operator, left, right)
-
-
 class ChatTemplate:
     """A compiled chat template, with the extensions, filters and variables that it has in `transformers`."""
 
@@ -129,7 +113,7 @@ class ChatTemplate:
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
             raise FileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
         self.source = source
-        environment = _Sandbox(
+        environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
         )
         day = datetime.fromisoformat(date) if date else None

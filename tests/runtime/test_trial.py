@@ -43,7 +43,7 @@ Trial = Callable[..., CommandResult]
 @pytest.fixture(scope="module")
 def trial() -> Iterator[Trial]:
     """trial(model, *adapters): run the other process, forked from one that has imported everything."""
-    with Commands("thirteen.runtime.trial_process") as run:
+    with Commands("thirteen.runtime.trial") as run:
         yield lambda *files: run(20, 3_000_000_000, "llama.cpp", *files)
 
 
@@ -76,8 +76,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "spaces in words": (tokenizer(pre="whitespace"), {}, "ASSERT.*token_left"),
     "a long value": (tokenizer(pre="x" * 100_000), {}, "unknown pre-tokenizer type: 'x{400,450}"),
     "no tokenizer": (tokenizer(model="no_vocab"), {}, "ASSERT.*[Tt]okenizer"),
-    "no bytes": (tokenizer(model="llama"), {}, "no token for the byte <0x01>"),
-    "an endless loop": (tokenizer(model="rwkv"), {}, "no token for the byte <0xC2>"),
+    "no bytes": (tokenizer(model="llama"), {}, "unordered_map::at"),
     "an unknown family": (
         {"general.architecture": ("zz", TEXT, None)},
         {},

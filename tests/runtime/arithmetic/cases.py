@@ -12,7 +12,6 @@
 - readings: texts with a value, whether they verify it, and how many sentences are not read.
 - pending: texts that end in an expression and an equals sign, with the pending result; not_pending: those
   that have none.
-- standing_alone: questions, and whether nothing in them refers back.
 - numbers: texts that are one number, with its value; not_numbers: texts that are not.
 - stated: questions, answers, and the value that each states.
 

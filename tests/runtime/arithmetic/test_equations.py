@@ -8,8 +8,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.runtime.arithmetic.calculator import pending_result
-from thirteen.runtime.arithmetic.equations import StepStream, read_equations
+from thirteen.runtime.arithmetic.equations import StepStream, is_grounded, pending_result, read_equations
 from thirteen.runtime.arithmetic.number import format_number
 
 from .cases import CASES
@@ -138,3 +137,25 @@ def test_no_text_raises(text):
     for step in read_equations(text + "= 5", text).steps:
         assert step.start < step.result < step.end
         assert replace(step, ok=True).claimed
+
+
+PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does she have left?"
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "grounded"),
+    [
+        (PENS, "4 * $3 = $12. $20 - $12 = $8", True),
+        (PENS, "A pen costs 4 dollars, so 4 * 4 = 16. 20 - 5 = 15", False),
+        (PENS, "4 * 3 = 12. 12 * 0.25 = 3. 12 * 25 / 100 = 3", True),
+        (PENS, "20 - 8 = 12", False),
+        (PENS, "20 - 4 = 17. 17 - 16 = 1", True),  # both results of a wrong equation
+        ("Half of a dozen of 120-page books", "12 / 2 = 6. 120 / 2 = 60", True),
+        ("Twenty-five of 1 1/2 and ½", "25 * 1.5 = 37.5. 20 * 0.5 = 10. 5 + 20 = 25", True),
+        ("007 and 0/0", "7 + 0 = 7", False),
+        pytest.param(f"{'7' * 5000} and 8", "8 + 8 = 16", True, id="more digits than int() reads"),
+        ("", "1 + 1 = 2", False),
+    ],
+)
+def test_numbers_stem_from_the_question_or_a_result(question, text, grounded):
+    assert is_grounded(read_equations(text).steps, question) is grounded

@@ -15,7 +15,7 @@ from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, B
 from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.grammar import from_regex
+from thirteen.runtime.grammar import from_lark
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.options import Options
 
@@ -176,7 +176,7 @@ def test_a_later_batch_is_computed_as_a_first_one_is(ask, monkeypatch):
         ("max_tokens is 12", {"max_tokens": 13}, {}),
         ("system is None", {"system": "Be brief."}, {}),
         ("temperature is 0.0", {"temperature": 0.5}, {}),
-        ("grammar is None", {"grammar": from_regex("[a-z]+")}, {}),
+        ("grammar is None", {"grammar": from_lark("start: /[a-z]+/")}, {}),
         ("kv is 'f16'", {}, {"kv": "bf16"}),
     ],
 )

@@ -32,22 +32,6 @@ def test_a_turn_has_what_was_said_before(engine, conversation):
     assert engine.submit(turn.request).answer().usage.completion_tokens
 
 
-@pytest.mark.parametrize(
-    ("question", "alone"),
-    [
-        ("A box holds 12 eggs. How many eggs are in 7 boxes?", True),
-        ("How many are 7 such boxes of 12?", False),
-    ],
-)
-def test_votes_on_a_question_that_stands_alone_are_of_it_alone(engine, conversation, question, alone):
-    """Over an earlier conversation 6 of 18 answers were right that were right without it."""
-    turn = conversation.next_turn(question, effort="medium")
-    own = engine.request(question, system="be brief", effort="medium")
-    assert (turn.request.tokens == own.tokens and turn.request.examples == own.examples) == alone
-    assert len(conversation.messages) == 2 and turn.dropped == 0
-    assert "one" in prompt_text(engine, conversation.next_turn(question))  # without votes
-
-
 @pytest.mark.parametrize("turns", [7, 200])
 def test_the_oldest_turns_make_room_and_the_system_prompt_stays(engine, conversation, turns):
     conversation.messages.clear()

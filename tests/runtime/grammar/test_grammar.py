@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.grammar import from_lark, from_regex, from_schema
+from thirteen.runtime.grammar import from_lark, from_schema
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.violation import SECONDS_MAX, find_violation
 
-MAKERS = {"schema": from_schema, "grammar": from_lark, "regex": from_regex}
+MAKERS = {"schema": from_schema, "grammar": from_lark}
 # texts: kind and source of a grammar, accepted and rejected texts. violations: schema, text, start of a line.
 CASES = json.loads((Path(__file__).parents[2] / "data/schema_cases.json").read_text("utf-8"))
 VALUES = st.recursive(
@@ -89,7 +89,6 @@ def test_violations_are_reported_in_time(schema, text, reported):
 TOO_MUCH = {
     "schema": [{"a": {1}}, {"const": "a" * 70000}, "[" * 30000, '{"enum":' + "[" * 900 + "]" * 900 + "}"],
     "grammar": ['start: "a"' * 5000, "start: " + "(" * 8000 + '"a"' + ")" * 8000],
-    "regex": ["a" * 5000, "(" * 300 + ")" * 300],
 }
 REFUSED = [(kind, one) for kind in MAKERS for one in CASES["refused"][kind] + TOO_MUCH[kind]]
 
@@ -164,7 +163,10 @@ def test_hostile_grammars_end_no_process(tiny):
 def test_each_sequence_has_its_own_position(tiny):
     with Model(tiny) as model:
         compiler = GrammarCompiler(model)
-        first, second = compiler.constraint(from_regex("aab")), compiler.constraint(from_regex("aab"))
+        first, second = (
+            compiler.constraint(from_lark("start: /aab/")),
+            compiler.constraint(from_lark("start: /aab/")),
+        )
         a, b = (token for token in range(256) if model.token_to_piece(token) in (b"a", b"b"))
         assert [first.accept(token) for token in (b, a, a, b)] == [False, True, True, True]
         assert second.accept(a) and (first.finished, second.finished) == (True, False)

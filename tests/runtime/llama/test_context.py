@@ -8,7 +8,7 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.answer import StopReason
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar import from_regex, from_schema
+from thirteen.runtime.grammar import from_lark, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
@@ -121,7 +121,7 @@ def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch
 
 def test_control_tokens_are_not_allowed_in_a_free_string(model):
     """They have no text, so that an answer with them would not be what the grammar saw."""
-    allowed = set(GrammarCompiler(model).constraint(from_regex("[^x]*")).allowed().tolist())
+    allowed = set(GrammarCompiler(model).constraint(from_lark("start: /[^x]*/")).allowed().tolist())
     control = set(model.control_tokens.values())
     assert allowed & control == {token for token in control if model.is_eog(token)}
     assert len(allowed) > model.vocabulary_size // 2

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from thirteen.files.gguf.header import read_header
-from thirteen.runtime.grammar import from_regex
+from thirteen.runtime.grammar import from_lark
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
@@ -75,7 +75,7 @@ def test_a_megabyte_of_one_letter_does_not_overflow_the_stack(opened, pre, lette
 @pytest.mark.parametrize("tokenizer", ["llama", "gpt2", "rwkv"])
 def test_grammars_work_with_its_pieces(opened, tokenizer):
     model = opened(tokenizer)
-    constraint = GrammarCompiler(model).constraint(from_regex("12 ab\n"))
+    constraint = GrammarCompiler(model).constraint(from_lark("start: /12 ab\n/"))
     said = [*constraint.take_forced()]
     while not constraint.finished:
         token = int(constraint.allowed()[0])

@@ -26,9 +26,6 @@ def test_a_template_that_is_too_long_or_does_not_compile_is_an_error_of_the_file
         "{{ ('%s' | attr('format'))('x') }}{{ ''['__class__'] }}{{ raise_exception('no') }}",
         "{% include 'other' %}",
         "{{ 1 / 0 }}",
-        "{{ 'a' * 100000000 }}",
-        "{{ 100000000 * [0] }}",
-        "{{ 9 ** 9 ** 9 }}",
         "{% for a in range(100000000) %}{% endfor %}",  # the sandbox's own limit of a range
         "{% for a in range(90000) %}{{ 'a' * 1000 }}{% endfor %}",  # too many characters
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
