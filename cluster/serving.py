@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from starlette.applications import Starlette
 
@@ -14,11 +15,11 @@ from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
 from ..runtime.llama.model import read_model_header
 from ..runtime.plan import EnginePlan
+from ..server.access import log_to_stderr
 from ..server.app import create_app
 from ..server.config import ListenConfig, RequestLimits
 from ..server.drain_server import adapters_by_model, run_server
 from ..server.engine_service import EngineService
-from ..server.request_log import LogForm, log_to_stderr
 from .ray_serve import Deployment, serve_on_ray
 
 
@@ -44,7 +45,7 @@ class ServingRequest:
     engine: EngineOptions
     ray: str | None = None
     replicas: int = 1
-    log: LogForm = "text"
+    log: Literal["text", "json"] = "text"
 
 
 def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int | None:

@@ -1,20 +1,27 @@
-"""ASGI middleware around all routes: Host header check, API keys, unexpected errors, log and metrics."""
+"""ASGI middleware around all routes: Host header, API keys, errors, metrics, and the log of requests."""
 
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from itertools import islice
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import BusyError
+from ..errors import BusyError, as_line
 from .api_keys import ANYONE, METRICS, ApiKey
 from .config import ListenConfig
 from .engine_service import Call, EngineService
 from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
-from .request_log import ID_HEADER, IGNORED_HEADER, ignored_names, log_request, request_id
 
+ID_HEADER = "X-Request-ID"
+IGNORED_HEADER = "X-Thirteen-Ignored"  # the fields of the request that had no effect
 # Of CORSMiddleware, beside the allowed origins.
 CORS_OPTIONS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
@@ -26,6 +33,12 @@ CALL = "thirteen.call"  # the key of a request's Call in its scope
 _METRICS_PATH = "/metrics"
 # Need a key if the server has keys; other paths are public.
 _PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, _METRICS_PATH)
+_FIELD_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_IGNORED_MAX = 32  # names that a response tells
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_PATH_CHARS_MAX = 100  # in the log: a client chooses it
+
+_log = logging.getLogger(__name__)
 
 
 class AccessMiddleware:
@@ -44,7 +57,8 @@ class AccessMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, number = monotonic(), request_id(scope)
+        began, given = monotonic(), dict(scope["headers"]).get(ID_HEADER.lower().encode(), b"")
+        number = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
         call = scope[CALL] = Call(self._service, Request(scope, receive))
 
         async def send_noted(message: Message) -> None:
@@ -53,7 +67,7 @@ class AccessMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
                 headers[ID_HEADER] = number
-                if ignored := ignored_names(call):
+                if ignored := _ignored_names(call):
                     headers[IGNORED_HEADER] = ignored
             await send(message)
             call.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -74,9 +88,10 @@ class AccessMiddleware:
         except Exception as error:
             if call.status:
                 raise
-            full = isinstance(error, BusyError)
-            headers = {"Retry-After": str(self._service.retry_after_s)} if full else None
-            await to_http_error(error).response(scope["path"], headers)(scope, receive, send)
+            response = to_http_error(error).response(scope["path"])
+            if isinstance(error, BusyError):
+                response.headers["Retry-After"] = str(self._service.retry_after_s)
+            await response(scope, receive, send)
 
     def _check_access(self, scope: Scope) -> ApiKey:
         """Check the host and the API key of a request, and return the key."""
@@ -103,15 +118,31 @@ class AccessMiddleware:
         """Count and log a call that has ended."""
         ends = await call.ends()
         self._service.note_ends(ends)
-        metrics, route = self._service.metrics, call.request.scope.get("route")
-        path, failed = getattr(route, "path", "") or "other", len(call.handles) - len(ends)
+        metrics, path = self._service.metrics, getattr(call.request.scope.get("route"), "path", "") or "other"
+        failed = len(call.handles) - len(ends)
         metrics.count_request(path, call.outcome, call.key.name, call.embedded_tokens, failed)
         for end in ends:
             metrics.count_answer(end, call.key.name)
+        completion_tokens = sum(end.usage.completion_tokens for end in ends)
         if self._keys:
-            tokens = sum(end.usage.prompt_tokens + end.usage.completion_tokens for end in ends)
-            self._keys.add_tokens(call.key, tokens + call.embedded_tokens)
-        log_request(call, took_s, number, ends)
+            prompt_tokens = sum(end.usage.prompt_tokens for end in ends) + call.embedded_tokens
+            self._keys.add_tokens(call.key, prompt_tokens + completion_tokens)
+        if call.request.method != "POST":
+            return
+        fields = {
+            "path": as_line(call.request.url.path)[:_PATH_CHARS_MAX],
+            "status": call.outcome,
+            "ms": round(took_s * 1e3),
+            "model": call.model,
+            "prompt_tokens": ends[0].usage.prompt_tokens if ends else call.embedded_tokens,
+            "completion_tokens": completion_tokens,
+            "stop_reasons": [end.stop_reason.value for end in ends],
+            "ignored": _ignored_names(call),
+            "key": call.key.name,
+        }
+        fields = {name: value for name, value in fields.items() if value}
+        text = ", ".join(f"{name} {value}" for name, value in fields.items())
+        _log.info("%s", text, extra={"fields": fields | {"request_id": number}})
 
 
 def _hostname(host_header: bytes) -> str:
@@ -120,3 +151,29 @@ def _hostname(host_header: bytes) -> str:
         return (urlsplit(f"//{host_header.decode('latin-1')}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _ignored_names(call: Call) -> str:
+    """Names of the fields of a request's body that had no effect, as far as a header can hold them."""
+    return ", ".join(islice(filter(_FIELD_NAME.fullmatch, call.ignored), _IGNORED_MAX))
+
+
+class _JsonFormatter(logging.Formatter):
+    """Each record as a line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = {"time": at, "level": record.levelname.lower()}
+        fields |= getattr(record, "fields", None) or {"message": record.getMessage()}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def log_to_stderr(form: Literal["text", "json"]) -> None:
+    """Write the log of this package, requests included, to standard error."""
+    handler, log = logging.StreamHandler(), logging.getLogger(__package__)
+    text = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if form == "json" else text)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)

@@ -3,15 +3,14 @@
 import os
 import re
 import stat
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from time import time
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -22,7 +21,6 @@ from .http_errors import HttpError
 FILE_BYTES_MAX = 1 << 20
 KEY_CHARS_MIN = 20  # about 100 bits, if they are random
 METRICS = "metrics"  # the name of a key that reads the metrics
-_MINUTE_S, _DAY_S = 60, 86_400
 
 
 class KeyLimits(BaseModel):
@@ -35,18 +33,11 @@ class KeyLimits(BaseModel):
     adapters: Annotated[tuple[str, ...] | None, BeforeValidator(lambda names: names.split(","))] = None
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    """A key that may ask the model.
+class ApiKey(NamedTuple):
+    """A key that may ask the model."""
 
-    Attributes:
-        name: how the log and the metrics name it.
-        namespace: its namespace of the prefix cache; a hash of the key's hash.
-        limits: what it may use.
-    """
-
-    name: str
-    namespace: str
+    name: str  # how the log and the metrics name it
+    namespace: str  # its namespace of the prefix cache; a hash of the key's hash
     limits: KeyLimits
 
     def check_adapter(self, model: str, adapter: str) -> None:
@@ -56,6 +47,7 @@ class ApiKey:
 
 
 ANYONE = ApiKey("", "", KeyLimits())  # clients of a server without keys, and of public paths
+_PERIODS = {"requests_per_minute": 60, "tokens_per_day": 86_400}  # in seconds; a day is one of UTC
 
 
 class ApiKeys:
@@ -68,8 +60,7 @@ class ApiKeys:
     def __init__(self, keys: Iterable[str]) -> None:
         self.path: Path | None = None
         self._keys = {_digest(key): _api_key(key, f"key {n}") for n, key in enumerate(keys, 1)}
-        self._requests: dict[str, deque[float]] = {}
-        self._day, self._tokens = 0, Counter[str]()
+        self._used = Counter[tuple[str, str, int]]()  # by namespace, limit and number of its period
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -122,32 +113,25 @@ class ApiKeys:
         return self._keys.get(sha256(key.strip()).digest()) if scheme.lower() == b"bearer" else None
 
     def admit(self, key: ApiKey) -> None:
-        """Count a request of a key.
-
-        Raises:
-            HttpError: 429 the key has used what it may.
-        """
-        now, limits = time(), key.limits
-        if limits.tokens_per_day and self._today(now)[key.namespace] >= limits.tokens_per_day:
-            message = f"this API key has used its {limits.tokens_per_day} tokens of this day (UTC)"
-            raise _exhausted(message, _DAY_S - now % _DAY_S)
-        if limits.requests_per_minute:
-            times = self._requests.setdefault(key.namespace, deque())
-            while times and times[0] <= now - _MINUTE_S:
-                times.popleft()
-            if len(times) >= limits.requests_per_minute:
-                message = f"this API key may send {limits.requests_per_minute} requests per minute"
-                raise _exhausted(message, times[0] + _MINUTE_S - now)
-            times.append(now)
+        """Count a request of a key; HttpError 429 if the key has used what it may in this minute or day."""
+        now = time()
+        for name, period_s in _PERIODS.items():
+            most, used = getattr(key.limits, name), self._used[key.namespace, name, int(now // period_s)]
+            if most and used >= most:
+                wait_s = {"Retry-After": str(ceil(period_s - now % period_s))}
+                message = f"this API key has used its {most} {name.replace('_', ' ')}"
+                raise HttpError(429, message, headers=wait_s)
+        self._add(key, "requests_per_minute", 1)
 
     def add_tokens(self, key: ApiKey, tokens: int) -> None:
         """Count tokens of prompts and answers."""
-        self._today(time())[key.namespace] += tokens
+        self._add(key, "tokens_per_day", tokens)
 
-    def _today(self, now: float) -> Counter[str]:
-        if (day := int(now // _DAY_S)) != self._day:
-            self._day, self._tokens = day, Counter()
-        return self._tokens
+    def _add(self, key: ApiKey, name: str, count: int) -> None:
+        period = int(time() // _PERIODS[name])
+        for earlier in [one for one in self._used if one[1] == name and one[2] != period]:
+            del self._used[earlier]
+        self._used[key.namespace, name, period] += count
 
 
 def _digest(key: str) -> bytes:
@@ -157,10 +141,6 @@ def _digest(key: str) -> bytes:
 def _api_key(key: str, name: str, limits: Iterable[str] = ()) -> ApiKey:
     given = dict(limit.partition("=")[::2] for limit in limits)
     return ApiKey(name, sha256(_digest(key)).hexdigest(), KeyLimits.model_validate(given))
-
-
-def _exhausted(message: str, seconds: float) -> HttpError:
-    return HttpError(429, message, headers={"Retry-After": str(max(ceil(seconds), 1))})
 
 
 def describe_error(error: ValidationError, model: type[BaseModel]) -> str:

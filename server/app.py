@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -21,7 +21,6 @@ from .api import answers, embeddings, ollama, openai, responses
 from .api.bodies import JSON_TYPE, RequestBody, read_body
 from .config import ListenConfig
 from .engine_service import Call, EngineService
-from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import PROMETHEUS_TYPE
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -85,7 +84,7 @@ def create_app(service: EngineService, listen: ListenConfig) -> Starlette:
     app = Starlette(
         routes=[*gets, *posts, *page_routes()],
         middleware=[cors, access] if listen.origins else [access],
-        exception_handlers={HTTPException: _handle_http_exception, ClientDisconnect: _handle_disconnect},
+        exception_handlers={HTTPException: _raise},
     )
     app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
     return app
@@ -106,15 +105,8 @@ def _endpoint(respond: Respond) -> Callable[[Request], Awaitable[Response]]:
     return endpoint
 
 
-async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    message = f"{request.method} {path}: {error.detail}"
-    return HttpError(error.status_code, message).response(path, error.headers)
-
-
-async def _handle_disconnect(_: Request, __: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
+async def _raise(_: Request, error: Exception) -> Response:
+    raise error  # the middleware makes the response
 
 
 def openapi_document() -> dict[str, Any]:

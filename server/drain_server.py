@@ -82,8 +82,7 @@ class DrainServer(uvicorn.Server):
         )
         super().__init__(config)
         self._service, self._keys, self._on_listening = service, listen.keys, on_listening
-        self._deadline, self._terminal = 0.0, os.isatty(0)
-        self._hung_up, self._reloading = False, asyncio.Lock()
+        self._deadline, self._terminal, self._reloading = 0.0, os.isatty(0), asyncio.Lock()
         self.exit_signal: int | None = None
         self.engine_failed = False
 
@@ -100,14 +99,14 @@ class DrainServer(uvicorn.Server):
             if signal.getsignal(hangup) is signal.SIG_IGN:
                 _log.info("SIGHUP is ignored, as under nohup: it reloads nothing")
             else:
-                signal.signal(hangup, self._handle_hangup)
+                asyncio.get_running_loop().add_signal_handler(hangup, self._handle_hangup, hangup)
         self._on_listening()
 
-    def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
+    def _handle_hangup(self, number: int) -> None:
         if self._terminal and not os.isatty(0):
-            self.handle_exit(number, frame)
-        else:
-            self._hung_up = True
+            self.handle_exit(number, None)
+        elif not self._service.draining:
+            self._reload_task = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
         """Load keys and model anew; what cannot be loaded stays as it was."""
@@ -132,9 +131,6 @@ class DrainServer(uvicorn.Server):
             if timed_out:
                 self._service.abort_all()
             self.should_exit = timed_out or self._service.idle
-        elif self._hung_up:
-            self._hung_up = False
-            self._reload_task = asyncio.ensure_future(self._reload())
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -10,7 +10,6 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from ..errors import BusyError
 from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
 from ..runtime.effort import Effort
@@ -50,13 +49,13 @@ class Call:
     adapter: str = BASE
     handles: Sequence[Handle] = ()
     embedded_tokens: int = 0
-    ignored: list[str] = field(default_factory=list)
+    ignored: dict[str, None] = field(default_factory=dict)
     status: int = 0
     complete: bool = False
     error: HttpError | None = None
 
     def __post_init__(self) -> None:
-        self.engine = self.service.engine
+        self.engine, self._left = self.service.engine, False
 
     @property
     def outcome(self) -> int:
@@ -85,7 +84,7 @@ class Call:
         """Maximum tokens of an answer: the first of these fields with a value, within the server's limit."""
         given = {name: tokens for name, tokens in asked.items() if tokens is not None}
         limit = min(self.service.limits.max_tokens, self.engine.context)
-        self.ignored += [name for name, tokens in given.items() if tokens > limit]
+        self.ignored |= {name: None for name, tokens in given.items() if tokens > limit}
         return min(next(iter(given.values()), default), limit)
 
     async def submit(self, prepare: Callable[[], Sequence[Request]]) -> None:
@@ -94,15 +93,17 @@ class Call:
         A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
         """
 
-        def run() -> list[Handle]:
+        def run() -> None:
             self.engine.check_places()  # before anything is prepared in vain
-            return self.engine.submit_all(prepare())
+            self.handles = self.engine.submit_all(prepare())
+            if self._left:
+                self.abort()
 
-        submitting = asyncio.ensure_future(to_thread.run_sync(run, limiter=self.service.preparing))
         try:
-            self.handles = await asyncio.shield(submitting)
+            await to_thread.run_sync(run, limiter=self.service.preparing)
         except asyncio.CancelledError:
-            submitting.add_done_callback(_abort_submitted)
+            self._left = True
+            self.abort()
             raise
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
@@ -112,7 +113,7 @@ class Call:
         async def forward(index: int, handle: Handle) -> None:
             try:
                 async for piece in handle:
-                    _check_completed(piece.answer)
+                    self._check_completed(piece.answer)
                     queue.put_nowait((index, piece))
             except Exception as error:
                 queue.put_nowait(error)
@@ -132,24 +133,26 @@ class Call:
 
     async def whole_pieces(self) -> list[Piece]:
         """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
-        answers, leaving = asyncio.gather(*self.handles), asyncio.ensure_future(self._disconnect())
-        answers.add_done_callback(
-            lambda done: done.cancelled() or done.exception()
-        )  # else asyncio may log it
+        leaving = asyncio.create_task(self._abort_when_left())
         try:
-            await asyncio.wait((answers, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not answers.done():
-                raise ClientDisconnect
-            for answer in answers.result():
-                _check_completed(answer)
+            for answer in await asyncio.gather(*self.handles):
+                self._check_completed(answer)
         finally:
             leaving.cancel()
-            answers.cancel()
         return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
 
-    async def _disconnect(self) -> None:
+    async def _abort_when_left(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
+        self._left = True
+        self.abort()
+
+    def _check_completed(self, answer: Answer | None) -> None:
+        """Raise an error if the answer was aborted: the client has left, or the server is shutting down."""
+        if self._left:
+            raise ClientDisconnect
+        if answer and answer.stop_reason is StopReason.ABORTED:
+            raise HttpError(503, "the server is shutting down")
 
     async def check_connected(self) -> None:
         """Raise ClientDisconnect if the client has left."""
@@ -166,9 +169,9 @@ class Call:
         ends = []
         for handle in self.handles:
             with suppress(Exception):  # it has failed
-                ends.append(
-                    handle.wait() if handle.done else await to_thread.run_sync(handle.wait, _ENDING_S)
-                )
+                if not handle.done:
+                    await to_thread.run_sync(handle.wait, _ENDING_S)
+                ends.append(handle.wait())
         return ends
 
 
@@ -182,6 +185,7 @@ class EngineService:
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
         preparing: lets one request at a time be prepared.
+        scoring: lets one request at a time score or embed texts.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class EngineService:
         """Start without requests; `load_changed` loads the engine anew if its files have changed."""
         self.engine, self.models, self.limits = engine, models, limits or RequestLimits()
         self.metrics, self.draining = Metrics(lambda: self.engine), False
-        self.preparing, self._scoring = CapacityLimiter(1), CapacityLimiter(1)
+        self.preparing, self.scoring = CapacityLimiter(1), CapacityLimiter(1)
         self._load_changed = load_changed
         self._calls = set[Call]()
         self._answer_s = 0.0
@@ -255,23 +259,14 @@ class EngineService:
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first; HttpError 404 for others."""
-        if name and name not in self.models:
-            name = name.removesuffix(_TAG)
-        if name is None or (name == DEFAULT_MODEL and name not in self.models):
-            name = next(iter(self.models))
-        if name not in self.models:
-            known = ", ".join(self.models)
-            message = f"the model {name[:100]!r} does not exist; this server has {known}"
+        name = name or DEFAULT_MODEL
+        known = name if name in self.models else name.removesuffix(_TAG)
+        if known == DEFAULT_MODEL and known not in self.models:
+            known = next(iter(self.models))
+        if known not in self.models:
+            message = f"the model {name[:100]!r} does not exist; this server has {', '.join(self.models)}"
             raise HttpError(404, message, code="model_not_found", param="model")
-        return name, self.models[name]
-
-    @asynccontextmanager
-    async def scoring_turn(self) -> AsyncIterator[None]:
-        """Wait for a turn at scoring or embedding texts; BusyError if as many wait as the queue holds."""
-        if self._scoring.statistics().tasks_waiting >= max(self.engine.plan.queue, 1):
-            raise BusyError("the queue is full")
-        async with self._scoring:
-            yield
+        return known, self.models[known]
 
     def note_ends(self, ends: Sequence[SequenceEnd]) -> None:
         """Learn from the ends of answers how long one takes."""
@@ -285,15 +280,3 @@ class EngineService:
         load = self.engine.load
         rounds = (load.running + load.waiting) / self.engine.plan.settings.slots
         return min(max(ceil(rounds * self._answer_s), 1), _RETRY_AFTER_MAX_S)
-
-
-def _abort_submitted(submitting: asyncio.Future[list[Handle]]) -> None:
-    if not submitting.cancelled() and not submitting.exception():
-        for handle in submitting.result():
-            handle.abort()
-
-
-def _check_completed(answer: Answer | None) -> None:
-    """Raise HttpError 503 if a shutdown aborted the answer."""
-    if answer and answer.stop_reason is StopReason.ABORTED:
-        raise HttpError(503, "the server is shutting down")

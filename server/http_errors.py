@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from .. import errors
@@ -17,7 +19,8 @@ _log = logging.getLogger(__name__)
 # Error codes that are not the name of the status; OpenAI's clients know some of them.
 _CODES = {
     **{400: "invalid_request", 401: "invalid_api_key", 413: "request_too_large", 422: "invalid_value"},
-    **{429: "rate_limit_exceeded", 500: "internal_error", 503: "unavailable"},
+    **{429: "rate_limit_exceeded", 499: "client_closed_request"},
+    **{500: "internal_error", 503: "unavailable"},
 }
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}, 503: {"Retry-After": "1"}}
 
@@ -29,7 +32,7 @@ class HttpError(errors.ThirteenError):
         status: HTTP status code.
         code: machine-readable error code; by default that of the status.
         param: name of the invalid field, if any.
-        headers: headers of the response, beside those of the status.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -42,9 +45,8 @@ class HttpError(errors.ThirteenError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.headers = headers or {}
-        self.param = param
+        self.status, self.param = status, param
+        self.headers = {**_HEADERS.get(status, {}), **(headers or {})}
         self.code = code or _CODES.get(status) or HTTPStatus(status).name.lower()
 
     @property
@@ -60,12 +62,10 @@ class HttpError(errors.ThirteenError):
         kind = "server_error" if self.status >= 500 else kind
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """HTTP response to a request for a path, with these headers and those of the status."""
+    def response(self, path: str) -> JSONResponse:
+        """HTTP response to a request for a path."""
         body = {"error": self.message} if path.startswith(OLLAMA_PATHS) else self.body
-        return JSONResponse(
-            body, self.status, {**_HEADERS.get(self.status, {}), **self.headers, **(headers or {})}
-        )
+        return JSONResponse(body, self.status, self.headers)
 
 
 def field_error(param: str, problem: str) -> HttpError:
@@ -77,7 +77,10 @@ def to_http_error(error: BaseException) -> HttpError:
     """Convert an exception for the client; the details of an internal error go only to the log."""
     if isinstance(error, HttpError):
         return error
-    for kind, status in ((errors.BusyError, 429), (errors.ClosedError, 503), (errors.RequestError, 400)):
+    if isinstance(error, HTTPException):
+        return HttpError(error.status_code, error.detail, headers=error.headers)
+    statuses = ((errors.BusyError, 429), (errors.ClosedError, 503), (errors.RequestError, 400))
+    for kind, status in (*statuses, (ClientDisconnect, CLIENT_CLOSED_REQUEST)):
         if isinstance(error, kind):
             code = "context_length_exceeded" if isinstance(error, errors.PromptLengthError) else ""
             return HttpError(status, str(error), code=code)

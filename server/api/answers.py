@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from ...runtime.answer import Answer, read_value
@@ -13,12 +13,9 @@ from ...runtime.engine.conversation import Conversation
 from ...runtime.options import Options, Request
 from ..engine_service import Call
 from ..http_errors import HttpError
-from ..streams import format_event
-from . import fields
-from .bodies import RequestBody
-from .core import Format, Said, answer_options, respond
-from .fields import Json
-from .tool_calls import ToolUse
+from . import bodies
+from .bodies import Json, RequestBody
+from .core import Format, Said, answer_options, format_event, respond
 
 _checks = CapacityLimiter(1)  # lets one request at a time check arithmetic
 
@@ -30,25 +27,21 @@ class EarlierTurn(RequestBody):
     answer: str
 
 
-class AnswerRequest(fields.Sampling, fields.Answering):
+class AnswerRequest(bodies.Sampling, bodies.Answering):
     """Body of /v1/answer."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    model: fields.ModelName = None
+    model: bodies.ModelName = None
     question: Annotated[str, Field(min_length=1)]
-    turns: fields.MessageList[EarlierTurn] = Field([], description="The oldest are dropped without room.")
+    turns: bodies.MessageList[EarlierTurn] = Field([], description="The oldest are dropped without room.")
     system: str | None = None
-    max_tokens: fields.Count | None = None
-    effort: fields.EffortName = "low"
+    max_tokens: bodies.Count | None = None
+    effort: bodies.EffortName = "low"
     min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.0  # below this there is no value
     stream: bool = False
 
 
 class CheckRequest(RequestBody):
     """Body of /v1/check."""
-
-    model_config = ConfigDict(extra="forbid")
 
     claim: Annotated[str, Field(max_length=4096)]
 
@@ -67,9 +60,8 @@ class AnswerFormat(Format):
         self._model, self.dropped = model, 0
 
     def whole(self, answers: Sequence[Said]) -> Json:
-        (said,) = answers
-        assert said.piece.answer
-        return self._describe(said.piece.answer)
+        assert answers[0].piece.answer
+        return self._describe(answers[0].piece.answer)
 
     def part(self, said: Said) -> Iterator[str]:
         if said.piece.tally:
@@ -93,12 +85,8 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
     """Answer a question, with its final value and its equations checked."""
     call.choose_model(body.model)
     form = AnswerFormat(call.model)
-    options = Options(
-        system=body.system,
-        min_confidence=body.min_confidence,
-        **answer_options(call, body, ("effort", body.effort), max_tokens=body.max_tokens),
-        **body.sampling,
-    )
+    given = answer_options(call, body, ("effort", body.effort), max_tokens=body.max_tokens) | body.sampling
+    options = Options(system=body.system, min_confidence=body.min_confidence, **given)
 
     def prepare() -> list[Request]:
         if not body.turns:
@@ -111,7 +99,7 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
         return [request]
 
     await call.submit(prepare)
-    return await respond(call, form, ToolUse(), stream=body.stream)
+    return await respond(call, form, stream=body.stream)
 
 
 def check_claim(claim: str) -> Json:

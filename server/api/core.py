@@ -1,50 +1,34 @@
-"""The core of all formats: what a request asks, and its answers, which each format prints in its own way."""
+"""The core of all formats: the options of a request, and its answers, which each format prints."""
 
+import asyncio
+import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...runtime.answer import Piece, StopReason, Usage
-from ...runtime.engine.engine import Engine
 from ...runtime.grammar import Grammar, from_schema
 from ...runtime.options import Options, Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
-from ..streams import EVENT_STREAM_TYPE, format_event, stream_response
-from .fields import Answering, Json, Sampling, read_effort
-from .tool_calls import AnswerCall, ToolCallParser, ToolUse
+from ..http_errors import HttpError, field_error, to_http_error
+from .bodies import Answering, Json, Sampling, read_effort
+from .tool_calls import NO_TOOL_USE, AnswerCall, ToolCallParser, ToolUse
 
 FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
-
-
-@dataclass(frozen=True, slots=True)
-class InternalRequest:
-    """What every format asks: so many answers to a conversation."""
-
-    messages: Sequence[Message]
-    options: Options
-    tools: ToolUse
-    answers: int = 1
-
-    def requests(self, engine: Engine) -> list[Request]:
-        """Requests of the engine, one for each answer.
-
-        Raises:
-            RequestError: the chat template rejects the conversation, or an option is invalid for the engine.
-        """
-        request = engine.chat(self.messages, self.options, self.tools.template_fields())
-        return [replace(request, options=options) for options in request.options.with_seeds(self.answers)]
+EVENT_STREAM_TYPE = "text/event-stream"
+COMMENT_S = 10.0  # clients and proxies end a connection on which nothing comes, some after 15 s
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
 
 
 def answer_options(
     call: Call, body: Answering, effort: tuple[str, str | bool], **max_tokens: int | None
-) -> dict[str, Any]:
+) -> Json:
     """Options that all formats have; `effort` is the name of a field and its value.
 
     Raises:
@@ -65,25 +49,28 @@ def answer_options(
     }
 
 
-def ask(
-    messages: Sequence[Message], tools: ToolUse, sampling: Sampling, answers: int = 1, **options: Any
-) -> InternalRequest:
-    """Ask with these options; with tools, or without a number in the question, nothing is voted on."""
-    question = next((message.content for message in reversed(messages) if message.role == "user"), "")
-    options["effort"] = options["effort"].for_question("" if tools.tools else question)
-    options["grammar"] = tools.grammar(options.get("grammar"))
-    made = Options(stop_repeated_calls=bool(tools.tools), **sampling.sampling, **options)
-    return InternalRequest(messages, made, tools, answers)
-
-
-def format_grammar(kind: str, schema: Json | None, param: str) -> Grammar | None:
-    """Grammar for the format of an answer: text, json_object, or json_schema, which alone has a schema.
-
-    `param` is the field of the schema.
+def chat_request(
+    call: Call, messages: Sequence[Message], tools: ToolUse, sampling: Sampling, options: Json
+) -> Request:
+    """The engine's request; with tools, or without a number in the question, nothing is voted on.
 
     Raises:
-        RequestError: the schema is rejected.
-        HttpError: 400 the schema is missing, or the type takes no schema.
+        RequestError: the chat template rejects the conversation, or an option is invalid for the engine.
+    """
+    question = next((message.content for message in reversed(messages) if message.role == "user"), "")
+    options |= sampling.sampling | {
+        "effort": options["effort"].for_question("" if tools.tools else question),
+        "grammar": tools.grammar(options.get("grammar")),
+        "stop_repeated_calls": bool(tools.tools),
+    }
+    return call.engine.chat(messages, Options(**options), tools.template_fields())
+
+
+def format_grammar(kind: str, schema: Mapping[str, Any] | None, param: str) -> Grammar | None:
+    """Grammar for the format of an answer: text, json_object, or json_schema, which alone has a schema.
+
+    `param` is the field of the schema. RequestError: the schema is rejected. HttpError: 400 it is missing, or
+    the type takes none.
     """
     if (schema is None) == (kind == "json_schema"):
         raise field_error(param, "is required for the type json_schema and not allowed otherwise")
@@ -148,19 +135,17 @@ class Format(ABC):
         return format_event(error.body)
 
 
-async def submit(call: Call, parse: Callable[[], InternalRequest]) -> InternalRequest:
-    """Submit what a request asks; it is parsed in a worker thread."""
-    parsed = list[InternalRequest]()
-
-    def prepare() -> list[Request]:
-        parsed.append(parse())
-        return parsed[0].requests(call.engine)
-
-    await call.submit(prepare)
-    return parsed[0]
+def format_event(data: Any, name: str = "") -> str:
+    """Format JSON data as a server-sent event, with an optional event name."""
+    return (f"event: {name}\n" if name else "") + f"data: {format_line(data)}\n"
 
 
-async def respond(call: Call, form: Format, tools: ToolUse, *, stream: bool) -> Response:
+def format_line(data: Any) -> str:
+    """Format JSON data as a line, in ASCII: clients take other line ends of Unicode for the end of a line."""
+    return f"{json.dumps(data, separators=(',', ':'))}\n"
+
+
+async def respond(call: Call, form: Format, tools: ToolUse = NO_TOOL_USE, *, stream: bool) -> Response:
     """Respond with the answers of a call in a format."""
     parsers: dict[int, ToolCallParser] = defaultdict(tools.parser)
 
@@ -177,7 +162,26 @@ async def respond(call: Call, form: Format, tools: ToolUse, *, stream: bool) -> 
             yield part
 
     if stream:
-        return stream_response(call, parts(), form.media_type, form.failed)
-    pieces = await call.whole_pieces()
-    answers = [said(index, piece) for index, piece in enumerate(pieces)]
+        return StreamingResponse(_sent(call, form, parts()), headers=_HEADERS, media_type=form.media_type)
+    answers = [said(index, piece) for index, piece in enumerate(await call.whole_pieces())]
     return await to_thread.run_sync(lambda: JSONResponse(form.whole(answers)))
+
+
+async def _sent(call: Call, form: Format, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The parts of a stream; an exception is its last one. Events have a comment where none comes."""
+    timeout = COMMENT_S if form.media_type == EVENT_STREAM_TYPE else None
+    part: asyncio.Future[str | None] = asyncio.Future()
+    try:
+        while True:
+            part = asyncio.ensure_future(anext(parts, None))
+            while not (await asyncio.wait((part,), timeout=timeout))[0]:
+                place = min((handle.place for handle in call.handles), default=0)
+                yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
+            if (text := part.result()) is None:
+                return
+            yield text
+    except Exception as error:
+        call.error = to_http_error(error)
+        yield form.failed(call.error)
+    finally:
+        part.cancel()

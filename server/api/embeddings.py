@@ -3,7 +3,6 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import partial
-from time import perf_counter_ns
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,19 +12,17 @@ from starlette.responses import JSONResponse, Response
 
 from ...stats.arrays import Floats
 from ..engine_service import Call
-from .bodies import RequestBody
-from .fields import SEVERAL, Count, ModelName, Tokens
+from .bodies import SEVERAL, Count, ModelName, RequestBody, Tokens
 from .ollama import OllamaModel
 
 _TEXTS = 64  # that are embedded before the next look at whether the client is there
 _INPUTS = Field(min_length=1, max_length=2048, fail_fast=True)  # as in OpenAI's API
-_Text = Annotated[str, Field(min_length=1)]
 
 
 class EmbeddingRequest(RequestBody):
     """Body of /v1/embeddings."""
 
-    input: Annotated[list[_Text | Tokens], _INPUTS, SEVERAL]
+    input: Annotated[list[Annotated[str, Field(min_length=1)] | Tokens], _INPUTS, SEVERAL]
     model: ModelName = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Count | None = None
@@ -57,10 +54,8 @@ async def embeddings(call: Call, body: EmbeddingRequest) -> Response:
 
 async def ollama_embed(call: Call, body: OllamaEmbedRequest) -> Response:
     """Embed texts."""
-    began = perf_counter_ns()
     vectors = await _embed(call, body)
-    told = {"model": call.model, "prompt_eval_count": call.embedded_tokens, "load_duration": 0}
-    told["total_duration"] = perf_counter_ns() - began
+    told = {"model": call.model, "prompt_eval_count": call.embedded_tokens}
     return await to_thread.run_sync(lambda: JSONResponse(told | {"embeddings": vectors.tolist()}))
 
 
@@ -69,7 +64,7 @@ async def _embed(call: Call, body: EmbeddingRequest | OllamaEmbedRequest) -> Flo
     call.choose_model(body.model, embeds=True)
     engine, rows = call.engine, list[Floats]()
     texts: Sequence[str | list[int]] = body.input
-    async with call.service.scoring_turn():
+    async with call.service.scoring:
         tokens = await to_thread.run_sync(partial(engine.embedding_tokens, texts, truncate=body.truncate))
         for start in range(0, len(tokens), _TEXTS):
             await call.check_connected()

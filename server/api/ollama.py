@@ -7,34 +7,33 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from time import time
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from gguf import LlamaFileType
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from ...files.gguf.header import Header
+from ...files.trusted_files import file_stamp
 from ...runtime.grammar import from_schema
+from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.prompt.question_prompt import PLAIN
 from ..engine_service import Call
 from ..http_errors import HttpError, field_error
-from ..streams import JSON_LINES_TYPE, format_line
-from . import fields
-from .bodies import RequestBody
-from .core import FINISH_REASONS, Format, InternalRequest, Said, answer_options, ask, respond, submit
-from .fields import Json
+from . import bodies
+from .bodies import Json, RequestBody
+from .core import FINISH_REASONS, Format, Said, answer_options, chat_request, format_line, respond
 from .tool_calls import ToolUse
 
 _NS = 1_000_000_000
 
 
-class OllamaOptions(fields.Sampling):
+class OllamaOptions(bodies.Sampling):
     """Options of a request."""
 
     num_predict: Annotated[int, Field(ge=-2)] | None = None  # if not above 0, as many as the server allows
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 64
-    stop: fields.Stop = Field([])
+    stop: bodies.Stop = Field([])
 
 
 class OllamaModel(RequestBody):
@@ -43,28 +42,20 @@ class OllamaModel(RequestBody):
     model: Annotated[str, Field(min_length=1)]
 
 
-class OllamaRequest(OllamaModel, fields.Answering):
+class OllamaRequest(OllamaModel, bodies.Answering):
     """Fields of both requests that generate text."""
 
-    refused: ClassVar = {
-        **dict.fromkeys(OllamaOptions.model_fields, "put it into options"),
-        **dict.fromkeys(("logprobs", "top_logprobs"), "use /v1/chat/completions"),
-        **dict.fromkeys(("raw", "template", "suffix"), "send the whole prompt to /v1/completions"),
-        "context": "send the messages to /api/chat",
-        "images": "send text",
-    }
-
     stream: bool = True
-    format: Literal["", "json"] | fields.Schema = ""
+    format: Literal["", "json"] | bodies.Schema = ""
     options: OllamaOptions = OllamaOptions.model_validate({})
-    think: fields.EffortName = "low"
+    think: bodies.EffortName = "low"
 
 
 class OllamaFunctionCall(RequestBody):
     """A function that the model has called."""
 
     name: str
-    arguments: fields.Schema
+    arguments: bodies.Schema
 
 
 class OllamaToolCall(RequestBody):
@@ -76,19 +67,17 @@ class OllamaToolCall(RequestBody):
 class OllamaMessage(RequestBody):
     """A message of a conversation."""
 
-    refused: ClassVar = {"images": "send text"}
-
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
-    tool_calls: fields.ToolList[OllamaToolCall] = Field([], description="Only for the role assistant.")
+    tool_calls: bodies.ToolList[OllamaToolCall] = Field([], description="Only for the role assistant.")
     tool_name: str | None = Field(None, description="For the role tool: whose result it is.")
 
 
 class OllamaChatRequest(OllamaRequest):
     """Body of /api/chat."""
 
-    messages: fields.MessageList[OllamaMessage] = Field([], description="Without any, nothing is generated.")
-    tools: fields.ToolList[fields.Tool] = Field([])
+    messages: bodies.MessageList[OllamaMessage] = Field([], description="Without any, nothing is generated.")
+    tools: bodies.ToolList[bodies.Tool] = Field([])
 
 
 class OllamaGenerateRequest(OllamaRequest):
@@ -98,43 +87,10 @@ class OllamaGenerateRequest(OllamaRequest):
     system: str | None = None
 
 
-def chat_messages(body: OllamaChatRequest) -> list[Message]:
-    """Messages of a chat request; the id of a call is the name of its tool."""
-    messages: list[Message] = []
-    for index, message in enumerate(body.messages):
-        if message.tool_calls and message.role != "assistant":
-            raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
-        made = [call.function for call in message.tool_calls]
-        calls = tuple(ToolCall(function.name, function.name, function.arguments) for function in made)
-        answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None
-        messages.append(Message(message.role, message.content, calls, answered))
-    return messages
-
-
-def ollama_request(call: Call, body: OllamaRequest) -> InternalRequest:
-    """What a request asks; RequestError if an option is invalid, or the schema is rejected."""
-    messages, offered = list[Message](), list[fields.Tool]()
-    if isinstance(body, OllamaChatRequest):
-        messages, offered = chat_messages(body), body.tools
-    elif isinstance(body, OllamaGenerateRequest):
-        messages = PLAIN.messages(body.prompt, body.system)
-    predicted = body.options.num_predict
-    most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
-    schema = {"type": "object"} if body.format == "json" else body.format
-    return ask(
-        messages,
-        ToolUse.of([tool.function for tool in offered], call.engine),
-        body.options,
-        stop=body.options.stop,
-        grammar=None if isinstance(schema, str) else from_schema(schema),
-        **answer_options(call, body, ("think", body.think), num_predict=most),
-    )
-
-
 class OllamaFormat(Format):
     """Prints an answer of /api/chat or /api/generate: whole, or as lines."""
 
-    media_type = JSON_LINES_TYPE
+    media_type = "application/x-ndjson"
 
     def __init__(self, model: str, *, chat: bool) -> None:
         self._model, self._chat = model, chat
@@ -188,42 +144,75 @@ def _timestamp(time_s: float) -> str:
 
 async def chat(call: Call, body: OllamaChatRequest) -> Response:
     """Answer a conversation."""
-    return await _answer(call, body, empty=not body.messages)
+    messages: list[Message] = []
+    for index, message in enumerate(body.messages):
+        if message.tool_calls and message.role != "assistant":
+            raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
+        made = [one.function for one in message.tool_calls]
+        calls = tuple(ToolCall(one.name, one.name, one.arguments) for one in made)  # the name is the id, too
+        answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None
+        messages.append(Message(message.role, message.content, calls, answered))
+    return await _answer(call, body, messages, [tool.function for tool in body.tools])
 
 
 async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
     """Answer a question."""
-    return await _answer(call, body, empty=not body.prompt)
+    return await _answer(call, body, PLAIN.messages(body.prompt, body.system) if body.prompt else [])
 
 
-async def _answer(call: Call, body: OllamaRequest, *, empty: bool) -> Response:
+async def _answer(
+    call: Call,
+    body: OllamaRequest,
+    messages: Sequence[Message],
+    functions: Sequence[bodies.FunctionDefinition] = (),
+) -> Response:
     """Response to a conversation; without one, clients ask to load the model."""
     call.choose_model(body.model)
     form = OllamaFormat(call.model, chat=isinstance(body, OllamaChatRequest))
-    if empty:
+    if not messages:
         return JSONResponse(form.line(None, done=True, done_reason="load"))
-    asked = await submit(call, lambda: ollama_request(call, body))
-    return await respond(call, form, asked.tools, stream=body.stream)
+    predicted, tools = body.options.num_predict, ToolUse.of(functions, call.engine)
+    most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
+    options = answer_options(call, body, ("think", body.think), num_predict=most)
+    schema = {"type": "object"} if body.format == "json" else body.format or None
+
+    def prepare() -> list[Request]:
+        more = {"stop": body.options.stop, "grammar": from_schema(schema) if schema else None}
+        return [chat_request(call, messages, tools, body.options, options | more)]
+
+    await call.submit(prepare)
+    return await respond(call, form, tools, stream=body.stream)
 
 
 async def tags(call: Call) -> Response:
     """List the models."""
-    return JSONResponse({"models": _models(call)})
+    entries = list[Json]()
+    for name, adapter in call.service.models.items():
+        paths = call.engine.files(adapter)
+        entries.append(
+            {
+                "name": name,
+                "model": name,
+                "size": sum(path.stat().st_size for path in paths),
+                "modified_at": _timestamp(max(path.stat().st_mtime for path in paths)),
+                "digest": sha256("".join(map(file_stamp, paths)).encode()).hexdigest(),
+                "details": _details(call),
+            }
+        )
+    return JSONResponse({"models": entries})
 
 
 async def show(call: Call, body: OllamaModel) -> Response:
     """Describe a model."""
-    name, _ = call.service.resolve_model(body.model)
+    call.service.resolve_model(body.model)
     engine, header = call.engine, call.engine.model.header
     able = {"completion": True, "thinking": engine.thinks, "tools": engine.takes_tools}
     numbers = {key: value for key, value in header.metadata.items() if isinstance(value, int)}
+    family = {"general.architecture": header.metadata["general.architecture"]}
     shown = {
-        "modified_at": next(model["modified_at"] for model in _models(call) if model["name"] == name),
         "template": engine.chat_template.encode("utf-8", "replace").decode(),
-        "details": _details(header),
-        "model_info": numbers
-        | {"general.architecture": header.metadata["general.architecture"]}
-        | {"general.parameter_count": header.weights},
+        "details": _details(call),
+        "model_info": numbers | family | {"general.parameter_count": header.weights},
         "capabilities": ["embedding"] if engine.plan.embeds else [one for one, has in able.items() if has],
     }
     return JSONResponse(shown)
@@ -234,36 +223,15 @@ async def server_version(_: Call) -> Response:
     return JSONResponse({"version": version("thirteen")})
 
 
-def _models(call: Call) -> list[Json]:
-    """Entries of the models in Ollama's lists; the digest is of the files' names, sizes and times."""
-    details, entries = _details(call.engine.model.header), list[Json]()
-    for name, adapter in call.service.models.items():
-        paths = call.engine.files(adapter)
-        stats = [path.stat() for path in paths]
-        identity = [
-            (str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)
-        ]
-        entries.append(
-            {
-                "name": name,
-                "model": name,
-                "size": sum(stat.st_size for stat in stats),
-                "modified_at": _timestamp(max(stat.st_mtime for stat in stats)),
-                "digest": sha256(repr(identity).encode()).hexdigest(),
-                "details": details,
-            }
-        )
-    return entries
-
-
-def _details(header: Header) -> Json:
-    """Architecture, size and type of a model."""
-    family, weights, file_type = header.metadata["general.architecture"], header.weights, "unknown"
+def _details(call: Call) -> Json:
+    """Architecture, size and type of the model."""
+    header, file_type = call.engine.model.header, "unknown"
     with suppress(ValueError):
         file_type = str(LlamaFileType(header.metadata.get("general.file_type")).name)
+    weights = header.weights
     return {
         "format": "gguf",
-        "family": family,
+        "family": header.metadata["general.architecture"],
         "parameter_size": f"{weights / 1e9:.1f}B" if weights >= 1e9 else f"{weights / 1e6:.2f}M",
         "quantization_level": file_type.removeprefix("MOSTLY_").removeprefix("ALL_"),
     }

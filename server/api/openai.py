@@ -14,14 +14,12 @@ from starlette.responses import JSONResponse, Response
 from ...runtime.answer import Piece, TokenLogprob
 from ...runtime.engine.engine import Engine
 from ...runtime.options import LOGPROBS_MAX, MAX_TOKENS, Options, Request
-from ...runtime.prompt.prompt_encoder import Message
+from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ..engine_service import Call
 from ..http_errors import HttpError, field_error
-from ..streams import DONE_EVENT, format_event
-from . import fields
-from .bodies import RequestBody
-from .core import Format, InternalRequest, Said, answer_options, ask, format_grammar, respond, submit
-from .fields import Json
+from . import bodies
+from .bodies import Json, RequestBody
+from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
@@ -47,11 +45,9 @@ class MessageToolCall(RequestBody):
 class ChatMessage(RequestBody):
     """A message of a conversation."""
 
-    refused: ClassVar = {"audio": "send text", "function_call": "send tool_calls"}
-
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: fields.Content | None = Field(None, description="Required, except beside tool_calls.")
-    tool_calls: fields.ToolList[MessageToolCall] = Field([], description="Only for the role assistant.")
+    content: bodies.Content | None = Field(None, description="Required, except beside tool_calls.")
+    tool_calls: bodies.ToolList[MessageToolCall] = Field([], description="Only for the role assistant.")
     tool_call_id: str | None = Field(None, description="Required for the role tool, and only for it.")
 
 
@@ -60,7 +56,7 @@ class JsonSchemaFormat(RequestBody):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str | None = None
-    schema_: fields.Schema = Field(alias="schema")
+    schema_: bodies.Schema = Field(alias="schema")
     strict: bool = False
 
 
@@ -74,7 +70,7 @@ class ResponseFormat(RequestBody):
 class NamedFunction(RequestBody):
     """The name of a function to call."""
 
-    name: fields.FunctionName
+    name: bodies.FunctionName
 
 
 class FunctionChoice(RequestBody):
@@ -96,44 +92,38 @@ class StreamOptions(RequestBody):
     include_usage: bool = False
 
 
-class OpenAiRequest(fields.Sampling):
+class OpenAiRequest(bodies.Sampling):
     """Fields of both bodies."""
 
-    model: fields.ModelName = None
-    n: fields.Count = Field(1, description="Number of answers.")
-    stop: fields.Stop = Field([])
+    model: bodies.ModelName = None
+    n: bodies.Count = Field(1, description="Number of answers.")
+    stop: bodies.Stop = Field([])
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
     def check_answers(self, call: Call, prompts: int = 1) -> None:
         """Raise HttpError if there are more answers than the server allows."""
         if self.n * prompts > (most := call.service.limits.answers):
-            status, asked = (422, "n") if self.n > most else (400, "prompts times n")
-            raise HttpError(status, f"{asked} must be less than or equal to {most}", param="n")
+            raise HttpError(422, f"n must be at most {most}, for all prompts together", param="n")
 
-    def varied(self, options: Options) -> Options:
-        """The options; several answers are sampled by default, as they would all be the same."""
-        return options.stochastic if self.n > 1 and self.temperature is None else options
+    def samples(self, request: Request) -> list[Request]:
+        """The requests for all answers; several are sampled by default, as they would all be the same."""
+        varies = self.n > 1 and self.temperature is None
+        options = request.options.stochastic if varies else request.options
+        return [replace(request, options=seeded) for seeded in options.with_seeds(self.n)]
 
 
-class ChatRequest(OpenAiRequest, fields.Answering):
+class ChatRequest(OpenAiRequest, bodies.Answering):
     """Body of /v1/chat/completions."""
 
-    refused: ClassVar = {
-        "functions": "use tools",
-        "function_call": "use tool_choice",
-        "audio": "answers are text",
-        "web_search_options": "give a function that searches as a tool",
-    }
-
-    messages: Annotated[fields.MessageList[ChatMessage], Field(min_length=1)]
-    max_tokens: fields.Count | None = None
-    max_completion_tokens: fields.Count | None = Field(None, description="Takes precedence over max_tokens.")
+    messages: bodies.MessageList[ChatMessage] = Field(min_length=1)
+    max_tokens: bodies.Count | None = None
+    max_completion_tokens: bodies.Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat = ResponseFormat()
-    tools: fields.ToolList[fields.Tool] = Field([])
-    tool_choice: fields.ToolChoiceWord | FunctionChoice = "auto"
+    tools: bodies.ToolList[bodies.Tool] = Field([])
+    tool_choice: bodies.ToolChoiceWord | FunctionChoice = "auto"
     parallel_tool_calls: bool = Field(True, description="Whether an answer may have several calls.")
-    reasoning_effort: fields.EffortName = "low"
+    reasoning_effort: bodies.EffortName = "low"
     chat_template_kwargs: TemplateVariables = TemplateVariables.model_validate({})
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX)] | None = None  # requires logprobs
@@ -142,12 +132,10 @@ class ChatRequest(OpenAiRequest, fields.Answering):
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""
 
-    refused: ClassVar = {"suffix": "write it into the prompt as the model expects it", "best_of": "use n"}
-
     prompt: Annotated[
-        list[str | fields.Tokens], Field(min_length=1, max_length=16, fail_fast=True), fields.SEVERAL
+        list[str | bodies.Tokens], Field(min_length=1, max_length=16, fail_fast=True), bodies.SEVERAL
     ]
-    max_tokens: fields.Count | None = None
+    max_tokens: bodies.Count | None = None
     calculator: bool = True
     echo: bool = Field(False, description="Begin the answer with the prompt, and its log-probabilities.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None  # as in OpenAI's API
@@ -161,46 +149,12 @@ def _message(message: ChatMessage, path: str) -> Message:
         raise field_error(f"{path}.tool_calls", "is only for the role assistant")
     if (message.role == "tool") == (message.tool_call_id is None):
         raise field_error(f"{path}.tool_call_id", "is required for the role tool and not allowed otherwise")
-    calls = [
-        parse_call(
-            call.id,
-            call.function.name,
-            call.function.arguments,
-            f"{path}.tool_calls[{index}].function.arguments",
-        )
-        for index, call in enumerate(message.tool_calls)
-    ]
+    calls = list[ToolCall]()
+    for index, call in enumerate(message.tool_calls):
+        param = f"{path}.tool_calls[{index}].function.arguments"
+        calls.append(parse_call(call.id, call.function.name, call.function.arguments, param))
     role = "system" if message.role == "developer" else message.role
-    return Message(role, fields.text_of(message.content), tuple(calls), message.tool_call_id)
-
-
-def chat_request(call: Call, body: ChatRequest) -> InternalRequest:
-    """What a chat request asks; RequestError or HttpError if fields contradict each other."""
-    if body.top_logprobs is not None and not body.logprobs:
-        raise field_error("top_logprobs", "requires logprobs: true")
-    choice = body.tool_choice if isinstance(body.tool_choice, str) else body.tool_choice.function.name
-    functions, chosen = [tool.function for tool in body.tools], not isinstance(body.tool_choice, str)
-    tools = ToolUse.of(functions, call.engine, choice, named=chosen, several=body.parallel_tool_calls)
-    effort, described = ("reasoning_effort", body.reasoning_effort), body.response_format.json_schema
-    asked = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
-    options = answer_options(call, body, effort, **asked)
-    if (think := body.chat_template_kwargs.enable_thinking) is not None:
-        options["think"] = think
-    schema = described.schema_ if described else None
-    made = ask(
-        [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
-        tools,
-        body,
-        body.n,
-        stop=body.stop,
-        grammar=format_grammar(body.response_format.type, schema, "response_format.json_schema"),
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        **options,
-    )
-    if body.n > 1 and made.options.votes:
-        message = f"reasoning_effort {made.options.effort} cannot be combined with n above 1"
-        raise HttpError(400, message, param="n")
-    return replace(made, options=body.varied(made.options))
+    return Message(role, bodies.text_of(message.content), tuple(calls), message.tool_call_id)
 
 
 @dataclass
@@ -233,7 +187,7 @@ class ChatFormat(Format):
         if self.body.stream_options.include_usage:
             usage = self._usage([self.answers[index] for index in sorted(self.answers)])
             yield format_event({**self._header(self.kinds[2]), "choices": [], "usage": usage})
-        yield DONE_EVENT
+        yield "data: [DONE]\n\n"
 
     def _header(self, kind: str) -> Json:
         header = {"id": self._id, "object": kind, "created": self._created, "model": self.model}
@@ -286,17 +240,16 @@ class ChatFormat(Format):
 
     def _entry(self, token: int, logprob: float) -> Json:
         data = self.engine.model.token_to_piece(token)
-        return {"token": _text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
+        return {
+            "token": data.decode("utf-8", "replace"),
+            "logprob": max(logprob, _LOGPROB_MIN),
+            "bytes": list(data),
+        }
 
 
 def _call_json(call: AnswerCall) -> Json:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
-
-
-def _text(data: bytes) -> str:
-    """Text of a token; an incomplete UTF-8 sequence becomes U+FFFD."""
-    return data.decode("utf-8", "replace")
 
 
 class CompletionFormat(ChatFormat):
@@ -331,46 +284,57 @@ async def chat(call: Call, body: ChatRequest) -> Response:
     """Answer a conversation."""
     call.choose_model(body.model)
     body.check_answers(call)
-    asked = await submit(call, lambda: chat_request(call, body))
-    return await respond(call, ChatFormat(call.model, call.engine, body), asked.tools, stream=body.stream)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise field_error("top_logprobs", "requires logprobs: true")
+    choice, form = body.tool_choice, body.response_format
+    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.function.name)
+    functions = [tool.function for tool in body.tools]
+    tools = ToolUse.of(functions, call.engine, *chosen, several=body.parallel_tool_calls)
+    limits = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
+    options = answer_options(call, body, ("reasoning_effort", body.reasoning_effort), **limits)
+    options |= {"stop": body.stop, "logprobs": (body.top_logprobs or 0) if body.logprobs else None}
+    if (think := body.chat_template_kwargs.enable_thinking) is not None:
+        options["think"] = think
+
+    def prepare() -> list[Request]:
+        messages = [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
+        schema = form.json_schema.schema_ if form.json_schema else None
+        grammar = format_grammar(form.type, schema, "response_format.json_schema")
+        request = chat_request(call, messages, tools, body, options | {"grammar": grammar})
+        if body.n > 1 and request.options.votes:
+            raise HttpError(400, "the answers of an effort above low vote: n must be 1", param="n")
+        return body.samples(request)
+
+    await call.submit(prepare)
+    return await respond(call, ChatFormat(call.model, call.engine, body), tools, stream=body.stream)
 
 
 async def completion(call: Call, body: CompletionRequest) -> Response:
     """Complete texts."""
     call.choose_model(body.model)
     body.check_answers(call, len(body.prompt))
-    max_tokens = call.max_tokens(MAX_TOKENS, max_tokens=body.max_tokens)
     form = CompletionFormat(call.model, call.engine, body)
+    options: Json = {"adapter": call.adapter, "namespace": call.key.namespace, "stop": body.stop}
+    options |= {"calculator": body.calculator, "logprobs": body.logprobs, "report_end": body.echo}
+    options["max_tokens"] = call.max_tokens(MAX_TOKENS, max_tokens=body.max_tokens)
     if body.echo:
         form.echoed = await _echoed(call, body)
 
     def prepare() -> list[Request]:
-        options = Options(
-            adapter=call.adapter,
-            namespace=call.key.namespace,
-            max_tokens=max_tokens,
-            stop=body.stop,
-            calculator=body.calculator,
-            logprobs=body.logprobs,
-            report_end=body.echo,
-            think_budget=0,  # its text is the whole output
-            **body.sampling,
-        )
-        seeded = body.varied(options).with_seeds(body.n)
+        made = Options(think_budget=0, **body.sampling, **options)  # its text is the whole output
         prompts = [prompt.tokens for prompt in form.echoed] or _prompt_tokens(call.engine, body)
-        return [Request(prompt, options) for prompt in prompts for options in seeded]
+        return [request for prompt in prompts for request in body.samples(Request(prompt, made))]
 
     await call.submit(prepare)
-    return await respond(call, form, ToolUse(), stream=body.stream)
+    return await respond(call, form, stream=body.stream)
 
 
 async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
     """The prompts with the log-probabilities of their tokens, if these are asked for."""
     engine, echoed = call.engine, list[Piece]()
-    async with call.service.scoring_turn():
-        for prompt, tokens in zip(
-            body.prompt, await to_thread.run_sync(_prompt_tokens, engine, body), strict=True
-        ):
+    async with call.service.scoring:
+        encoded = await to_thread.run_sync(_prompt_tokens, engine, body)
+        for prompt, tokens in zip(body.prompt, encoded, strict=True):
             if not tokens:
                 raise field_error("prompt", "is empty")
             await call.check_connected()
@@ -378,7 +342,7 @@ async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
             if body.logprobs is not None:
                 scored = await to_thread.run_sync(engine.prompt_logprobs, tokens, body.logprobs, call.adapter)
                 logprobs = (TokenLogprob(tokens[0], 0.0), *scored)
-            text = _text(b"".join(map(engine.model.token_to_piece, tokens)))
+            text = b"".join(map(engine.model.token_to_piece, tokens)).decode("utf-8", "replace")
             echoed.append(Piece(prompt if isinstance(prompt, str) else text, tokens, tuple(logprobs)))
     return echoed
 

@@ -3,20 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import time
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 from uuid import uuid4
 
 from pydantic import Field
 from starlette.responses import Response
 
+from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
 from ..http_errors import HttpError, field_error
-from ..streams import format_event
-from . import fields
-from .bodies import RequestBody
-from .core import Format, InternalRequest, Said, answer_options, ask, format_grammar, respond, submit
-from .fields import Json
+from . import bodies
+from .bodies import Json, RequestBody
+from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
 from .tool_calls import AnswerCall, ToolUse, parse_call
 
 # The fields that an item of the input needs, by its type.
@@ -35,15 +34,15 @@ class InputItem(RequestBody):
     id: str | None = None
     status: str | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: fields.Content | None = None
+    content: bodies.Content | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = Field(None, description="A JSON object, as text.")
-    output: fields.Content | None = None
+    output: bodies.Content | None = None
     summary: list[Json] = Field([])
 
 
-class FunctionTool(fields.FunctionDefinition):
+class FunctionTool(bodies.FunctionDefinition):
     """A tool of a request: a function of the client."""
 
     type: Literal["function"]
@@ -53,16 +52,16 @@ class FunctionChoice(RequestBody):
     """A function that the model must call."""
 
     type: Literal["function"]
-    name: fields.FunctionName
+    name: bodies.FunctionName
 
 
 class TextFormat(RequestBody):
     """Format of an answer."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
-    name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    name: str | None = None
     description: str | None = None
-    schema_: fields.Schema | None = Field(None, alias="schema", description="Required for json_schema.")
+    schema_: bodies.Schema | None = Field(None, alias="schema", description="Required for json_schema.")
     strict: bool | None = None
 
 
@@ -75,29 +74,20 @@ class TextConfig(RequestBody):
 class ReasoningConfig(RequestBody):
     """How much is computed for an answer."""
 
-    effort: fields.EffortName = "low"
+    effort: bodies.EffortName = "low"
     summary: str | None = None
 
 
-class ResponseRequest(fields.Sampling, fields.Answering):
+class ResponseRequest(bodies.Sampling, bodies.Answering):
     """Body of /v1/responses."""
 
-    refused: ClassVar = {
-        "background": "use stream",
-        "conversation": "send the whole conversation as input",
-        "max_tokens": "use max_output_tokens",
-        "prompt": "use instructions and input",
-        "response_format": "use text.format",
-        **dict.fromkeys(("n", "stop", "top_logprobs"), "use /v1/chat/completions"),
-    }
-
-    model: fields.ModelName = None
-    input: str | Annotated[fields.MessageList[InputItem], Field(min_length=1)]
+    model: bodies.ModelName = None
+    input: str | bodies.MessageList[InputItem] = Field(min_length=1)
     instructions: str | None = Field(None, description="System prompt.")
-    tools: fields.ToolList[FunctionTool] = Field([])
-    tool_choice: fields.ToolChoiceWord | FunctionChoice = "auto"
+    tools: bodies.ToolList[FunctionTool] = Field([])
+    tool_choice: bodies.ToolChoiceWord | FunctionChoice = "auto"
     parallel_tool_calls: bool = Field(True, description="Whether an answer may have several calls.")
-    max_output_tokens: fields.Count | None = None
+    max_output_tokens: bodies.Count | None = None
     previous_response_id: str = Field("", description="Refused: nothing is stored.")
     text: TextConfig = TextConfig()
     reasoning: ReasoningConfig = ReasoningConfig()
@@ -116,7 +106,7 @@ def input_messages(body: ResponseRequest) -> list[Message]:
                 raise HttpError(422, f"input[{index}].{name} is missing", param=f"input[{index}].{name}")
         if item.type == "message":
             role = "system" if item.role == "developer" else str(item.role)
-            messages.append(Message(role, fields.text_of(item.content)))
+            messages.append(Message(role, bodies.text_of(item.content)))
         elif item.type == "function_call":
             param = f"input[{index}].arguments"
             call = parse_call(str(item.call_id), str(item.name), str(item.arguments), param)
@@ -124,21 +114,8 @@ def input_messages(body: ResponseRequest) -> list[Message]:
                 messages.append(Message("assistant", ""))
             messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
         elif item.type == "function_call_output":
-            messages.append(Message("tool", fields.text_of(item.output), tool_call_id=item.call_id))
+            messages.append(Message("tool", bodies.text_of(item.output), tool_call_id=item.call_id))
     return messages
-
-
-def response_request(call: Call, body: ResponseRequest) -> InternalRequest:
-    """What a request for a response asks; RequestError or HttpError if fields contradict each other."""
-    written, choice = body.text.format, body.tool_choice
-    if written.type == "json_schema" and written.name is None:
-        raise field_error("text.format.name", "is required for the type json_schema")
-    named, name = not isinstance(choice, str), choice if isinstance(choice, str) else choice.name
-    tools = ToolUse.of(body.tools, call.engine, name, named=named, several=body.parallel_tool_calls)
-    effort = "reasoning.effort", body.reasoning.effort
-    options = answer_options(call, body, effort, max_output_tokens=body.max_output_tokens)
-    grammar = format_grammar(written.type, written.schema_, "text.format.schema")
-    return ask(input_messages(body), tools, body, grammar=grammar, **options)
 
 
 # By the type of an item with text: the field of its part, names of the part's and its text's events, the part
@@ -154,11 +131,22 @@ _PARTS: dict[str, tuple[str, str, str, Json]] = {
 class ResponseFormat(Format):
     """Prints a response: whole, and as the events of a stream."""
 
-    def __init__(self, body: ResponseRequest, model: str, asked: InternalRequest) -> None:
-        self._body, self._model, self._asked = body, model, asked
-        self._id, self._created, self._number = f"resp_{uuid4().hex}", int(time()), 0
-        self._output = list[Json]()
-        self._response: Json = {}
+    def __init__(self, body: ResponseRequest, model: str, effort: str) -> None:
+        described = {"instructions", "parallel_tool_calls", "tool_choice", "tools"}
+        self._number, self._output = 0, list[Json]()
+        self._response: Json = body.model_dump(include=described) | {
+            "id": f"resp_{uuid4().hex}",
+            "object": "response",
+            "created_at": int(time()),
+            "model": model,
+            "error": None,
+            "incomplete_details": None,
+            "reasoning": {"effort": effort, "summary": None},
+            "store": False,
+            "text": body.text.model_dump(by_alias=True, exclude_none=True),
+            "usage": None,
+        }
+        self._response["tool_choice"] = self._response["tool_choice"] or "auto"
 
     def whole(self, answers: Sequence[Said]) -> Json:
         for _ in self.part(answers[0]):
@@ -167,25 +155,27 @@ class ResponseFormat(Format):
 
     def begin(self) -> Iterator[str]:
         for name in ("created", "in_progress"):
-            yield self._event(name, response=self._describe("in_progress"))
+            yield self._event(name, response=self._response | {"status": "in_progress", "output": []})
 
     def part(self, said: Said) -> Iterator[str]:
         yield from self._write("reasoning", said.piece.reasoning)
         yield from self._write("message", said.text)
         if said.piece.answer:
-            if not said.calls and (not self._output or self._output[-1]["type"] != "message"):
+            if not said.calls and not self._is_last("message"):
                 yield from self._begin("message")  # an answer without text
             cut = said.finish_reason == "length"
             status, reason = ("incomplete", {"reason": "max_output_tokens"}) if cut else ("completed", None)
             yield from self._end(status=status, **said.warning)
             for call in said.calls:
                 yield from self._call(call)
-            self._response = self._describe(status, usage=_usage(said), incomplete_details=reason)
+            end = {"status": status, "output": self._output, "incomplete_details": reason}
+            self._response |= end | {"usage": _usage(said)}
             yield self._event(status, response=self._response)
 
     def failed(self, error: HttpError) -> str:
         failure = {"code": "server_error", "message": error.message}
-        return self._event("failed", response=self._describe("failed", error=failure, output=[]))
+        response = self._response | {"status": "failed", "error": failure, "output": []}
+        return self._event("failed", response=response)
 
     def _event(self, name: str, /, **fields: object) -> str:
         kind, number = f"response.{name}", self._number
@@ -202,11 +192,14 @@ class ResponseFormat(Format):
         place = {"item_id": item["id"], f"{_PARTS[item['type']][0]}_index": 0}
         return self._item_event(name, **place, **fields)
 
+    def _is_last(self, kind: str) -> bool:
+        return bool(self._output) and self._output[-1]["type"] == kind
+
     def _write(self, kind: str, text: str) -> Iterator[str]:
         """Write text of the votes and the thought, or of the answer."""
         if not text:
             return
-        if not self._output or self._output[-1]["type"] != kind:
+        if not self._is_last(kind):
             yield from self._begin(kind)
         field, _, event, _ = _PARTS[kind]
         self._output[-1][field][0]["text"] += text
@@ -216,9 +209,9 @@ class ResponseFormat(Format):
         """Begin an item and its part."""
         yield from self._end()
         field, event, _, part = _PARTS[kind]
-        more = {} if kind == "reasoning" else {"role": "assistant", "status": "in_progress"}
-        prefix = "rs" if kind == "reasoning" else "msg"
-        item: Json = {"type": kind, "id": f"{prefix}_{uuid4().hex}", field: [], **more}
+        item: Json = {"type": kind, "id": f"rs_{uuid4().hex}", field: []}
+        if kind == "message":
+            item |= {"id": f"msg_{uuid4().hex}", "role": "assistant", "status": "in_progress"}
         self._output.append(item)
         yield self._item_event("output_item.added", item=item)
         item[field] = [{**part, "text": ""}]
@@ -247,25 +240,6 @@ class ResponseFormat(Format):
         yield self._item_event(f"{event}.done", **said, name=call.name, arguments=call.arguments)
         yield self._item_event("output_item.done", item=item)
 
-    def _describe(self, status: str, **fields: object) -> Json:
-        """The response."""
-        return self._body.model_dump(include={"instructions", "tools", "parallel_tool_calls"}) | {
-            "id": self._id,
-            "object": "response",
-            "created_at": self._created,
-            "model": self._model,
-            "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "output": self._output,
-            "reasoning": {"effort": self._asked.options.effort, "summary": None},
-            "store": False,
-            "text": self._body.text.model_dump(by_alias=True, exclude_none=True),
-            "tool_choice": self._body.model_dump()["tool_choice"] or "auto",
-            "usage": None,
-            **fields,
-        }
-
 
 def _usage(said: Said) -> Json:
     usage = said.usage
@@ -283,5 +257,16 @@ async def response(call: Call, body: ResponseRequest) -> Response:
     if body.previous_response_id:
         raise field_error("previous_response_id", "is not supported: send the whole conversation as input")
     call.choose_model(body.model)
-    asked = await submit(call, lambda: response_request(call, body))
-    return await respond(call, ResponseFormat(body, call.model, asked), asked.tools, stream=body.stream)
+    form, choice = body.text.format, body.tool_choice
+    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.name)
+    tools = ToolUse.of(body.tools, call.engine, *chosen, several=body.parallel_tool_calls)
+    effort = "reasoning.effort", body.reasoning.effort
+    options = answer_options(call, body, effort, max_output_tokens=body.max_output_tokens)
+
+    def prepare() -> list[Request]:
+        grammar = format_grammar(form.type, form.schema_, "text.format.schema")
+        return [chat_request(call, input_messages(body), tools, body, options | {"grammar": grammar})]
+
+    await call.submit(prepare)
+    printed = ResponseFormat(body, call.model, options["effort"])
+    return await respond(call, printed, tools, stream=body.stream)

@@ -8,7 +8,7 @@ Models write calls in one of two notations. Hermes and Qwen, whose chat template
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from json import JSONDecoder
 from typing import NamedTuple, Self
 from uuid import uuid4
@@ -17,11 +17,10 @@ from ...errors import RequestError
 from ...runtime.answer import Piece
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar import Grammar, from_lark, from_schema
-from ...runtime.prompt.prompt_encoder import NO_TOOLS, ToolCall, check_nesting
+from ...runtime.prompt.prompt_encoder import ToolCall, check_nesting
 from ..http_errors import HttpError, field_error
-from .fields import FunctionDefinition, Json
+from .bodies import FunctionDefinition, Json
 
-_TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
 # Where a call may begin: at a tag, or at a fence or an object at the start of a line.
 _OPENING = re.compile(rf"(?P<tag>{_TAG})\s*|^[^\S\n]*(?:(?P<fence>{_FENCE})[\w-]*\s*|(?={{))", re.MULTILINE)
@@ -74,8 +73,7 @@ class AnswerCall(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolUse:
+class ToolUse(NamedTuple):
     """Tools of an answer.
 
     Attributes:
@@ -98,8 +96,8 @@ class ToolUse:
         tools: Sequence[FunctionDefinition],
         engine: Engine,
         choice: str = "auto",
+        named: str | None = None,
         *,
-        named: bool = False,
         several: bool = True,
     ) -> Self:
         """The tools of the answer to a request.
@@ -107,40 +105,28 @@ class ToolUse:
         Args:
             tools: what the client offers.
             engine: the engine that answers.
-            choice: auto, none, required, or the name of a function.
-            named: whether it is the latter.
+            choice: auto, none or required.
+            named: the name of the function to call.
             several: whether there may be several calls.
 
         Raises:
-            HttpError: 400 fields contradict each other, or the chat template takes no tools.
+            HttpError: 400 a call is required without tools, or of a function that is not there.
         """
-        names, required = [tool.name for tool in tools], named or choice == "required"
-        if not names and required:
-            raise field_error("tool_choice", "requires tools")
-        if names and not engine.takes_tools:
-            raise HttpError(400, f"tools: {NO_TOOLS}", param="tools")
-        if len({*names}) < len(names):
-            raise field_error("tools", "has two functions of the same name")
-        if named and choice not in names:
-            raise field_error("tool_choice", f"names {choice}, which is no function in tools")
-        if not names or (choice == "none" and not named):
+        functions = [tool for tool in tools if named in (None, tool.name)]
+        required = named is not None or choice == "required"
+        if required and not functions:
+            raise field_error("tool_choice", f"requires {named or 'a function'} in tools")
+        if choice == "none" or not tools:
             return cls()
-        functions = [tool for tool in tools if not named or tool.name == choice]
         return cls(tools, functions, required, several, _TAG in engine.chat_template)
 
     def template_fields(self) -> list[Json]:
-        """The tools as chat templates expect them.
-
-        Raises:
-            HttpError: 400 they are too large.
-        """
+        """The tools as chat templates expect them."""
         fields: list[Json] = []
         for tool in self.tools:
             described = {} if tool.description is None else {"description": tool.description}
             function = {"name": tool.name, **described, "parameters": tool.parameters or _NO_PARAMETERS}
             fields.append({"type": "function", "function": function})
-        if (size := len(json.dumps(fields))) > _TOOLS_BYTES_MAX:
-            raise field_error("tools", f"has {size} bytes as JSON, more than {_TOOLS_BYTES_MAX}")
         return fields
 
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
@@ -152,18 +138,14 @@ class ToolUse:
         Raises:
             HttpError: 400 a schema is rejected.
         """
-        if not (
-            self.required or any(function.strict for function in self.functions) or (text and self.functions)
-        ):
+        strict = any(function.strict for function in self.functions)
+        if not (self.required or strict or (text and self.functions)):
             return text
         start, key, end = _TAGGED_CALL if self.tagged else _BARE_CALL
         values = {f"a{number}": self._arguments(function) for number, function in enumerate(self.functions)}
         named = zip(self.functions, values, strict=True)
-        rules = [
-            f"call: {json.dumps(start)} function {json.dumps(end)}",
-            "function: "
-            + " | ".join(f"{json.dumps(function.name + key)} {rule}" for function, rule in named),
-        ]
+        calls = " | ".join(f"{json.dumps(function.name + key)} {rule}" for function, rule in named)
+        rules = [f"call: {json.dumps(start)} function {json.dumps(end)}", f"function: {calls}"]
         if self.required or text:
             rules.append(f"start: {json.dumps(_TAG) if self.tagged else ''} call")
         else:
@@ -176,16 +158,17 @@ class ToolUse:
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:
         schema = (function.parameters or _NO_PARAMETERS) if self.required or function.strict else {}
-        if schema.get("type", "object") != "object":
-            raise HttpError(400, f'tools: {function.name}: schema: "type" must be "object"', param="tools")
         try:
-            return from_schema({"type": "object"} | schema)
+            return from_schema({**schema, "type": "object"})
         except RequestError as error:
             raise HttpError(400, f"tools: {function.name}: {error}", param="tools") from None
 
     def parser(self) -> "ToolCallParser":
         """Parser of one answer."""
         return ToolCallParser(frozenset(function.name for function in self.functions), several=self.several)
+
+
+NO_TOOL_USE = ToolUse()
 
 
 class ToolCallParser:
@@ -220,18 +203,18 @@ class ToolCallParser:
 
     def finish(self) -> tuple[str, list[AnswerCall]]:
         """Return the rest of the text, and the calls; the answer is complete."""
-        text, calls, position = [], list[AnswerCall](), self._sent
+        text, position = "", self._sent
+        calls = dict[tuple[str, str], AnswerCall]()  # a model may repeat itself
         while self._names and (opening := _OPENING.search(self._text, position)):
             found, end = self._read_calls(opening)
             before = self._text[position : opening.start() if found else end]
-            text.append(before.rstrip() if found else before)
-            calls, position = calls + found, end
+            text += before.rstrip() if found else before
+            for call in found:
+                calls.setdefault((call.name, call.arguments), call)
+            position = end
         rest = self._text[position:]
-        text.append(rest.rstrip() if calls else rest)
-        unique = dict[tuple[str, str], AnswerCall]()  # of a model that repeats itself
-        for call in calls:
-            unique.setdefault((call.name, call.arguments), call)
-        return "".join(text), [*unique.values()][: None if self._several else 1]
+        text += rest.rstrip() if calls else rest
+        return text, [*calls.values()][: None if self._several else 1]
 
     def _read_calls(self, opening: re.Match[str]) -> tuple[list[AnswerCall], int]:
         """The calls that begin at a place, and where they end; without calls, where to look on."""

@@ -27,7 +27,7 @@ from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.options import BASE, Options, Request
-from thirteen.server import streams
+from thirteen.server.api import core
 from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import run_server
 from thirteen.server.engine_service import Call, EngineService
@@ -253,7 +253,7 @@ def test_answers_that_a_shutdown_ends_are_503_in_response_log_and_metrics(servin
 
 def test_a_stream_that_waits_tells_its_place_until_it_begins(tiny, monkeypatch):
     """Clients and proxies give a silent connection up."""
-    monkeypatch.setattr(streams, "COMMENT_S", 0.2)
+    monkeypatch.setattr(core, "COMMENT_S", 0.2)
 
     def comments(text):
         body = {"prompt": text * 9, "max_tokens": 3, "stream": True}

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from thirteen.server.streams import format_event
+from thirteen.server.api.core import format_event
 from thirteen.web.static_files import page_routes
 
 

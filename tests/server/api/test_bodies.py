@@ -36,7 +36,7 @@ def post(server, path, body):
         ({"n": True}, "n must be a valid integer"),
         ({"n": 1.5}, "n must be a valid integer"),
         ({"n": 0}, "n must be greater than or equal to 1"),
-        ({"n": 10**4000}, "n must be less than or equal to 24"),
+        ({"n": 10**4000}, "n must be at most 24, for all prompts together"),
         ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),
         ({"stream": "true"}, "stream must be a valid boolean"),
@@ -44,7 +44,7 @@ def post(server, path, body):
         ({"stop": {"a": 1}}, "stop must be a valid list"),
         ({"stop": ["a", ""]}, "stop[1] must have at least 1 character"),
         ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
-        ({"prompt": ["a", 1]}, "prompt[1] must be a valid string or a valid list"),
+        ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
         ({"prompt": [[97], [True]]}, "prompt[1][0] must be a valid integer"),
         ({"prompt": [[97]] * 17}, "prompt must have at most 16 items, not 17"),
         ({"prompt": None}, "prompt is missing"),
@@ -118,13 +118,12 @@ def arguments(text):
         ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence"),
         ("/v1/check", {"claim": "1" * 4097}, 422, "claim"),
         (RESPONSES, {"text": {"format": SCHEMA_FORMAT | {"name": "x"}}}, 400, "text.format.schema"),
-        (RESPONSES, {"text": {"format": SCHEMA_FORMAT | {"schema": {}}}}, 400, "text.format.name"),
         (RESPONSES, {"input": []}, 422, "input"),
         (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type"),
         (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type"),
         (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name"),
         (RESPONSES, {"truncation": "auto"}, 422, "truncation"),
-        (COMPLETION, {"prompt": ["a"] * 16, "n": 2}, 400, "n"),
+        (COMPLETION, {"prompt": ["a"] * 16, "n": 2}, 422, "n"),
         (COMPLETION, {"prompt": [1, 9999], "echo": True}, 400, None),
         (COMPLETION, {"prompt": "a" * 300, "logprobs": 0, "echo": True}, 400, None),
         (OLLAMA, {"format": 5}, 422, "format"),
@@ -143,20 +142,19 @@ def test_error_names_the_field(tiny_server, path, fields, status, param):
 
 
 @pytest.mark.parametrize(
-    ("path", "field", "use"),
+    ("path", "field"),
     [
-        (COMPLETION, "suffix", "write it into the prompt as the model expects it"),
-        (CHAT, "functions", "use tools"),
-        (RESPONSES, "background", "use stream"),
-        (RESPONSES, "stop", "use /v1/chat/completions"),
-        (OLLAMA, "temperature", "put it into options"),
-        ("/api/generate", "raw", "send the whole prompt to /v1/completions"),
-        ("/api/generate", "context", "send the messages to /api/chat"),
+        (COMPLETION, "suffix"),
+        (CHAT, "functions"),
+        (RESPONSES, "background"),
+        (RESPONSES, "stop"),
+        (OLLAMA, "temperature"),
+        ("/api/generate", "raw"),
     ],
 )
-def test_a_field_that_would_change_the_answer_is_refused_unless_it_is_empty(tiny_server, path, field, use):
+def test_a_field_that_would_change_the_answer_is_refused_unless_it_is_empty(tiny_server, path, field):
     refused = post(tiny_server, path, BODIES[path] | {field: [1]})
-    assert refused.status_code == 422 and f'"{field} is not supported: {use}"' in refused.text
+    assert refused.status_code == 422 and f'"{field} is not supported here"' in refused.text
     for empty in ([], "", None, False):
         response = post(tiny_server, path, BODIES[path] | {field: empty})
         assert response.status_code == 200 and "X-Thirteen-Ignored" not in response.headers

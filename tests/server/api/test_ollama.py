@@ -57,8 +57,8 @@ def test_a_request_without_content_loads_the_model(client):
 def test_the_model_is_listed_and_described(client, tiny, tiny_server):
     (listed,), shown = client.list().models, client.show("tiny")
     assert (listed.model, listed.size, len(listed.digest)) == ("tiny", tiny.stat().st_size, 64)
+    assert listed.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
     for found in (listed, shown):
-        assert found.modified_at.timestamp() == pytest.approx(tiny.stat().st_mtime, abs=1e-3)
         assert (found.details.family, found.details.format) == ("llama", "gguf")
     weights = tiny_server.service.engine.model.header.weights
     assert shown.details.parameter_size == f"{weights / 1e6:.2f}M"

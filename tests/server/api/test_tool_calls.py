@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX
-from thirteen.server.api.fields import FunctionDefinition
+from thirteen.server.api.bodies import FunctionDefinition
 from thirteen.server.api.tool_calls import ToolCallParser, ToolUse
 
 from ...runtime.grammar.texts import GrammarTexts
