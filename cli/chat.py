@@ -126,16 +126,11 @@ class ChatSession:
         lines = [f"/{name:12} {command.__doc__}" for name, command in _COMMANDS.items()]
         return "\n".join((*lines, "/bye          End the chat. Ctrl-C ends an answer."))
 
-    def _adapter(self, word: str) -> str:
-        """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
-        from ..models.converted import NAME, is_default_model
-
-        name, model = word, self.engine.files("base")[0]
-        if word not in self.engine.adapters:
-            if is_default_model(model) and model.stem != NAME:
-                raise RequestError(f"this model has its adapter merged; start with: thirteen chat {NAME}")
-            (name,) = added = options.named_adapters([word])
-            self.engine.swap(name, options.resolve_model(model, added).adapters[name])
+    def _adapter(self, name: str) -> str:
+        """NAME: answer with one of the adapters given by --adapter; base is the model without one."""
+        if name not in self.engine.adapters:
+            known = ", ".join(self.engine.adapters)
+            raise RequestError(f"adapter {name!r}: the chat was started with {known}; see --adapter")
         self.options = replace(self.options, adapter=name)
         return f"adapter: {name}"
 

@@ -41,7 +41,6 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import LoraAdapter
 from thirteen.runtime.llama.settings import Settings
-from thirteen.runtime.options import BASE
 from thirteen.stats.intervals import count_pairs, paired_difference
 
 Numbers = NDArray[np.float64]
@@ -51,7 +50,7 @@ CHECK_EVERY = 6  # generations
 MAX_TOKENS = 32
 # ggml's tiled kernel needs multiples of 16: 2,000 tokens take 4.63 s with rank 2, 3.49 s with rank 16.
 RANK = 16
-# Nothing is measured, so that every run scores alike; without a prefix cache, as adapters replace each other.
+# Nothing is measured, so that every run scores alike; without a prefix cache.
 OPTIONS: dict[str, Any] = {
     **{"context": 512, "slots": 16, "kv": "f16", "prefix_bytes": 0, "flash_attention": True},
     "queue": 1 << 16,
@@ -75,14 +74,6 @@ class Candidates:
     checkpoint: Checkpoint
     lora: Path
     scoring: Settings
-
-    def load(self, numbers: Numbers) -> str:
-        """Load the adapter of `numbers` in place of the last one; its name in the engine."""
-        if not numbers.any():  # the base itself
-            return BASE
-        self.write(numbers)
-        self.engine.swap("candidate", self.lora, untrusted=False)
-        return "candidate"
 
     def write(self, numbers: Numbers) -> None:
         """Write the adapter of `numbers`."""
@@ -123,9 +114,11 @@ class Candidates:
 
     def right(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         """Whether each sum is solved within the limit of tokens."""
-        adapter = self.load(numbers)
-        questions = [row.question for row in rows]
-        answers = self.engine.answers(questions, adapter=adapter, max_tokens=MAX_TOKENS)
+        self.write(numbers)
+        adapter = self.lora if numbers.any() else None  # else the base itself
+        settings, model = self.engine.plan.settings, self.engine.model.header.path
+        with Engine(model, adapter=adapter, untrusted=False, threads=settings.threads, **OPTIONS) as engine:
+            answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
         return [is_correct(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
 

@@ -34,16 +34,6 @@ class Way:
     repack: bool = True  # whether weights are repacked for this processor, into a copy in memory
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """A row of the table."""
-
-    way: Way  # the default for files that match the row
-    feature: str = ""  # what llama.cpp must be compiled for
-    types: frozenset[Type] = frozenset()  # main types of the files; empty for any
-    slots_max: int = 1 << 30  # maximum sequences at once
-
-
 FLASH = Way()
 STANDARD = Way(flash_attention=False)
 IK_STANDARD = Way(library=IK, flash_attention=False)
@@ -51,14 +41,16 @@ MAPPED = Way(repack=False)
 
 # Types that ik_llama.cpp decodes faster on x86 (docs/figures.md); Q4_0, Q8_0 and F16 are level.
 _FASTER_IN_IK = frozenset({Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.Q5_0, Type.IQ4_XS})
-# The first row that matches is the default.
-TABLE = (
-    Row(way=IK_STANDARD, feature="AMX_INT8", types=_FASTER_IN_IK, slots_max=4),
-    Row(way=STANDARD, feature="AMX_INT8"),
-    Row(way=IK_STANDARD, feature="AVX2", types=_FASTER_IN_IK, slots_max=8),
+# What llama.cpp must be compiled for, main types of the files, maximum sequences at once, and the default for
+# files that match: the first such row counts. Without a feature or types, all match.
+_ANY = 1 << 30
+TABLE: tuple[tuple[str, frozenset[Type], int, Way], ...] = (
+    ("AMX_INT8", _FASTER_IN_IK, 4, IK_STANDARD),
+    ("AMX_INT8", frozenset(), _ANY, STANDARD),
+    ("AVX2", _FASTER_IN_IK, 8, IK_STANDARD),
     # For mapped weights, llama.cpp has tiled kernels: prefill takes 0.6 of the time, decode 1.17.
-    Row(way=MAPPED, feature="AVX512", types=frozenset({Type.Q4_K})),
-    Row(way=FLASH),
+    ("AVX512", frozenset({Type.Q4_K}), _ANY, MAPPED),
+    ("", frozenset(), _ANY, FLASH),
 )
 
 # Files that ik_llama.cpp computes as llama.cpp does, by tests/runtime/llama/test_ik_equality.py. Others stay
@@ -78,12 +70,12 @@ _IK_TENSORS = re.compile(
 def find_default(main: Type | None, slots: int, features: Container[str], libraries: Container[str]) -> Way:
     """The way of the first row that matches, for a main type and sequences at once."""
     return next(
-        row.way
-        for row in TABLE
-        if row.way.library in libraries
-        and (not row.feature or row.feature in features)
-        and (not row.types or main in row.types)
-        and slots <= row.slots_max
+        way
+        for feature, types, slots_max, way in TABLE
+        if way.library in libraries
+        and (not feature or feature in features)
+        and (not types or main in types)
+        and slots <= slots_max
     )
 
 

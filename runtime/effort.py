@@ -96,11 +96,6 @@ class Effort(StrEnum):
         return _RULES[self]
 
 
-def default_effort(slots: int) -> Effort:
-    """Medium where the four answers that it samples at once run at once, else low."""
-    return Effort.MEDIUM if slots >= Effort.MEDIUM.rule.width else Effort.LOW
-
-
 _RULES = {
     Effort.LOW: VotingRule(),
     Effort.MEDIUM: VotingRule(8, 4, 0.85, examples=7),

@@ -111,7 +111,8 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
     finally:
         notice.cancel()
     if status := done.returncode:
-        end = "" if status == 2 else _ending(status) + (f"; {_HINT}" if status > 0 else "")
+        failed = f"failed with exit status {status}; {_HINT}"
+        end = "" if status == 2 else failed if status > 0 else f"ended with {signal.Signals(-status).name}"
         raise FileError(_reason(files, end, done.stderr))
 
 
@@ -126,14 +127,6 @@ def _reason(files: Sequence[Path], end: str, output: bytes | None) -> str:
     said = lines[at + 1 :]  # an assertion, perhaps before a backtrace, or an exception
     why = next(filter(_SOURCE_FOLDER.match, said), said[-1] if said else "")
     return f"{lines[at]} {end}" + (f": {_SOURCE_FOLDER.sub('', why):.300}" if why else "")
-
-
-def _ending(status: int) -> str:
-    """How a process ended, by its exit status; a real-time signal has no name."""
-    if status >= 0:
-        return f"failed with exit status {status}"
-    known = -status in set(signal.Signals)
-    return f"ended with {signal.Signals(-status).name if known else f'signal {-status}'}"
 
 
 def main() -> None:

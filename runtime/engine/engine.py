@@ -17,7 +17,7 @@ from ...errors import ClosedError, PromptLengthError, RequestError
 from ...files.received_files import PROMPT_KEY
 from .. import compute
 from ..answer import Answer, TokenLogprob, find_calibration, grade
-from ..effort import Effort, default_effort
+from ..effort import Effort
 from ..engine_options import EngineOptions
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
@@ -132,8 +132,8 @@ class Engine:
 
     @property
     def default_effort(self) -> Effort:
-        """Medium where four answers run at once, else low."""
-        return default_effort(self.plan.settings.slots)
+        """Medium where the four answers that it samples at once run at once, else low."""
+        return Effort.MEDIUM if self.plan.settings.slots >= Effort.MEDIUM.rule.width else Effort.LOW
 
     @property
     def chat_template(self) -> str:
@@ -336,23 +336,6 @@ class Engine:
             return PLAIN
         return QuestionPrompt.parse(str(adapter.metadata.get(PROMPT_KEY, "")), str(adapter.path))
 
-    def swap(self, name: str, path: str | Path, *, untrusted: bool | None = None) -> None:
-        """Load a LoRA under a name that requests give, replacing the one that has the name.
-
-        RequestError: the name is reserved, or requests are running. For `untrusted`, see EngineOptions.
-        """
-        from ..trial import try_files  # noqa: PLC0415 - few engines swap
-
-        if name == BASE or (name == DEFAULT_ADAPTER and name not in self._adapters):
-            raise RequestError(f"swap: the name {name!r} is reserved")
-        try_files(self.model.header.path, [Path(path)], untrusted=untrusted, library=self.model.library.name)
-        with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as undo:
-            adapter = undo.enter_context(LoraAdapter(self.model, Path(path)))
-            old = compute.call(partial(self._runner.swap_adapter, name, adapter))
-            self._owned.push(undo.pop_all())
-        if old:
-            old.close()
-
     def clear_prefix_cache(self) -> None:
         """Remove all prefixes from memory.
 
@@ -420,9 +403,8 @@ class Engine:
         """
         tokens = self.embedding_tokens(texts, truncate=truncate)
         lora = self._adapters[self._adapter_name(adapter)]
-        with self._dispatcher.in_use(), self._scoring_lock, ExitStack() as undo:
+        with self._dispatcher.in_use(), self._scoring_lock:
             self._embeddings.set_adapter(lora)
-            undo.callback(self._embeddings.set_adapter, None)  # swap() may then close the adapter
             return self._embeddings.embed(tokens, dimensions)
 
     @property

@@ -65,17 +65,6 @@ class Runner:
             output.sampler.close()
             output.handle.fail(failure)
 
-    def swap_adapter(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
-        """Register an adapter under a name, and return the one that had it, which nothing uses any more."""
-        if self._outputs:
-            raise RequestError(f"swap: {len(self._outputs)} requests are running or waiting")
-        self._context.set_adapter(None)
-        old = self._adapters.get(name)
-        self._adapters[name] = adapter
-        if old:
-            self._prefixes.clear()
-        return old
-
     def close(self) -> None:
         """Free the context, and the samplers of sequences that have not ended."""
         for output in self._outputs.values():

@@ -1,7 +1,7 @@
 """Scoring of given texts: log-probabilities of their tokens, and exact logits."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 
@@ -28,16 +28,16 @@ class Scoring(ExitStack):
         self, tokens: Sequence[int], top: int, adapter: LoraAdapter | None
     ) -> list[TokenLogprob]:
         """See Engine.prompt_logprobs()."""
-        with _lent(self._context, adapter) as context:
-            scored = zip(context.decode_text(tokens[:-1]), tokens[1:], strict=True)
-            return [context.logprob(row, token, top) for row, token in scored]
+        self._context.set_adapter(adapter)
+        scored = zip(self._context.decode_text(tokens[:-1]), tokens[1:], strict=True)
+        return [self._context.logprob(row, token, top) for row, token in scored]
 
     def logits(self, tokens: Sequence[int], adapter: LoraAdapter | None) -> Floats:
         """See Engine.logits()."""
         logits = np.empty((len(tokens), self._model.vocabulary_size), np.float32)  # (tokens, vocab)
-        with _lent(self._exact_context, adapter) as context:
-            for place, row in enumerate(context.decode_text(tokens)):
-                logits[place] = context.logits_row(row)
+        self._exact_context.set_adapter(adapter)
+        for place, row in enumerate(self._exact_context.decode_text(tokens)):
+            logits[place] = self._exact_context.logits_row(row)
         return logits
 
     @cached_property
@@ -51,13 +51,3 @@ class Scoring(ExitStack):
         rows = min(_LOGITS_ROWS, self._settings.context)
         exact = replace(self._settings, slots=1, batch=rows, outputs=rows, exact=True, adaptive_threads=False)
         return self.enter_context(Context(self._model, exact))
-
-
-@contextmanager
-def _lent(context: Context, adapter: LoraAdapter | None) -> Iterator[Context]:
-    """A context with an adapter for one text; swap() may then close the adapter."""
-    context.set_adapter(adapter)
-    try:
-        yield context
-    finally:
-        context.set_adapter(None)

@@ -207,11 +207,7 @@ class Vocabulary(ABC):
     @cached_property
     def digit_tokens(self) -> tuple[int, ...]:
         """Tokens that would make a number before them longer."""
-        if self._tokenizer == "gpt2":  # byte-level BPE leaves digits and points as they are
-            names = self._raw_tokens
-        else:
-            names = [self.token_to_piece(token) for token in range(self.vocabulary_size)]
-        return tuple(token for token, name in enumerate(names) if _EXTENDS_NUMBER.match(name))
+        return tuple(token for token, name in enumerate(self._raw_tokens) if _EXTENDS_NUMBER.match(name))
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise RequestError if a token is not an integer, or not in the vocabulary."""

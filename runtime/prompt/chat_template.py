@@ -140,16 +140,13 @@ class ChatTemplate:
         """
         asked = {"messages": [*messages], "tools": [*tools] or None, "add_generation_prompt": True}
         switches = {} if think is None else {SWITCH: think, "thinking": think}
-        parts, length = [], 0
         try:
-            for part in self._template.generate(self._variables | asked | switches):
-                parts.append(part)
-                length += len(part)
-                if length > PROMPT_LENGTH_MAX:
-                    _raise(f"it has written more than {PROMPT_LENGTH_MAX} characters")
+            prompt = self._template.render(self._variables | asked | switches)
+            if len(prompt) > PROMPT_LENGTH_MAX:
+                _raise(f"it has written more than {PROMPT_LENGTH_MAX} characters")
         except Exception as error:  # untrusted code raises anything
             raise RequestError(f"the chat template failed: {one_line(error)}") from None
-        return "".join(parts)
+        return prompt
 
 
 def _raise(message: str) -> None:

@@ -44,11 +44,12 @@ def test_engines_that_other_threads_load_compute_in_one(tiny, loras, monkeypatch
         monkeypatch.setattr(llama_cpp, name, recorded(name, getattr(llama_cpp, name)))
 
     def use(adaptive_threads):
-        with Engine(tiny, context=64, slots=2, adaptive_threads=adaptive_threads) as engine:
+        with Engine(
+            tiny, adapters={"other": loras["a"]}, context=64, adaptive_threads=adaptive_threads
+        ) as engine:
             engine.answer("1 + 1?", max_tokens=3)
             engine.prompt_logprobs((1, 2, 3))
             engine.logits((1, 2, 3))
-            engine.swap("other", loras["a"])
             engine.answer("1 + 1?", max_tokens=3, adapter="other")
 
     with ThreadPoolExecutor(2) as threads:

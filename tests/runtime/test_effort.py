@@ -7,14 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.effort import (
-    Effort,
-    VotingRule,
-    default_effort,
-    majority_certainty,
-    parse_effort,
-    vote_confidence,
-)
+from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
 
 LOW, MEDIUM, HIGH = (effort.rule for effort in Effort)
 counts = st.integers(0, 32)
@@ -31,9 +24,8 @@ def test_the_certainty_is_the_beta_posterior(first, second):
     assert majority_certainty(first, second) == pytest.approx(float(upper / total))
 
 
-def test_medium_is_the_default_where_its_answers_run_at_once():
+def test_each_effort_has_a_number_of_answers():
     assert [rule.answers for rule in (LOW, MEDIUM, HIGH)] == [1, 8, 10]
-    assert [default_effort(slots) for slots in (1, 3, 4, 8)] == ["low", "low", "medium", "medium"]
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,8 @@ def test_what_ends_the_process_is_one_line_that_names_the_file(
     abort = r"bad\.gguf: loading in llama\.cpp ended with SIGABRT: gguf\.cpp:\d+: GGML_ASSERT\(.*\) failed$"
     with pytest.raises(FileError, match=abort):
         try_files(model, [write_lora(tmp_path / "good.gguf", 2), bad_lora])
-    with Engine(model, **FIXED, context=64) as engine, pytest.raises(FileError, match=abort):
-        engine.swap("a", bad_lora)
+    with pytest.raises(FileError, match=abort):
+        Engine(model, adapter=bad_lora, **FIXED, context=64)
     write_gguf(model, HOSTILE["negative epsilon"][0], {})
     with pytest.raises(FileError, match=r"SIGABRT: ggml\.c:\d+: GGML_ASSERT\(.*\) failed$"):
         try_files(model, library="ik")

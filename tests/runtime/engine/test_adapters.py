@@ -8,9 +8,8 @@ from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options, Request
 
-from ..fakes import halted
 from ..fixed_settings import FIXED
-from ..gguf_adapters import MATRICES, write_factors, write_lora
+from ..gguf_adapters import MATRICES, write_factors
 
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]
 OPTIONS = FIXED | {"context": 128, "slots": 8, "batch": 512, "prefix_bytes": 0}
@@ -49,36 +48,10 @@ def test_adapters_share_no_prefix_and_the_own_one_is_the_default(tiny, loras):
     assert cached == [0, 0, 0, *[len(PROMPTS[0]) - 1] * 3]
 
 
-def test_an_adapter_that_is_swapped_in_is_used_for_all_that_is_computed(tiny, loras):
-    """Logits were computed with the one that had been freed, and a prefix of it was restored."""
-    with Engine(tiny, adapter=loras["a"], slots=1, **FIXED) as engine:
-        before = engine.logits(PROMPTS[0]), greedy(engine, PROMPTS[:1], [None])
-        engine.swap("adapter", loras["b"])
-        engine.swap("new", loras["a"])
-        after = engine.logits(PROMPTS[0]), greedy(engine, PROMPTS[:1], [None])
-        assert greedy(engine, PROMPTS[:1], ["new"]) == before[1]
-    with Engine(tiny, adapter=loras["b"], slots=1, **FIXED) as engine:
-        expected = engine.logits(PROMPTS[0]), greedy(engine, PROMPTS[:1], [None])
-    assert np.array_equal(after[0], expected[0]) and not np.array_equal(after[0], before[0])
-    assert after[1] == expected[1] != before[1]
-
-
-def test_what_cannot_be_swapped_is_refused(tiny, tmp_path):
-    lora = write_lora(tmp_path / "lora.gguf", 1)
+def test_an_adapter_that_does_not_fit_or_has_a_reserved_name_is_refused(tiny, tmp_path):
     wrong = write_factors(tmp_path / "wrong.gguf", {MATRICES[0]: (np.ones((1, 32)), np.ones((64, 1)))})
-    with Engine(tiny, **OPTIONS) as engine:
-        for name in ("base", "adapter"):
-            with pytest.raises(RequestError, match=f"the name '{name}' is reserved"):
-                engine.swap(name, lora)
-        with halted():
-            handle = engine.submit(Request(PROMPTS[0], Options(max_tokens=100, ignore_end=True)))
-        with pytest.raises(RequestError, match="swap: 1 requests are running or waiting"):
-            engine.swap("new", lora)
-        handle.abort()
-        handle.wait()
-        with pytest.raises(FileError, match=r"wrong\.gguf: .*attn_q"):
-            engine.swap("new", wrong)
-        engine.swap("new", lora)
+    with pytest.raises(FileError, match=r"wrong\.gguf: .*attn_q"):
+        Engine(tiny, adapter=wrong, **OPTIONS)
     for name in ("base", "adapter"):
         with pytest.raises(RequestError, match="reserved"):
             Engine(tiny, adapters={name: Path("a.gguf")})

@@ -69,13 +69,6 @@ def test_a_full_cache_of_all_slots_is_computed(ik):
     assert [len(tokens_of(one)) for one in submit(ik, *((p, 28, "base") for p in prompts))] == [28] * 8
 
 
-def test_an_adapter_that_is_swapped_in_is_used(ik, loras):
-    before = tokens_of(*submit(ik, (PROMPTS[0], TOKENS, "base")))
-    ik.swap("new", loras["c"])
-    assert tokens_of(*submit(ik, (PROMPTS[0], TOKENS, "new"))) != before
-    assert tokens_of(*submit(ik, (PROMPTS[0], TOKENS, "base"))) == before
-
-
 def test_it_is_named_for_a_profile_or_a_file_of_another_family(tiny, tmp_path):
     with Engine(tiny, library="ik", profile="phone") as engine:
         assert (engine.plan.settings.kv, engine.plan.settings.repack) == ("f16", False)
