@@ -59,8 +59,7 @@ def serve(
     """
     from ..cluster.serving import ServingRequest, run_serving
     from ..models.resolve import ModelFiles
-    from ..server.api_keys import ApiKeys
-    from ..server.config import ListenConfig, RequestLimits
+    from ..server.config import ApiKeys, ListenConfig, RequestLimits
 
     if ray is None:
         refuse_given(ctx, ("replicas",), "requires --ray")

@@ -15,8 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import BusyError, as_line
-from .api_keys import ANYONE, METRICS, ApiKey
-from .config import ListenConfig
+from .config import ANYONE, METRICS, ApiKey, ListenConfig
 from .engine_service import Call, EngineService
 from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
 

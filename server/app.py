@@ -1,6 +1,5 @@
 """Starlette application: the routes of all formats and of the web page, and the OpenAPI document."""
 
-import re
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from inspect import get_annotations
@@ -18,7 +17,7 @@ from starlette.routing import Route
 from ..web.static_files import page_routes
 from .access import CALL, CORS_OPTIONS, AccessMiddleware
 from .api import answers, embeddings, ollama, openai, responses
-from .api.bodies import JSON_TYPE, RequestBody, read_body
+from .api.bodies import JSON_TYPE, read_body
 from .config import ListenConfig
 from .engine_service import Call, EngineService
 from .metrics import PROMETHEUS_TYPE
@@ -90,9 +89,9 @@ def create_app(service: EngineService, listen: ListenConfig) -> Starlette:
     return app
 
 
-def _body_of(respond: Respond) -> type[RequestBody] | None:
-    body: type[RequestBody] | None = get_annotations(respond).get("body")
-    return body
+def _body_of(respond: Respond) -> Any:
+    """The class of the body that a function takes, if any."""
+    return get_annotations(respond).get("body")
 
 
 def _endpoint(respond: Respond) -> Callable[[Request], Awaitable[Response]]:
@@ -116,15 +115,10 @@ def openapi_document() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for method, routes in (("get", GETS), ("post", POSTS)):
         for path, respond in routes.items():
-            name = re.sub(r"\W+", "_", path).strip("_")
-            described: dict[str, Any] = {
-                "operationId": name,
-                "summary": respond.__doc__,
-                "responses": _RESPONSES,
-            }
+            operation: dict[str, Any] = {"summary": respond.__doc__, "responses": _RESPONSES}
             if body := _body_of(respond):
                 schema = {"$ref": _REFERENCE.format(model=body.__name__)}
-                described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
-            paths[path.replace(":path", "")] = {method: described}
+                operation["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+            paths[path.replace(":path", "")] = {method: operation}
     info = {"title": "Thirteen", "version": version("thirteen")}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas["$defs"]}}

@@ -59,7 +59,6 @@ class DrainServer(uvicorn.Server):
 
     Attributes:
         exit_signal: the first signal received, or None.
-        engine_failed: whether the engine failed.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class DrainServer(uvicorn.Server):
         self._service, self._keys, self._on_listening = service, listen.keys, on_listening
         self._deadline, self._terminal, self._reloading = 0.0, os.isatty(0), asyncio.Lock()
         self.exit_signal: int | None = None
-        self.engine_failed = False
 
     def drain(self) -> None:
         """Refuse new requests and exit when the running ones have finished or their time is up."""
@@ -124,7 +122,6 @@ class DrainServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Whether to exit now; uvicorn calls this ten times per second."""
         if self._service.failed and not self._service.draining:
-            self.engine_failed = True
             self.drain()
         if self._service.draining and not self.should_exit:
             timed_out = monotonic() >= self._deadline
@@ -166,6 +163,6 @@ def run_server(
         url = base_url(*bound.getsockname()[:2])
         server = DrainServer(service, listen, partial(on_listening, url))
         server.run([bound])
-    if server.engine_failed:
+    if service.failed:
         raise EngineFailedError("the engine has failed: the server ends")
     return server.exit_signal

@@ -17,8 +17,7 @@ from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
 from ..runtime.options import BASE, Request
-from .api_keys import ANYONE, ApiKey
-from .config import RequestLimits
+from .config import ANYONE, ApiKey, RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import Metrics
 

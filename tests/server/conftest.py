@@ -1,9 +1,12 @@
 """Fixtures: the models of tests/runtime, HTTP servers of them, and what a model says."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from thirteen.runtime.engine.engine import Engine
 
 from ..runtime.conftest import ending, say, smollm2, tiny, write_tiny
 from .serving import RunningServer, open_engine, serve_engine
@@ -34,3 +37,18 @@ def tool_server(
     path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
     with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
         yield server
+
+
+@pytest.fixture
+def serving(engine: Engine) -> Iterator[Callable[..., Any]]:
+    """serving(**options): serve the module's engine; an HTTP client with the server as `running`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Any:
+            server = stack.enter_context(serve_engine(engine, name="tiny", **options))
+            client: Any = stack.enter_context(server.http())
+            client.running = server
+            return client
+
+        yield start
+    assert engine.load.running == engine.load.waiting == 0, "leaked a slot"

@@ -15,8 +15,7 @@ from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.options import BASE
-from thirteen.server.api_keys import ApiKeys
-from thirteen.server.config import ListenConfig, RequestLimits
+from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
 from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
 

@@ -4,18 +4,16 @@ import os
 import re
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError, RequestError, ThirteenError
-from thirteen.server import api_keys
-from thirteen.server.api_keys import FILE_BYTES_MAX, ApiKeys
-from thirteen.server.config import ListenConfig, RequestLimits
+from thirteen.server import config
+from thirteen.server.config import FILE_BYTES_MAX, ApiKeys, ListenConfig, RequestLimits
 
 from ..repeats import REPEATS
 from ..runtime.gguf_adapters import write_lora
-from .serving import open_engine, serve_engine
+from .serving import open_engine
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = (f"{name}-of-more-than-twenty-characters" for name in ("one", "two"))
@@ -34,18 +32,6 @@ def engine(tiny, tmp_path_factory):
     }
     with open_engine(tiny, context=256, adapters=adapters) as engine:
         yield engine
-
-
-@pytest.fixture
-def serving(engine):
-    """serving(**options): start a server with these options and return an HTTP client."""
-    with ExitStack() as stack:
-
-        def start(**options):
-            server = stack.enter_context(serve_engine(engine, name="tiny", **options))
-            return stack.enter_context(server.http())
-
-        yield start
 
 
 def write_keys(folder, text):
@@ -120,7 +106,7 @@ def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
 
 def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
     now = [1_000_000_000.0]
-    monkeypatch.setattr(api_keys, "time", lambda: now[0])
+    monkeypatch.setattr(config, "time", lambda: now[0])
     keys = write_keys(
         tmp_path, f"fast: {ONE} requests_per_minute=2\nlong: {TWO} tokens_per_day=5 adapters=math\n"
     )
@@ -228,7 +214,7 @@ def test_the_document_has_all_limits_with_their_defaults():
         ("idle_s = '30'", "idle_s must be a valid integer, not '30'"),
         ("queue 1", "not TOML: .*"),
         (f"queue = {'9' * 5000}", "not TOML: .*"),
-        (" " * 20_000, "more than 16,384 bytes, the limit"),
+        (" " * 2_000_000, "more than 1,048,576 bytes, the limit"),
     ],
     ids=lambda text: str(text)[:20],
 )

@@ -3,14 +3,12 @@
 import asyncio
 import gc
 import json
-import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from threading import Event
 from time import sleep
 from unittest.mock import Mock
@@ -19,12 +17,9 @@ import httpx
 import pytest
 from starlette.requests import Request as HttpRequest
 from thirteen.cli import main as cli
-from thirteen.cluster.serving import EngineLoader
-from thirteen.errors import EngineFailedError, FileError
-from thirteen.models.resolve import ModelFiles
+from thirteen.errors import EngineFailedError
 from thirteen.runtime.answer import Timings
 from thirteen.runtime.effort import Effort
-from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.options import BASE, Options, Request
 from thirteen.server.api import core
@@ -32,7 +27,6 @@ from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import run_server
 from thirteen.server.engine_service import Call, EngineService
 
-from ..runtime.fixed_settings import FIXED
 from ..waiting import wait_until
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
@@ -46,21 +40,6 @@ WORK = {"prompt": "a", "max_tokens": 2}
 def engine(tiny):
     with open_engine(tiny, slots=2, queue=2, context=256) as engine:
         yield engine
-
-
-@pytest.fixture
-def serving(engine):
-    """serving(**options): start a server with these options and return an HTTP client."""
-    with ExitStack() as stack:
-
-        def start(**options):
-            server = stack.enter_context(serve_engine(engine, name="tiny", **options))
-            client = stack.enter_context(server.http())
-            client.running = server
-            return client
-
-        yield start
-    assert engine.load.running == engine.load.waiting == 0, "leaked a slot"
 
 
 @pytest.fixture(scope="module")
@@ -322,27 +301,6 @@ def test_the_page_chooses_medium_for_a_cheap_model_without_adapter(tiny):
         assert eight.default_effort("math") is seven.default_effort("tiny") is Effort.LOW
         engine.model.header.fields["thirteen.adapter.id"] = None
         assert eight.default_effort("tiny") is Effort.LOW
-
-
-def test_a_reload_that_fails_leaves_the_engine_and_one_that_succeeds_waits_for_its_requests(tiny, tmp_path):
-    files = ModelFiles(Path(shutil.copy(tiny, tmp_path / "model.gguf")))
-    loader = EngineLoader(EngineOptions(queue=4, slots=1, context=256, **FIXED))
-    engine = loader.load(files)
-    service = EngineService(engine, {"one": BASE}, load_changed=lambda: loader.load(files))
-    files.model.write_bytes(b"GGUF")
-    with pytest.raises(FileError):
-        asyncio.run(service.reload())
-    assert not engine.closed and service.engine is engine
-    shutil.copy(tiny, tmp_path / "model.gguf")
-
-    async def reload_during_a_call():
-        with service.answering(call_of(service)):
-            await service.reload()
-            assert service.engine is not engine and not engine.closed
-
-    asyncio.run(reload_during_a_call())
-    wait_until(lambda: engine.closed)
-    service.close()
 
 
 def test_a_failed_engine_ends_the_server_after_its_responses(tiny, say):

@@ -74,13 +74,6 @@ def test_a_solution_that_is_cut_off_says_so(tool_server, say):
         assert (found["verified"], found["complete"]) == (True, complete)
 
 
-def test_an_effort_takes_the_majority(tool_server, say):
-    for effort, value in (({}, "7"), ({"effort": "medium"}, "5")):
-        say("The answer is 7.", "The answer is 5.")
-        found = solve(tool_server.service.engine, question="How much is 2 + 3?", **effort)
-        assert found["value"] == value and bool(found["confidence"]) == bool(effort)
-
-
 def test_check_arithmetic(call):
     text = "Café: 12 * 13 = 156, so 2 + 2 = 5. 20% of 85 = 18. Then x + 2 = 7 m."
     found = value(call, "check_arithmetic", text=text)

@@ -89,7 +89,6 @@ def hangs_up():
     signal.signal(signal.SIGHUP, earlier)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.usefixtures("hangs_up")
 def test_sighup_loads_model_and_keys_anew_without_refusing_a_request(tiny, write_tiny, tmp_path):
     """It ended the server without a line."""

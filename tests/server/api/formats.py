@@ -36,6 +36,7 @@ class Format:
     body: Callable[[list[Json], Json], Json]
     whole: Callable[[Json], Said]
     part: Callable[[Json], Said]
+    back: Callable[[Json], list[Json]] | None = None  # a call and its result, as messages
 
     def post(self, http: httpx.Client, asked: str | list[Json], **options: Any) -> httpx.Response:
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
@@ -91,6 +92,11 @@ def _chat_said(found: Json) -> Said:
     return said
 
 
+def _chat_back(found: Json) -> list[Json]:
+    message = found["choices"][0]["message"]
+    return [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "Rain"}]
+
+
 def _responses_body(messages: list[Json], options: Json) -> Json:
     body = _named(options, max_tokens="max_output_tokens")
     if "effort" in body:
@@ -113,6 +119,11 @@ def _responses_said(found: Json) -> Said:
         else:
             said.calls, said.end = said.calls + _calls([item]), "tool_calls"
     return said
+
+
+def _responses_back(found: Json) -> list[Json]:
+    call_id = found["output"][-1]["call_id"]
+    return [*found["output"], {"type": "function_call_output", "call_id": call_id, "output": "Rain"}]
 
 
 def _responses_part(event: Json) -> Said:
@@ -154,6 +165,10 @@ def _ollama_said(found: Json) -> Said:
     )
 
 
+def _ollama_back(found: Json) -> list[Json]:
+    return [found["message"], {"role": "tool", "content": "Rain", "tool_name": "weather"}]
+
+
 def _answer_body(messages: list[Json], options: Json) -> Json:
     return {"question": messages[-1]["content"], **options}
 
@@ -186,9 +201,9 @@ def _answer_part(event: Json) -> Said:
 
 
 FORMATS = {
-    "chat": Format("/v1/chat/completions", _chat_body, _chat_said, _chat_said),
-    "responses": Format("/v1/responses", _responses_body, _responses_said, _responses_part),
-    "ollama chat": Format("/api/chat", _ollama_body, _ollama_said, _ollama_said),
+    "chat": Format("/v1/chat/completions", _chat_body, _chat_said, _chat_said, _chat_back),
+    "responses": Format("/v1/responses", _responses_body, _responses_said, _responses_part, _responses_back),
+    "ollama chat": Format("/api/chat", _ollama_body, _ollama_said, _ollama_said, _ollama_back),
     "ollama generate": Format("/api/generate", _generate_body, _ollama_said, _ollama_said),
     "answer": Format("/v1/answer", _answer_body, _answer_said, _answer_part),
 }

@@ -34,21 +34,17 @@ def post(server, path, body):
     ("fields", "message"),
     [
         ({"n": True}, "n must be a valid integer"),
-        ({"n": 1.5}, "n must be a valid integer"),
         ({"n": 0}, "n must be greater than or equal to 1"),
         ({"n": 10**4000}, "n must be at most 24, for all prompts together"),
-        ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),
         ({"stream": "true"}, "stream must be a valid boolean"),
         ({"stream_options": []}, "stream_options must be an object"),
         ({"stop": {"a": 1}}, "stop must be a valid list"),
         ({"stop": ["a", ""]}, "stop[1] must have at least 1 character"),
-        ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
         ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
         ({"prompt": [[97], [True]]}, "prompt[1][0] must be a valid integer"),
         ({"prompt": [[97]] * 17}, "prompt must have at most 16 items, not 17"),
         ({"prompt": None}, "prompt is missing"),
-        ({"max_tokens": 0}, "max_tokens must be greater than or equal to 1"),
         ({"seed": 2**63}, "seed must be less than 9223372036854775808"),
         ({"logit_bias": {"97": 101}}, "logit_bias.97 must be less than or equal to 100"),
     ],
@@ -66,9 +62,7 @@ def test_a_wrong_value_is_one_sentence(tiny_server, fields, message):
         (b'{"n": 1' + b"0" * 5000 + b"}", 400, "the body is not JSON: number out of range"),
         (b"[" * 100_000, 400, "the body is not JSON: recursion limit exceeded"),
         (b'{"n": NaN}', 400, "the body is not JSON: expected value at line 1 column 7"),
-        (b'{"\\udfff": 1}', 400, "the body is not JSON: lone leading surrogate"),
         (b"{\xff}", 400, "the body is not JSON: key must be a string at line 1 column 2"),
-        (b"{", 400, "the body is not JSON: EOF while parsing an object at line 1 column 1"),
         (b"[]", 422, "the body must be an object"),
         (b'{"prompt": "a", "top_p": -1e999}', 422, "top_p must be a finite number"),
     ],
@@ -79,8 +73,7 @@ def test_what_is_no_json(tiny_server, content, status, problem):
 
 
 TEXT, SCHEMA_FORMAT = {"type": "text", "text": "a"}, {"type": "json_schema"}
-NOTHING = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "any"}}}
-NOW = {"type": "function", "function": {"name": "now"}}
+NOW, OTHER = {"type": "function", "function": {"name": "now"}}, {"name": "other"}
 
 
 def said(**fields):
@@ -95,7 +88,6 @@ def arguments(text):
     ("path", "fields", "status", "param"),
     [
         (CHAT, {"messages": ["a"]}, 422, "messages[0]"),
-        (CHAT, said(role="robot"), 422, "messages[1].role"),
         (CHAT, said(content=5), 422, "messages[1].content"),
         (CHAT, said(content=[TEXT | {"type": "image_url"}]), 422, "messages[1].content[0].type"),
         (CHAT, said(audio="b"), 422, "messages[1].audio"),
@@ -108,17 +100,15 @@ def arguments(text):
         (CHAT, {"reasoning_effort": "medium", "logprobs": True} | said(content="1"), 400, None),
         (CHAT, {"reasoning_effort": "medium", "n": 2} | said(content="1"), 400, "n"),
         (CHAT, {"response_format": SCHEMA_FORMAT}, 400, "response_format.json_schema"),
-        (CHAT, {"response_format": NOTHING}, 400, None),
         (CHAT, {"tool_choice": "required"}, 400, "tool_choice"),
         (CHAT, {"tool_choice": "sometimes"}, 422, "tool_choice"),
+        (CHAT, {"tools": [NOW], "tool_choice": {"type": "function", "function": OTHER}}, 400, "tool_choice"),
+        (RESPONSES, {"tools": [NOW | OTHER], "tool_choice": NOW | {"name": "b"}}, 400, "tool_choice"),
         (CHAT, {"tool_choice": {"type": "function"}, "tools": [NOW]}, 422, "tool_choice.function"),
-        (CHAT, {"tools": [NOW] * 129}, 422, "tools"),
         ("/v1/answer", {"question": None}, 422, "question"),
-        ("/v1/answer", {"think_budget": -1}, 422, "think_budget"),
         ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence"),
         ("/v1/check", {"claim": "1" * 4097}, 422, "claim"),
         (RESPONSES, {"text": {"format": SCHEMA_FORMAT | {"name": "x"}}}, 400, "text.format.schema"),
-        (RESPONSES, {"input": []}, 422, "input"),
         (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type"),
         (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type"),
         (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name"),
@@ -127,7 +117,6 @@ def arguments(text):
         (COMPLETION, {"prompt": [1, 9999], "echo": True}, 400, None),
         (COMPLETION, {"prompt": "a" * 300, "logprobs": 0, "echo": True}, 400, None),
         (OLLAMA, {"format": 5}, 422, "format"),
-        (OLLAMA, {"messages": [{"role": "robot", "content": "a"}]}, 422, "messages[0].role"),
         (OLLAMA, {"options": {"temperature": "1"}}, 422, "options.temperature"),
     ],
 )
@@ -158,15 +147,6 @@ def test_a_field_that_would_change_the_answer_is_refused_unless_it_is_empty(tiny
     for empty in ([], "", None, False):
         response = post(tiny_server, path, BODIES[path] | {field: empty})
         assert response.status_code == 200 and "X-Thirteen-Ignored" not in response.headers
-
-
-@pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_a_function_that_is_chosen_must_be_there(tool_server, path):
-    tools, choice = [NOW], {"type": "function", "function": {"name": "unknown"}}
-    if path == RESPONSES:
-        tools, choice = [{"type": "function", "name": "now"}], {"type": "function", "name": "unknown"}
-    response = post(tool_server, path, BODIES[path] | {"tools": tools, "tool_choice": choice})
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "tool_choice")
 
 
 @pytest.mark.parametrize(

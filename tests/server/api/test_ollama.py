@@ -1,13 +1,11 @@
 """Ollama's API with its own client: options, descriptions of the models, and calls with their results."""
 
-import json
 from datetime import UTC, datetime
 
 import ollama
 import pytest
 
 from ..serving import TIMEOUT_S
-from ..tool_model import record_prompts
 
 pytestmark = pytest.mark.slow
 
@@ -65,17 +63,3 @@ def test_the_model_is_listed_and_described(client, tiny, tiny_server):
     assert shown.modelinfo["llama.block_count"] == 2
     assert shown.modelinfo["general.parameter_count"] == weights
     assert "<|im_start|>" in shown.template and shown.capabilities == ["completion"]
-
-
-def test_a_call_and_its_result(tool_server, say, monkeypatch):
-    prompts = record_prompts(tool_server.service.engine, monkeypatch)
-    call = {"name": "weather", "arguments": {"city": "Oslo"}}
-    tools = [{"type": "function", "function": {"name": "weather"}}]
-    client = ollama.Client(tool_server.url, timeout=TIMEOUT_S)
-    say(f"Let me see.\n<tool_call>{json.dumps(call)}</tool_call>")
-    first = client.chat("tiny", MESSAGES, tools=tools).message
-    say("Yes.")
-    result = {"role": "tool", "content": "Rain", "tool_name": "weather"}
-    assert client.chat("tiny", [*MESSAGES, first, result], tools=tools).message.content == "Yes."
-    assert json.dumps(call) in prompts[-1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[-1]
-    assert client.show("tiny").capabilities == ["completion", "tools"]

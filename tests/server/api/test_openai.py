@@ -68,16 +68,6 @@ def test_logprobs(client):
         assert 0 < sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1.000001
 
 
-def test_completion(client):
-    body = {"model": "smollm2", "prompt": "The capital of France is", "max_tokens": 4, "temperature": 0}
-    answer = client.completions.create(**body, logprobs=2)
-    assert "Paris" in answer.choices[0].text
-    logprobs = answer.choices[0].logprobs
-    assert "".join(logprobs.tokens) == answer.choices[0].text and len(logprobs.top_logprobs[0]) == 2
-    streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(**body, stream=True))
-    assert streamed == answer.choices[0].text
-
-
 def test_models(client):
     assert [model.id for model in client.models.list()] == ["smollm2"]
     assert client.models.retrieve("smollm2").owned_by == "thirteen"

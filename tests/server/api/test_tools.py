@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from ..serving import open_engine, serve_engine
-from ..tool_model import CONTEXT, NOTATIONS, record_prompts, write_tool_model
+from ..tool_model import CONTEXT, NOTATIONS, write_tool_model
 
 pytestmark = pytest.mark.slow
 
@@ -129,15 +129,3 @@ def test_a_call_that_is_repeated_ends_the_answer(client, say, call_text):
     answer = chat(client, max_tokens=900)
     assert called(answer.choices[0]) == expected
     assert answer.usage.completion_tokens <= 3 * len(call_text) + 3
-
-
-def test_the_result_of_a_call_is_answered(server, client, say, call_text, monkeypatch):
-    """A client sends our own message back as its library writes it."""
-    prompts = record_prompts(server.service.engine, monkeypatch)
-    say(call_text)
-    message = chat(client).choices[0].message
-    say("Yes.")
-    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "Rain"}
-    choice = chat(client, messages=[*MESSAGES, message, result]).choices[0]
-    assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == ("Yes.", None, "stop")
-    assert json.dumps(CALL) in prompts[1] and "[<|im_start|>]tool\nRain[<|im_end|>]" in prompts[1]

@@ -166,19 +166,6 @@ def test_instructor(mode, tool_server, say):
         assert create(model="tiny", messages=MESSAGES, response_model=flag).ok is True
 
 
-def test_langchain_calls_a_function_and_reads_its_result(tool_server, say):
-    from langchain_core.messages import HumanMessage, ToolMessage
-
-    model = chat_openai(tool_server, 100).bind_tools([weather])
-    say(f"Let me see.\n{CALL}", "It rains.")
-    said = [HumanMessage("Will it rain?")]
-    answer = model.invoke(said)
-    (call,) = answer.tool_calls
-    assert (answer.text, call["name"], call["args"]) == ("Let me see.", "weather", {"city": "Oslo"})
-    result = ToolMessage(weather(**call["args"]), tool_call_id=call["id"])
-    assert model.invoke([*said, answer, result]).text == "It rains."
-
-
 def test_litellm_calls_a_function_and_reads_its_result(tool_server, say):
     properties = {"city": {"type": "string"}}
     function = {"name": "weather", "parameters": {"type": "object", "properties": properties}}
@@ -203,23 +190,3 @@ def test_llm_calls_a_function_and_reads_its_result(tool_server, say):
     model = llm_model(tool_server, "supports_tools")
     chain = model.chain("Will it rain?", tools=[weather], options={"temperature": 0, "max_tokens": 100})
     assert chain.text() == "It rains."
-
-
-def test_effort_of_langchain(tool_server, say):
-    """The tokens are those of two answers that agree."""
-    say("The answer is 5.")
-    effort, responses = {"effort": "medium", "summary": "auto"}, {"use_responses_api": True}
-    models = {
-        "chat": chat_openai(tool_server, 100, reasoning_effort="medium"),
-        "responses": chat_openai(tool_server, 100, reasoning=effort, **responses),
-        "ollama": chat_ollama(tool_server, 100, reasoning="medium"),
-    }
-    for name, model in models.items():
-        answer = model.invoke("How much is 2 + 3?")
-        assert (answer.text, answer.usage_metadata["output_tokens"]) == ("The answer is 5.", 34), name
-        again = model.invoke([("user", "How much is 2 + 3?"), answer, ("user", "Why 2?")])
-        assert again.text == "The answer is 5.", name
-        streamed = "".join(chunk.text for chunk in model.stream("How much is 2 + 3?"))
-        assert streamed == "The answer is 5.", name
-    shown = models["ollama"].invoke("How much is 2 + 3?").additional_kwargs["reasoning_content"]
-    assert shown.endswith("2 of 2 agree on 5\n")  # a stream may tell of more

@@ -100,8 +100,6 @@ def test_log_likelihoods_are_the_engines(evaluate, smollm2_server, tokenizer, as
         expected = [_log_likelihood(engine, *pair) for pair in pairs]
         found = [float(score) for score, _ in sample["filtered_resps"]]
         assert found == pytest.approx(expected, abs=0.05)
-        greedy = [_is_greedy(engine, *pair) for pair in pairs]
-        assert [str(flag) == "True" for _, flag in sample["filtered_resps"]] == greedy
         right.append(expected[0] > expected[1])
     assert results["acc,none"] == pytest.approx(sum(right) / len(right))
 
@@ -109,8 +107,3 @@ def test_log_likelihoods_are_the_engines(evaluate, smollm2_server, tokenizer, as
 def _log_likelihood(engine, context, continuation):
     found = engine.prompt_logprobs([*context, *continuation])  # of all tokens but the first
     return sum(entry.logprob for entry in found[len(context) - 1 :])
-
-
-def _is_greedy(engine, context, continuation):
-    likeliest = engine.logits([*context, *continuation])[len(context) - 1 : -1].argmax(axis=1)
-    return likeliest.tolist() == [*continuation]
