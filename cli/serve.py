@@ -57,7 +57,8 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
-    from ..cluster.serving import ServingRequest, run_serving
+    from ..cluster.ray_serve import serve_on_ray
+    from ..cluster.serving import ServingRequest, serve_here
     from ..models.resolve import ModelFiles
     from ..server.config import ApiKeys, ListenConfig, RequestLimits
 
@@ -74,8 +75,9 @@ def serve(
     def find() -> ModelFiles:
         return options.resolve_model(model, adapters, threads=threads)
 
-    request = ServingRequest(find, name, listen, limits, engine, ray, replicas or 1, log)
-    if run_serving(request, note) == signal.SIGINT:
+    request = ServingRequest(find, name, listen, limits, engine, replicas or 1, log)
+    number = serve_on_ray(request, ray, note) if ray else serve_here(request, note)
+    if number == signal.SIGINT:
         ctx.exit(INTERRUPTED)
 
 

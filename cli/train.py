@@ -69,8 +69,7 @@ def train(
     values = {"bf16": multiplies_bf16()} | options.matching_options(ctx, Recipe)
     recipe = replace(RECIPES[kind], **values)
     with run_bars(threads) as run:
-        request = training.TrainRequest(base=base, data=data, output=output, recipe=recipe)
-        result = training.train(request, run)
+        result = training.train(base, data, output, recipe, run)
     write_card(output, train_card(recipe, result, output.resolve().name, command_line(), data.name))
     training.remove_state(output)
     names = ("trained_numbers", "rows", "steps", "train_s", "loss_before", "loss_after")

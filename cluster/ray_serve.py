@@ -6,63 +6,28 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from secrets import token_hex
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
 
 from ..errors import FileError, OptionError
+from ..models.resolve import ModelFiles
+from ..runtime.engine.engine import Engine
+from ..runtime.llama.model import read_model_header
+from ..runtime.plan import EnginePlan
+from ..server.access import log_to_stderr
+from ..server.app import create_app
 from ..server.config import ListenConfig, base_url
+from ..server.engine_service import EngineService
 from .ray_session import error_line, ray_session, worker_capacity
+from .serving import ServingRequest, serving_line
 
 APPLICATION = "thirteen"
-_OWNER_KEY = b"thirteen serve --ray"
 _POLL_S = 1.0
 # Ray Serve's 5 s are too few for a busy machine, and it kills what a command waits for.
 _PATIENT = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "55"}}}
 _QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """A model that a cluster serves.
-
-    Attributes:
-        make_app: makes the application on the node of a replica, with its engine as `app.state.engine`.
-        listen: where Ray Serve listens.
-        replicas: number of replicas.
-        threads: threads of a replica.
-        slots: answers that a replica computes at once.
-        queue: requests that wait.
-        drain_s: time in seconds for running answers to finish when a replica stops.
-    """
-
-    make_app: Callable[[], Starlette]
-    listen: ListenConfig
-    replicas: int
-    threads: int
-    slots: int
-    queue: int
-    drain_s: int
-
-    def application(self, serve: Any, *, has_spare_room: bool) -> Any:
-        """Build the Ray Serve application; with spare room, new replicas start before old ones stop."""
-        make_app = self.make_app
-
-        def make() -> Starlette:  # Ray Serve calls functions on the replica, but pickles other callables
-            return make_app()
-
-        return serve.deployment(
-            serve.ingress(make)(Replica),
-            num_replicas=self.replicas,
-            ray_actor_options={"num_cpus": self.threads},
-            max_ongoing_requests=self.slots,  # the others wait where they can still change the replica
-            max_queued_requests=max(self.queue, 1),
-            max_surge_percent=100 if has_spare_room else 0,
-            max_constructor_retry_count=1,
-            graceful_shutdown_timeout_s=self.drain_s,
-        ).bind()
 
 
 class Replica:
@@ -76,16 +41,16 @@ class Replica:
             raise FileError("the engine has failed")
 
 
-def serve_on_ray(deployment: Deployment, address: str, on_listening: Callable[[str], None]) -> int | None:
+def serve_on_ray(request: ServingRequest, address: str, announce: Callable[[str], None]) -> int | None:
     """Serve a model on a cluster until a signal arrives or another command deploys there.
 
     An existing deployment is updated: its replicas are replaced one after the other, each when it has
     finished its requests. If the update fails, what is left belongs to the earlier command.
 
     Args:
-        deployment: what to serve.
+        request: what to serve.
         address: address of the cluster; see ray_session().
-        on_listening: called with the server's URL when the replicas are ready.
+        announce: gets a line when the replicas are ready.
 
     Returns:
         The signal; None if another command took over.
@@ -94,23 +59,28 @@ def serve_on_ray(deployment: Deployment, address: str, on_listening: Callable[[s
         OptionError: the cluster cannot be reached, has too few processors, listens at another address or is
             lost, or no replica could be started.
     """
-    listen = deployment.listen
+    files, listen = request.find(), request.listen
+    log_to_stderr(request.log)
+    read_model_header(files.model)  # an invalid file fails before anything starts
     if not listen.port:
         raise OptionError("port", "a cluster deployment needs a fixed port", 0)
+    models, settings = request.models(files), request.engine.settings()
     with ray_session(address) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 
-        capacity = worker_capacity(ray, deployment.threads, deployment.replicas)
-        application = deployment.application(serve, has_spare_room=capacity >= 2 * deployment.replicas)
+        capacity = worker_capacity(ray, settings.threads, request.replicas)
+        application = _application(
+            serve, request, files.absolute(), has_spare_room=capacity >= 2 * request.replicas
+        )
         failures = (RuntimeError, TimeoutError, ray.exceptions.RayError, serve.exceptions.RayServeException)
-        signals, owner, started = _raise_once_on_signals(), _Owner(), False
+        signals, is_ours, deployed_s = _raise_once_on_signals(), False, 0.0
         try:
             _start_serve(serve, listen)
-            started = True
+            is_ours = APPLICATION not in serve.status().applications
             serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-            owner.take()
-            on_listening(base_url(listen.host, listen.port))
-            while owner.is_this_command():
+            is_ours, deployed_s = True, serve.status().applications[APPLICATION].last_deployed_time_s
+            announce(serving_line(models, base_url(listen.host, listen.port)))
+            while not _is_replaced(serve, deployed_s):
                 time.sleep(_POLL_S)
         except failures as error:
             raise OptionError("ray", _failure_line(serve, error, failures), address) from None
@@ -118,9 +88,40 @@ def serve_on_ray(deployment: Deployment, address: str, on_listening: Callable[[s
             pass
         finally:
             with suppress(*failures):  # nothing can be done if the cluster has failed
-                if started and owner.release():
+                if is_ours and not _is_replaced(serve, deployed_s):
                     _take_down(serve)
     return signals[0] if signals else None
+
+
+def _application(serve: Any, request: ServingRequest, files: ModelFiles, *, has_spare_room: bool) -> Any:
+    """Build the Ray Serve application; with spare room, new replicas start before old ones stop."""
+    settings = request.engine.settings()  # a node would take its own number of threads
+    options = replace(request.engine, threads=settings.threads, adaptive_threads=settings.adaptive_threads)
+
+    def make() -> Starlette:  # Ray Serve calls functions on the replica, but pickles other callables
+        return _make_app(replace(request, engine=options), files)
+
+    return serve.deployment(
+        serve.ingress(make)(Replica),
+        num_replicas=request.replicas,
+        ray_actor_options={"num_cpus": settings.threads},
+        max_ongoing_requests=settings.slots,  # the others wait where they can still change the replica
+        max_queued_requests=max(options.queue, 1),
+        max_surge_percent=100 if has_spare_room else 0,
+        max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=request.limits.drain_s,
+    ).bind()
+
+
+def _make_app(request: ServingRequest, files: ModelFiles) -> Starlette:
+    """The application of a replica; a node that lacks the paths of the files finds them by their names."""
+    models = request.models(files)
+    if not all(path.exists() for path in (files.model, *files.adapters.values())):
+        files = request.find()
+    engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
+    app = create_app(EngineService(engine, models, request.limits), request.listen)
+    app.state.engine = engine
+    return app
 
 
 def _raise_once_on_signals() -> list[int]:
@@ -162,26 +163,10 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
         raise OptionError("port", f"{reason} (serve shutdown)", listen.port) from None
 
 
-class _Owner:
-    """The command that deployed last, by a token in the cluster's store of keys and values."""
-
-    def __init__(self) -> None:
-        from ray.experimental import internal_kv  # noqa: PLC0415 - an extra
-
-        self._store, self._token = internal_kv, token_hex().encode()
-
-    def take(self) -> None:
-        self._store._internal_kv_put(_OWNER_KEY, self._token, overwrite=True)
-
-    def is_this_command(self) -> bool:
-        return bool(self._store._internal_kv_get(_OWNER_KEY) == self._token)
-
-    def release(self) -> bool:
-        """Whether the deployment ends with this command: it is its own, or nobody's."""
-        if self._store._internal_kv_get(_OWNER_KEY) not in {self._token, None}:
-            return False
-        self._store._internal_kv_del(_OWNER_KEY)
-        return True
+def _is_replaced(serve: Any, deployed_s: float) -> bool:
+    """Whether another command has deployed since a time; while it does so, it may still fail."""
+    found = serve.status().applications.get(APPLICATION)
+    return bool(found and found.status == "RUNNING" and found.last_deployed_time_s != deployed_s)
 
 
 def _take_down(serve: Any) -> None:

@@ -1,26 +1,20 @@
-"""A served model: from a request to the server's end, on this machine or on a Ray cluster."""
+"""A served model: from a request to the server's end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
-
-from starlette.applications import Starlette
 
 from ..errors import RequestError
 from ..files.trusted_files import file_stamp
 from ..models.resolve import ModelFiles
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
-from ..runtime.llama.model import read_model_header
 from ..runtime.plan import EnginePlan
 from ..server.access import log_to_stderr
-from ..server.app import create_app
 from ..server.config import ListenConfig, RequestLimits
 from ..server.drain_server import adapters_by_model, run_server
 from ..server.engine_service import EngineService
-from .ray_serve import Deployment, serve_on_ray
 
 
 @dataclass(frozen=True)
@@ -33,8 +27,7 @@ class ServingRequest:
         listen: listen address and access rules.
         limits: limits of requests and connections.
         engine: options of the engine, without files.
-        ray: address of the Ray cluster that serves; None serves here.
-        replicas: number of replicas there.
+        replicas: number of replicas on a Ray cluster.
         log: form of the log.
     """
 
@@ -43,70 +36,38 @@ class ServingRequest:
     listen: ListenConfig
     limits: RequestLimits
     engine: EngineOptions
-    ray: str | None = None
     replicas: int = 1
     log: Literal["text", "json"] = "text"
 
+    def models(self, files: ModelFiles) -> Mapping[str, str]:
+        """The adapter of each model, by the name that clients use."""
+        return adapters_by_model(self.name or files.model.stem, files.adapters)
 
-def run_serving(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
+
+def serve_here(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
     """Serve until a signal arrives, and return it; `announce` gets a line when connections are accepted.
 
     Raises:
-        ThirteenError: the model cannot be loaded, the address is taken, or the cluster cannot be reached.
+        ThirteenError: the model cannot be loaded, or the address is taken.
         EngineFailedError: the engine failed, and the server has drained.
     """
-    files = request.find()
-    models = adapters_by_model(request.name or files.model.stem, files.adapters)
-    listen, limits = request.listen, request.limits
-
-    def on_listening(url: str) -> None:
-        announce(f"serving {', '.join(models)} at {url}")
-
+    files, loader = request.find(), EngineLoader(request.engine)
     log_to_stderr(request.log)
-    if request.ray is None:
-        return _serve_here(request, files, models, on_listening, announce)
-    read_model_header(files.model)  # an invalid file fails before anything starts
-    settings = request.engine.settings()  # a node would take its own number of threads
-    options = replace(request.engine, threads=settings.threads, adaptive_threads=settings.adaptive_threads)
-    deployment = Deployment(
-        make_app=partial(_make_app, replace(request, engine=options), files.absolute(), models),
-        listen=listen,
-        replicas=request.replicas,
-        threads=settings.threads,
-        slots=settings.slots,
-        queue=options.queue,
-        drain_s=limits.drain_s,
-    )
-    return serve_on_ray(deployment, request.ray, on_listening)
-
-
-def _serve_here(
-    request: ServingRequest,
-    files: ModelFiles,
-    models: Mapping[str, str],
-    on_listening: Callable[[str], None],
-    announce: Callable[[str], None],
-) -> int | None:
-    loader = EngineLoader(request.engine)
     engine = loader.load(files)
     assert engine, "nothing was loaded before"
     if engine.notice:
         announce(engine.notice)
+    models = request.models(files)
     service = EngineService(engine, models, request.limits, lambda: loader.load(request.find()))
     try:
-        return run_server(service, request.listen, on_listening)
+        return run_server(service, request.listen, lambda url: announce(serving_line(models, url)))
     finally:
         service.close()
 
 
-def _make_app(request: ServingRequest, files: ModelFiles, models: Mapping[str, str]) -> Starlette:
-    """The application of a replica; a node that lacks the paths of the files finds them by their names."""
-    if not all(path.exists() for path in (files.model, *files.adapters.values())):
-        files = request.find()
-    engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
-    app = create_app(EngineService(engine, models, request.limits), request.listen)
-    app.state.engine = engine
-    return app
+def serving_line(models: Iterable[str], url: str) -> str:
+    """The line that tells where which models are served."""
+    return f"serving {', '.join(models)} at {url}"
 
 
 class EngineLoader:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.near_duplicates import masked_beginning
 from ..stats.intervals import Interval, count_pairs, grouped_mean, paired_difference
-from .prompt_search import Candidate
+from .questions import Candidate
 from .rollouts import QuestionRollouts
 
 

@@ -29,7 +29,6 @@ from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE
 from ..files.temporary_folder import temporary_folder
 from ..models.near_duplicates import masked_beginning, without_near_duplicates
-from ..models.rows import TrainingRow
 from ..runtime.options import SEED_MAX
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
@@ -37,7 +36,7 @@ from .base_model import load_base_model
 from .examples import encode_sampled
 from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from .natural_gradient import KL, NaturalStep, SampledScores, natural_step
-from .prompt_choice import choose_prompt
+from .prompt_search import Rows, choose_prompt
 from .questions import DEFAULT, LearnRequest, beginnings
 from .rollouts import FIRST, QuestionRollouts, SampledRow, Sampler, advantage_rows
 from .solution_scores import solution_scores
@@ -47,8 +46,6 @@ from .tokenizer import open_tokenizer
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most
 _LONGER = 3  # times as many with a prompt around the question
-
-Rows = Sequence[TrainingRow]
 
 
 @dataclass(frozen=True)
@@ -97,22 +94,22 @@ def learn(
         f"{plan.minutes:.0f} minutes, less what an earlier run has done"
     )
     training, held_out = questions[0][: plan.questions], questions[1][: plan.held_out]
-    choice = choose_prompt(request, training, plan, sampler, announce)
-    measured = without_near_duplicates(choice.training, choice.searched) if request.in_folds else held_out
+    best, ranked, searched, training = choose_prompt(request, training, plan, sampler, announce)
+    measured = without_near_duplicates(training, searched) if request.in_folds else held_out
     if beginnings(measured) < PASSAGES_MIN:
         reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
         raise OptionError("prompt", reason, request.prompt)
-    learning = _Learning(request, base, sampler, choice.best.prompt, run)
-    asked = sampler.sample(choice.training, "rollouts", "solutions", choice.best.prompt, request.seed)
+    learning = _Learning(request, base, sampler, best.prompt)
+    asked = sampler.sample(training, "rollouts", "solutions", best.prompt, request.seed)
     mixed = [question for question in asked if question.sometimes_right]
     never = sum(not question.right for question in asked)
     if beginnings(mixed) < PASSAGES_MIN:
         more = "questions" if plan.questions == len(questions[0]) else "minutes"
         problem = _too_few(request, len(asked), len(mixed), never, more)
-        learned, held = None, learning.measure_prompt(measured, choice.best.name, problem)
+        learned, held = None, learning.measure_prompt(measured, best.name, problem)
         announce(problem)
     else:
-        learned, held = learning.learn(choice.training, asked, mixed, measured)
+        learned, held = learning.learn(training, asked, mixed, measured)
     return LearnResult(
         base_id=base.id,
         asked=len(asked),
@@ -120,9 +117,9 @@ def learn(
         never_right=never,
         learned=learned,
         max_tokens=request.max_tokens,
-        prompt=replace(choice.best, prompt=sampler.asked(choice.best.prompt)),
-        ranked=choice.ranked,
-        searched=len(choice.searched),
+        prompt=replace(best, prompt=sampler.asked(best.prompt)),
+        ranked=ranked,
+        searched=len(searched),
         in_folds=request.in_folds,
         held_out=held,
         minutes=(time.monotonic() - began) / 60,
@@ -190,7 +187,6 @@ class _Learning:
     base: LearnBase
     sampler: Sampler
     prompt: QuestionPrompt
-    run: Run
 
     def learn(
         self,
@@ -232,7 +228,7 @@ class _Learning:
             examples = [encode_sampled(tokenizer, row, prompt) for row in rows]
         with Journal(sampler.journal("scores"), identity, "scores") as journal:
             model = load_base_model(self.base.trimmed, bf16=bf16, threads=sampler.threads)
-            scores = solution_scores(model, self.base.basis, examples, journal, self.run)
+            scores = solution_scores(model, self.base.basis, examples, journal, sampler.run)
         return SampledScores(
             scores=scores,
             advantages=np.array([row.weight for row in rows]),

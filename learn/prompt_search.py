@@ -5,19 +5,20 @@ K. Jamieson and A. Talwalkar, Non-stochastic Best Arm Identification and Hyperpa
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from statistics import fmean
+from zlib import crc32
 
 from ..models.near_duplicates import masked_beginning
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.prompt_encoder import COMPLETION_STOP
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from .rollouts import QuestionRollouts
-from .tokenizer import Tokenizer
+from ..stats.intervals import PASSAGES_MIN
+from .questions import PLAIN_QUESTION, SEARCH, Candidate, LearnRequest
+from .rollouts import QuestionRollouts, Sampler
+from .time_plan import LAST, ROUNDS, TimePlan, fitting_questions
+from .tokenizer import Tokenizer, open_tokenizer
 
-ROUNDS = 4  # nine candidates, five, three, two: on as many, as many, twice and four times as many questions
-LAST = 1 << (ROUNDS - 1)  # questions that the winner has answered, in those of the first round
-ANSWERS = 36  # in questions of the first round: 9 + 5 + 2 * 3 + 4 * 2, and LAST for the combination
-POOL = 24  # questions whose right answers become worked examples
 _EXAMPLES = (1, 2, 4, 8)
 _INSTRUCTIONS = {
     NUMBER: "Solve the problem step by step. Write each calculation as an equation, and use only the numbers "
@@ -29,25 +30,64 @@ STEPS = "Let's think step by step."  # T. Kojima and others, arXiv 2205.11916
 _BEGINS = {NUMBER: (STEPS, "The answer is"), TEXT: ("Answer:",), JSON: ("```json",)}
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A prompt with a name, and its right answers to the questions that it was measured on."""
-
-    name: str
-    prompt: QuestionPrompt
-    right: int = 0
-    asked: int = 0
-
-    @property
-    def text(self) -> str:
-        """Its name and its right answers."""
-        return f"{self.name} ({self.right} of {self.asked} right)" if self.asked else self.name
-
-
-PLAIN_QUESTION = Candidate("the plain question", PLAIN)
+Rows = Sequence[TrainingRow]
 # Of each candidate, whether the answers to questions, numbered from and to, are right; None if one does not
 # fit the context.
 Measure = Callable[[Sequence[Candidate], int, int], Sequence[Sequence[bool] | None]]
+
+
+def choose_prompt(
+    request: LearnRequest, rows: Rows, plan: TimePlan, sampler: Sampler, announce: Callable[[str], None]
+) -> tuple[Candidate, Sequence[Candidate], Rows, Rows]:
+    """Choose the prompt, if one is searched for and the plan has time for it.
+
+    Returns:
+        The prompt; all that were measured, the best first; the rows that this was done on; and the rows to
+        learn from, which are fewer with a long prompt, so that they take the same time.
+    """
+    if not plan.first:
+        if request.prompt == SEARCH:
+            announce("questions stay plain: there are too few, or too little time, to search for a prompt")
+        return request.given_prompt(), [], [], rows
+    if request.in_folds:  # whole groups first, so that few are not measured on
+        groups = [masked_beginning(row.question) for row in rows]
+        rows = sorted(rows, key=lambda row: groups.index(masked_beginning(row.question)))
+    searched, others = rows[: plan.searched], rows[plan.searched :]
+    best, ranked, prompt_tokens = _measure(searched, plan, sampler, announce)
+    announce(f"best prompt: {best.text}")
+    fitting = fitting_questions(request.minutes, plan, prompt_tokens, request.numbers)
+    shown = {question for question, _ in best.prompt.examples}
+    kept = [*others, *searched][: max(fitting, 2 * PASSAGES_MIN)]  # in folds only others are measured on
+    return best, ranked, searched, [row for row in kept if row.question not in shown]
+
+
+def _measure(
+    rows: Rows, plan: TimePlan, sampler: Sampler, announce: Callable[[str], None]
+) -> tuple[Candidate, Sequence[Candidate], float]:
+    """Choose the prompt on rows: returns it, all that were measured, and its mean tokens with a question."""
+    pool, asked = rows[: plan.pool], rows[plan.pool :]
+    tokens = dict[QuestionPrompt, float]()
+
+    def measure(measured: Sequence[Candidate], start: int, stop: int) -> list[list[bool] | None]:
+        prompts = [one.prompt for one in measured]
+        key = crc32("".join(prompt.json for prompt in prompts).encode())
+        answers = sampler.answer_with_each(asked[start:stop], f"prompts/{start}-{stop}-{key:08x}", prompts)
+        right = list[list[bool] | None]()
+        for prompt, some in zip(prompts, answers, strict=True):
+            tokens[prompt] = fmean(one.prompt_tokens for one in some)
+            too_long = prompt != PLAIN and any(one.error for one in some)
+            right.append(None if too_long else [one.right > 0 for one in some])
+        return right
+
+    if (form := rows[0].form) == NUMBER:
+        with open_tokenizer(sampler.model) as tokenizer:
+            examples = own_examples(sampler.answer_with_each(pool, "pool", [PLAIN])[0], tokenizer)
+    else:
+        examples = given_examples(pool)
+    best, ranked, long = search_prompt(candidates(examples, form), measure, plan.first)
+    if long:
+        announce(f"left out, as they do not fit into the context: {', '.join(long)}")
+    return best, ranked, tokens[best.prompt]
 
 
 def candidates(examples: Sequence[tuple[str, str]], form: str = NUMBER) -> list[Candidate]:

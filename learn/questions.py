@@ -8,13 +8,30 @@ from pathlib import Path
 from ..errors import OptionError, RequestError
 from ..models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from ..models.rows import TrainingRow, read_rows, shuffle_rows
-from ..runtime.prompt.question_prompt import QuestionPrompt
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
-from .prompt_search import PLAIN_QUESTION, Candidate
 from .rollouts import QuestionRollouts
 
 ALL = "all"
 DEFAULT, SEARCH = "default", "search"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prompt with a name, and its right answers to the questions that it was measured on."""
+
+    name: str
+    prompt: QuestionPrompt
+    right: int = 0
+    asked: int = 0
+
+    @property
+    def text(self) -> str:
+        """Its name and its right answers."""
+        return f"{self.name} ({self.right} of {self.asked} right)" if self.asked else self.name
+
+
+PLAIN_QUESTION = Candidate("the plain question", PLAIN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ r x r matrices, and only v, which all modules share, is trained.
 """
 
 import hashlib
+import json
 import math
 import random
 import shutil
@@ -18,12 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, TinyLoraConfig, get_peft_model, get_peft_model_state_dict
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ..convert.adapter.adapter import adapter_folder
+from ..convert.adapter.basis import Basis
+from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.families import CLASSES
 from ..errors import OptionError
 from ..files.journal import Journal
 from ..files.progress import QUIET, Progress, Run
+from ..files.safetensors import write_tensors
 from ..models.base import resolve_base
 from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, split_rows
@@ -31,7 +38,6 @@ from ..stats.intervals import Interval, mean_interval
 from .base_model import load_base_model
 from .cards import check_output, refuse_base_folder
 from .examples import Example, encode_example, held_out_losses, row_losses
-from .peft_adapter import attach_adapter, save_adapter
 from .recipe import Recipe
 from .tokenizer import Tokenizer, open_tokenizer
 
@@ -55,36 +61,26 @@ class TrainResult:
     difference: Interval  # paired, over questions
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """An adapter to train.
+def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET) -> TrainResult:
+    """Train an adapter on worked solutions, and save it.
 
-    Attributes:
+    Args:
         base: catalogue name, hub id, folder of safetensors, or GGUF, which is dequantized.
         data: JSON lines with worked solutions.
         output: PEFT folder to write, which also holds the state of an interrupted run until remove_state().
-    """
-
-    base: str
-    data: Path
-    output: Path
-    recipe: Recipe
-
-
-def train(request: TrainRequest, run: Run = QUIET) -> TrainResult:
-    """Train an adapter on worked solutions, and save it.
+        recipe: how to train.
+        run: how it runs.
 
     Raises:
         ThirteenError: an input is invalid, the output cannot be written, or it belongs to another run.
     """
-    recipe, output = request.recipe, request.output
-    training, held_rows = split_rows(read_rows(request.data), recipe.held_out, recipe.seed)
+    training, held_rows = split_rows(read_rows(data), recipe.held_out, recipe.seed)
     check_output(output, STATE)
-    found = resolve_base(request.base)
+    found = resolve_base(base)
     refuse_base_folder(output, found.path)
     basis = None
     if recipe.kind == "tinylora":
-        original = resolve_base(request.base, original=True)
+        original = resolve_base(base, original=True)
         basis = find_basis(original, run, numbers=recipe.numbers, groups=recipe.groups)
     with open_tokenizer(found.path) as tokenizer:
         examples = _short_examples(tokenizer, training, recipe)
@@ -167,6 +163,37 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss := logs.get("loss", 0.0)):
             raise OptionError("learning_rate", f"the loss became {loss}: lower it", self._learning_rate)
         self._progress(state.global_step, state.max_steps)
+
+
+def attach_adapter(model: Any, basis: Basis | None = None) -> Any:
+    """Wrap a transformers model, in place, in a new adapter with the same output as before.
+
+    It is a LoRA of rank 1, or a TinyLoRA with a basis.
+    """
+    shared = {"task_type": "CAUSAL_LM", "target_modules": CLASSES[type(model).__name__].targets}
+    if basis is None:
+        return get_peft_model(model, LoraConfig(r=1, lora_alpha=16, **shared))
+    origin = basis.origin
+    shape = {"r": origin.rank, "u": origin.numbers, "projection_seed": origin.seed, "weight_tying": 1.0}
+    adapted = get_peft_model(model, TinyLoraConfig(save_projection=True, **shape, **shared))
+    modules = dict(adapted.named_modules())
+    for name, array in basis.tensors().items():
+        module, _, part = name.rpartition(".")
+        getattr(modules[module], part)["default"].data.copy_(torch.from_numpy(array))
+    return adapted
+
+
+def save_adapter(adapted: Any, folder: Path, base_id: str) -> None:
+    """Save the adapter of a PEFT model. The same weights give the same files."""
+    config = adapted.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base_id, "inference_mode": True}
+    text = json.dumps(config, indent=2, sort_keys=True, default=sorted) + "\n"  # PEFT has sets
+    found = get_peft_model_state_dict(
+        adapted, save_embedding_layers=False
+    )  # "auto" asks the hub for the base
+    weights = {name: tensor.numpy() for name, tensor in found.items()}
+    with adapter_folder(folder, {CONFIG_FILE: text.encode()}) as file:
+        write_tensors(file, weights, {"format": "pt"})
 
 
 def fit(adapted: Any, examples: Sequence[Example], recipe: Recipe, folder: Path, progress: Progress) -> int:

@@ -8,9 +8,9 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses, row_losses
-from thirteen.learn.peft_adapter import attach_adapter
 from thirteen.learn.rollouts import SampledRow
 from thirteen.learn.tokenizer import open_tokenizer
+from thirteen.learn.train import attach_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import Model

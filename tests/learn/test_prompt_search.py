@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from thirteen.learn.prompt_search import ANSWERS, LAST, Candidate, candidates, own_examples, search_prompt
+from thirteen.learn.prompt_search import candidates, own_examples, search_prompt
+from thirteen.learn.questions import Candidate
 from thirteen.learn.rollouts import QuestionRollouts, Solution
+from thirteen.learn.time_plan import ANSWERS, LAST
 from thirteen.runtime.prompt.question_prompt import PLAIN
 
 EXAMPLES = [(f"{n} pens?", f"The answer is {n}.") for n in range(8)]

@@ -12,8 +12,8 @@ from thirteen.learn import shared_prefix
 from thirteen.learn import solution_scores as scores
 from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import Example, encode_example, row_losses
-from thirteen.learn.peft_adapter import attach_adapter
 from thirteen.learn.rollouts import TEMPERATURE
+from thirteen.learn.train import attach_adapter
 from thirteen.models.rows import TrainingRow
 
 NUMBERS = 8

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from thirteen.cli.main import app
@@ -15,7 +16,7 @@ from thirteen.files.progress import Run
 from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import encode_example, held_out_losses
 from thirteen.learn.recipe import RECIPES
-from thirteen.learn.train import CHECKPOINTS, STATE, TrainRequest, remove_state, train
+from thirteen.learn.train import CHECKPOINTS, STATE, attach_adapter, fit, remove_state, train
 from thirteen.models.base import resolve_base
 from thirteen.models.basis import find_basis
 from thirteen.models.rows import read_rows, split_rows
@@ -42,13 +43,13 @@ def basis(base) -> Basis:
 
 
 @pytest.fixture
-def request_for(base, data, tmp_path) -> Callable[..., TrainRequest]:
+def request_for(base, data, tmp_path) -> Callable[..., dict[str, Any]]:
     """request_for(kind, basis, **recipe): for a tiny Llama and `data`, of which four rows are held out."""
 
-    def make(kind="lora", output="out", **recipe) -> TrainRequest:
+    def make(kind="lora", output="out", **recipe) -> dict[str, Any]:
         changes = {"learning_rate": 0.05, "epochs": 3, "batch_rows": 4, "max_tokens": 200, "held_out": 4}
         made = replace(RECIPES[kind], **changes | recipe)
-        return TrainRequest(base=str(base("llama")), data=data, output=tmp_path / output, recipe=made)
+        return {"base": str(base("llama")), "data": data, "output": tmp_path / output, "recipe": made}
 
     return make
 
@@ -91,35 +92,36 @@ def test_the_saved_adapter_has_the_measured_losses(
 def test_a_resumed_run_ends_with_the_same_weights(request_for, kind):
     """Lost Adam moments, or a wrong place in the schedule or among the rows, would change the last bits."""
     whole, parts = (request_for(kind, output=name, batch_rows=2) for name in ("whole", "parts"))
-    train(whole, RUN)
+    train(**whole, run=RUN)
     interrupt = stop_at(11)  # of twelve steps; ten are saved, in the middle of an epoch
     with pytest.raises(Interrupted):
-        train(parts, Run(1, lambda stage: interrupt if stage == "train" else lambda done, total: None))
+        train(**parts, run=Run(1, lambda stage: interrupt if stage == "train" else lambda done, total: None))
     with pytest.raises(ThirteenError, match="records of another run: seed is 13 in the file, 14 now"):
-        train(replace(parts, recipe=replace(parts.recipe, seed=14)), RUN)
+        train(**parts | {"recipe": replace(parts["recipe"], seed=14)}, run=RUN)
     done: list[int] = []
-    train(parts, Run(1, lambda stage: lambda step, _: done.append(step) if stage == "train" else None))
+    train(**parts, run=Run(1, lambda stage: lambda step, _: done.append(step) if stage == "train" else None))
     assert {*done} == {11, 12}
     names = ("adapter_model.safetensors", "adapter_config.json")
-    assert all((whole.output / name).read_bytes() == (parts.output / name).read_bytes() for name in names)
-    assert (parts.output / STATE).exists() and (parts.output / CHECKPOINTS).exists()
-    remove_state(parts.output)
-    assert {path.name for path in parts.output.iterdir()} == {*names}
+    assert all(
+        (whole["output"] / name).read_bytes() == (parts["output"] / name).read_bytes() for name in names
+    )
+    assert (parts["output"] / STATE).exists() and (parts["output"] / CHECKPOINTS).exists()
+    remove_state(parts["output"])
+    assert {path.name for path in parts["output"].iterdir()} == {*names}
 
 
 def test_only_the_numbers_change(request_for, base, basis, loaded):
     """The weights of the base, and the frozen factors, stay as they are."""
     import torch
-    from thirteen.learn.peft_adapter import attach_adapter
-    from thirteen.learn.train import fit
 
     model = load_base_model(base("llama"))
     adapted = attach_adapter(model, basis)
     before = {name: p.detach().clone() for name, p in adapted.named_parameters() if not p.requires_grad}
-    examples = [encode_example(loaded[1], row) for row in read_rows(request_for().data)]
+    examples = [encode_example(loaded[1], row) for row in read_rows(request_for()["data"])]
     start = sum(held_out_losses(model, examples))
     assert start == pytest.approx(sum(held_out_losses(loaded[0], examples)), rel=1e-6)  # v starts at zero
-    fit(adapted, examples, request_for().recipe, request_for().output, lambda done, total: None)
+    request = request_for()
+    fit(adapted, examples, request["recipe"], request["output"], lambda done, total: None)
     assert sum(held_out_losses(model, examples)) < start * 0.99
     now = dict(adapted.named_parameters())
     assert all(torch.equal(weight, now[name]) for name, weight in before.items())
@@ -128,17 +130,17 @@ def test_only_the_numbers_change(request_for, base, basis, loaded):
 @pytest.mark.exhaustive
 def test_a_step_does_not_depend_on_the_micro_batch(request_for, tmp_path):
     """Its loss is a mean over all its tokens, not over those of each forward pass."""
-    found = [train(request_for(output=f"{rows}", epochs=1, batch_rows=rows), RUN) for rows in (8, 7)]
+    found = [train(**request_for(output=f"{rows}", epochs=1, batch_rows=rows), run=RUN) for rows in (8, 7)]
     assert [one.steps for one in found] == [1, 2]
     one_pass, more = (request_for(output=name, epochs=1, batch_rows=8) for name in ("a", "b"))
-    assert train(one_pass, RUN).loss_after == pytest.approx(train(more, RUN).loss_after)
+    assert train(**one_pass, run=RUN).loss_after == pytest.approx(train(**more, run=RUN).loss_after)
 
 
 def test_solutions_to_a_held_out_question_are_one_unit(request_for, tmp_path):
     """Resampled one by one, they made the interval too narrow."""
     rows = [row | {"question": f"How many {number // 3}?"} for number, row in enumerate(ROWS)]
-    request = replace(request_for(held_out=6), data=write_rows(tmp_path / "rows", rows))
-    assert train(replace(request, recipe=replace(request.recipe, seed=1)), RUN).held_out < 6
+    request = request_for(held_out=6, seed=1) | {"data": write_rows(tmp_path / "rows", rows)}
+    assert train(**request, run=RUN).held_out < 6
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_base_without_the_adapted_modules_leaves_no_folder(request_for, tmp_pa
     config = GPT2Config(vocab_size=272, n_embd=16, n_layer=1, n_head=2, n_positions=256)
     base = save_model(tmp_path / "gpt2", config, rules="llama")
     with pytest.raises(ThirteenError, match="'GPT2LMHeadModel' cannot be converted"):
-        train(replace(request_for(), base=str(base)), RUN)
+        train(**request_for() | {"base": str(base)}, run=RUN)
     assert not (tmp_path / "out").exists()
 
 
@@ -179,7 +181,7 @@ def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
     """The adapter in it became a part of the base."""
     folder = shutil.copytree(base("llama"), tmp_path / "base")
     with pytest.raises(ThirteenError, match=f"{folder}: is the folder of the base"):
-        train(replace(request_for(), base=str(folder), output=folder), RUN)
+        train(**request_for() | {"base": str(folder), "output": folder}, run=RUN)
 
 
 def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(request_for, tmp_path):
@@ -189,4 +191,4 @@ def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(requ
         (tmp_path / "README.md" / "out", r"README\.md is a file, not a folder"),
     ):
         with pytest.raises(ThirteenError, match=message):
-            train(replace(request_for(), base="nowhere", output=output), RUN)
+            train(**request_for() | {"base": "nowhere", "output": output}, run=RUN)
