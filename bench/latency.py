@@ -7,14 +7,14 @@ drift cancels in their ratio. Prompts have random tokens: speed depends on their
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 
 from ..files.progress import Progress, no_progress
 from ..runtime.engine.engine import Engine
 from ..stats.arrays import Doubles
-from ..stats.intervals import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, Interval, ratio_level, too_noisy
+from ..stats.intervals import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, Interval, ratio_level
 from .environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
 from .program_run import ProgramRun, run_program
 from .rounds import (
@@ -126,9 +126,8 @@ def _speed_sentence(report: LatencyReport) -> str:
 def speed_sentence(base: float, adapted: float, ratio: Interval, rounds: int) -> str:
     """Compare the tokens per second of two models after so many rounds."""
     end = f" ({rounds} rounds, {ratio_level(rounds)} sure)" if rounds < ROUNDS_MIN else ""
-    if too_noisy(ratio):  # the width of an interval falls with the square root of the number of rounds
-        more = max(1, ceil(rounds * (ratio.half_width / NOISE_MAX) ** 2 - 1e-6) - rounds)
-        end += f"; about {more} more rounds would settle it"
+    if ratio.half_width > NOISE_MAX:
+        end += "; more rounds would settle it"
     if not ratio.excludes_one:
         most = 100 * max(1 - ratio.low, ratio.high - 1)
         within = f"{most:.0f}" if most >= 1 else f"{most:.1f}"

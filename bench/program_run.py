@@ -11,16 +11,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import llama_cpp
 import numpy as np
 import psutil
 
 from ..errors import FileError
-from ..files.from_json import from_json
 from .environment import ModelSource
 from .workload import Workload, load_engine, random_prompt, time_answers
 
@@ -39,23 +40,13 @@ class ProgramRun:
     peak_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What the process is asked to do: the prompt's seed is `number`."""
-
-    program: str
-    source: ModelSource
-    work: Workload
-    number: int
-
-
 def run_program(program: str, source: ModelSource, work: Workload, number: int = 0) -> ProgramRun:
     """Load a model with one of PROGRAMS and answer a random prompt, in a fresh process.
 
     Raises:
         FileError: the program failed, or its process died.
     """
-    order = json.dumps(asdict(_Order(program, source, work, number)), default=str)
+    order = json.dumps([program, asdict(source), asdict(work), number], default=str)
     done = subprocess.run(  # noqa: S603 - this package
         # -P: a folder in the caller's working directory must not shadow a package.
         [sys.executable, "-P", "-m", __name__, order],
@@ -68,24 +59,26 @@ def run_program(program: str, source: ModelSource, work: Workload, number: int =
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise FileError(f"{source.model}: {program} ended with status {done.returncode}: {last}")
-    return from_json(ProgramRun, json.loads(done.stdout.splitlines()[-1]), f"{source.model}: {program}")
+    return ProgramRun(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _run_thirteen(order: _Order) -> ProgramRun:
+def _run_thirteen(source: ModelSource, work: Workload, number: int) -> ProgramRun:
     """This engine, with its own defaults but for context, threads and the prefix cache."""
     start = perf_counter()
-    with load_engine(order.source, order.work) as engine:
+    with load_engine(source, work) as engine:
         load_s = perf_counter() - start
-        prompt = random_prompt(engine.model, order.number, order.work.prompt_tokens)
-        first_token_s, answer_s = time_answers(engine, prompt, (1, 1 + order.work.decode_tokens))
+        prompt = random_prompt(engine.model, number, work.prompt_tokens)
+        first_token_s, answer_s = time_answers(engine, prompt, (1, 1 + work.decode_tokens))
         return ProgramRun(version("thirteen"), load_s, first_token_s, answer_s, _peak_bytes())
 
 
-def _run_llama_cpp_python(order: _Order, *, flash_attn: bool = False) -> ProgramRun:
+def _run_llama_cpp_python(
+    source: ModelSource, work: Workload, number: int, *, flash_attn: bool = False
+) -> ProgramRun:
     """The generate loop of llama-cpp-python, with its own defaults but for context, threads and attention."""
-    work, start = order.work, perf_counter()
+    start = perf_counter()
     llama = llama_cpp.Llama(
-        str(order.source.model),
+        str(source.model),
         n_ctx=work.context,
         n_threads=work.threads,
         n_threads_batch=work.threads,
@@ -93,7 +86,7 @@ def _run_llama_cpp_python(order: _Order, *, flash_attn: bool = False) -> Program
         verbose=False,
     )
     load_s = perf_counter() - start
-    random = np.random.default_rng(order.number)
+    random = np.random.default_rng(number)
     # The lower half of a vocabulary has few control tokens.
     prompt = random.integers(1, llama.n_vocab() // 2, work.prompt_tokens).tolist()
     generated = llama.generate(prompt, temp=0.0)
@@ -106,10 +99,10 @@ def _run_llama_cpp_python(order: _Order, *, flash_attn: bool = False) -> Program
     return ProgramRun(version("llama-cpp-python"), load_s, first_token_s, answer_s, _peak_bytes())
 
 
-PROGRAMS: Mapping[str, Callable[[_Order], ProgramRun]] = {
+PROGRAMS: Mapping[str, Callable[[ModelSource, Workload, int], ProgramRun]] = {
     "thirteen": _run_thirteen,
     "llama-cpp-python": _run_llama_cpp_python,
-    "llama-cpp-python flash_attn=True": lambda order: _run_llama_cpp_python(order, flash_attn=True),
+    "llama-cpp-python flash_attn=True": partial(_run_llama_cpp_python, flash_attn=True),
 }
 
 
@@ -128,9 +121,10 @@ def _peak_bytes() -> int:
     return peak if psutil.MACOS else peak << 10  # bytes on macOS, else KiB
 
 
-def _main(order: _Order) -> None:
-    print(json.dumps(asdict(PROGRAMS[order.program](order))))
+def _main(program: str, source: dict[str, Any], work: dict[str, Any], number: int) -> None:
+    run = PROGRAMS[program](ModelSource(**source), Workload(**work), number)
+    print(json.dumps(asdict(run)))
 
 
 if __name__ == "__main__":
-    _main(from_json(_Order, json.loads(sys.argv[1]), "order"))
+    _main(*json.loads(sys.argv[1]))

@@ -5,12 +5,11 @@ from dataclasses import replace
 from itertools import count
 from time import perf_counter
 
-from ..files.progress import Progress, no_progress
+from ..files.progress import QUIET, Progress, Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, QuestionBatch
 from ..runtime.options import MAX_TOKENS
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy
-from .accuracy.evaluate import EvalProgress
 from .environment import ModelSource
 from .latency import LatencyReport, run_latency
 from .rounds import take_in_time
@@ -44,7 +43,7 @@ def quick_latency(
 
 
 def quick_accuracy(
-    request: AccuracyRequest, tokens_per_s: float, end: float, progress: EvalProgress
+    request: AccuracyRequest, tokens_per_s: float, end: float, stage: Stage = QUIET.stage
 ) -> AccuracyReport:
     """Ask as many of the questions as the models answer until `end` of perf_counter()."""
     models, settings = len(request.models), request.settings
@@ -59,7 +58,7 @@ def quick_accuracy(
         limited = replace(
             request, questions=request.questions.spread(), settings=quick, records=folder, timed=0
         )
-        return run_accuracy(limited, _answer_until(end, models), progress)
+        return run_accuracy(limited, _answer_until(end, models), stage)
 
 
 def _answer_until(end: float, models: int) -> BatchExecutor:

@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..runtime.effort import Effort
 from . import options
 from .application import SectionedGroup, advanced_option, app, command, example, refuse_given
-from .console import json_text, labelled_progress_bar, out, progress_bar, show, show_file
+from .console import json_text, out, progress_bar, run_bars, show, show_file
 
 if TYPE_CHECKING:
     from ..bench.environment import ModelSource
@@ -109,8 +109,8 @@ def _quick(
         latency = quick_latency(models, threads, end, progress)
     if not as_json:
         _print_sentences(latency.verdict)
-    with labelled_progress_bar() as progress_of:
-        accuracy = quick_accuracy(request, min(latency.decode.medians), end, progress_of)
+    with run_bars() as run:
+        accuracy = quick_accuracy(request, min(latency.decode.medians), end, run.stage)
     if as_json:
         print(json_text({"latency": latency, "accuracy": accuracy}))
     else:
@@ -215,8 +215,8 @@ def accuracy(
     if base is not None:
         models.insert(0, _source(base, None, threads))
     request = AccuracyRequest(models=models, questions=questions, settings=settings, timed=timed)
-    with labelled_progress_bar() as progress:
-        report = run_accuracy(request, executor, progress)
+    with run_bars() as run:
+        report = run_accuracy(request, executor, run.stage)
     _show(as_json, report, accuracy_table(report))
 
 

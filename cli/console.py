@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -179,18 +179,3 @@ def progress_bar(title: str) -> Iterator[Progress]:
     """Show a progress bar on standard error; yields its callback."""
     with run_bars() as run:
         yield run.stage(title)
-
-
-@contextmanager
-def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar with a changing label."""
-    with _Bars() as bars:
-        task = bars.add_task("", total=None)
-
-        def show(label: str, done: int, total: int) -> None:
-            if done < bars.tasks[0].completed:  # the next model starts, with another speed
-                bars.reset(task)
-            bars.update(task, description=label)
-            bars.show(task, done, total)
-
-        yield show

@@ -34,7 +34,7 @@ from ..files.safetensors import write_tensors
 from ..models.base import resolve_base
 from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, split_rows
-from ..stats.intervals import Interval, mean_interval
+from ..stats.intervals import Interval, mean_interval, sum_by_passage
 from .base_model import load_base_model
 from .cards import check_output, refuse_base_folder
 from .examples import Example, encode_example, held_out_losses, row_losses
@@ -95,17 +95,19 @@ def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET)
         model = load_base_model(found.path, threads=run.threads)
         torch.manual_seed(recipe.seed)
         adapted = attach_adapter(model, basis)
-        before = held_out_losses(model, held, recipe.bf16, run.stage("held out, before"))
+        losses = held_out_losses(model, held, recipe.bf16, run.stage("held out, before"))
         if not journal.entries:
             journal.record({})
         began = time.monotonic()
         steps = fit(adapted, examples, recipe, output / CHECKPOINTS, run.stage("train"))
         train_s = time.monotonic() - began
-        after = held_out_losses(model, held, recipe.bf16, run.stage("held out, after"))
+        losses_after = held_out_losses(model, held, recipe.bf16, run.stage("held out, after"))
         save_adapter(adapted, output, found.trained_id)
     counts = [float(one.answer_tokens) for one in held]
     # Solutions to one question are not independent.
-    tokens, before, after = (_by_question(held, values) for values in (counts, before, after))
+    questions = np.array([one.question for one in held])
+    sums = sum_by_passage(np.stack((counts, losses, losses_after), axis=1), questions)
+    tokens, before, after = sums.T  # (questions,) each
     return TrainResult(
         base_id=found.trained_id,
         trained_numbers=adapted.get_nb_trainable_parameters()[0],
@@ -113,9 +115,9 @@ def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET)
         steps=steps,
         train_s=train_s,
         held_out=len(tokens),
-        loss_before=sum(before) / sum(tokens),
-        loss_after=sum(after) / sum(tokens),
-        difference=mean_interval(np.subtract(after, before), np.array(tokens)),
+        loss_before=float(before.sum() / tokens.sum()),
+        loss_after=float(after.sum() / tokens.sum()),
+        difference=mean_interval(after - before, tokens),
     )
 
 
@@ -256,11 +258,3 @@ def _collate(examples: Sequence[Example]) -> dict[str, Any]:
     for row, example in enumerate(examples):
         labels[row, example.loss_places] = 1
     return {"examples": [*examples], "labels": labels}
-
-
-def _by_question(examples: Sequence[Example], values: Sequence[float]) -> list[float]:
-    """The sum of the values of each question's examples."""
-    sums: dict[str, float] = {}
-    for example, value in zip(examples, values, strict=True):
-        sums[example.question] = sums.get(example.question, 0.0) + value
-    return [*sums.values()]

@@ -23,7 +23,7 @@ _BLOCK_NUMBERS = 1 << 21  # of units and resamples at a time, which bounds the m
 RATIO_CONFIDENCE = 0.99
 RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
 ROUNDS_MIN = 8  # fewer cannot reach it: all rounds err to the same side in more than 1 of 100 runs
-NOISE_MAX = 0.05  # half width of a ratio's interval above which a run is too noisy
+NOISE_MAX = 0.05  # half width of an interval above which a run is too noisy, even if it excludes 1
 
 Passages = NDArray[np.int64] | NDArray[np.str_]
 
@@ -115,11 +115,6 @@ def paired_ratio(base: Doubles, adapted: Doubles) -> Interval:
     outside = means_outside(len(logs))
     bounds = np.exp([means[outside], np.median(means), means[-1 - outside]])
     return Interval(*bounds.tolist())
-
-
-def too_noisy(ratio: Interval) -> bool:
-    """Whether the interval is too wide for a conclusion, even if it excludes 1."""
-    return ratio.half_width > NOISE_MAX
 
 
 @cache

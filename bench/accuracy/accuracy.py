@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from ...files.cache_folder import cache_dir
-from ...files.progress import Progress
+from ...files.progress import QUIET, Progress, Stage
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchSettings
 from ...runtime.engine.engine import Engine
 from ...runtime.options import MAX_TOKENS
@@ -19,7 +18,7 @@ from ..environment import BenchReport, ModelSource, report_head
 from ..rounds import ITERATIONS_PER_ROUND, EngineLoader, ProgressCounter, count_iterations, interleave
 from ..table import Table
 from .datasets import QuestionSet
-from .evaluate import EvalProgress, ModelResult, RunConfig, evaluate
+from .evaluate import ModelResult, RunConfig, evaluate
 from .prompts import PromptSettings
 from .scores import PairedScores, QuestionRecord, Scores, pair_scores
 
@@ -78,14 +77,11 @@ class AccuracyRequest:
 
 
 def run_accuracy(
-    request: AccuracyRequest,
-    executor: BatchExecutor = BatchJob.run,
-    progress: EvalProgress = lambda label, done, total: None,
+    request: AccuracyRequest, executor: BatchExecutor = BatchJob.run, stage: Stage = QUIET.stage
 ) -> AccuracyReport:
     """Evaluate a model, and its base on the same questions; resumes from the logs of an interrupted run.
 
-    Batches are answered by the executor, BatchJob.run or that of a cluster. Progress has the model's name and
-    accuracy so far, and questions done and in all.
+    Batches are answered by the executor, BatchJob.run or that of a cluster. There is a stage for each model.
 
     Raises:
         FileError: a file is not a GGUF, is damaged, or cannot be run by this build; the adapter does not fit
@@ -98,14 +94,14 @@ def run_accuracy(
     configs = [RunConfig(model, questions, settings, folder) for model in models]
     names = ("base", "adapted") if len(models) == 2 else ("model",)
     results, answered = zip(
-        *(evaluate(name, config, executor, progress) for name, config in zip(names, configs, strict=True)),
+        *(evaluate(config, executor, stage(name)) for name, config in zip(names, configs, strict=True)),
         strict=True,
     )
     seconds = None
     if request.timed and (chosen := _answered_by_all(answered, request.timed)):
         loaders = [config.job.load_engine for config in configs]
         texts = [questions.questions[number].text for number in chosen]
-        seconds = _time_questions(loaders, texts, settings, partial(progress, "seconds of an answer"))
+        seconds = _time_questions(loaders, texts, settings, stage("seconds of an answer"))
     report = AccuracyReport(
         *head,
         verdict=(),
@@ -185,8 +181,7 @@ def paired_sentence(paired: PairedScores, questions: str) -> str:
     text = f"Right answers: {right} of {paired.questions} {questions}, the base {of_base}"
     points = paired.difference
     if points.low <= 0 <= points.high:
-        more = paired.more_questions(NOISE_MAX)
-        end = f"; about {more} more questions would settle it" if more else ""
+        end = "; more questions would settle it" if points.high - points.low > 2 * NOISE_MAX else ""
         return f"{text}: no difference within {max(-points.low, points.high) * 100:.0f} points{end}."
     word = "more" if points.estimate > 0 else "fewer"
     low, high = sorted(100 * abs(bound) for bound in (points.low, points.high))

@@ -5,7 +5,7 @@ same records as an uninterrupted one; see reproducible_batches.py.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.from_json import RecordJournal
+from ...files.progress import Progress
 from ...runtime.answer import COMPLETE_REASONS, Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing
 from ..environment import ModelFile, ModelSource, describe_model, this_build
@@ -62,9 +63,6 @@ class RunConfig:
         return self.folder / f"{'-'.join(name[:_NAME_MAX] for name in names)}-{digest}.jsonl"
 
 
-EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
-
-
 @dataclass(frozen=True, slots=True)
 class ModelResult:
     """Result of one model: its files, the log with the answer to each question, and its scores over all."""
@@ -75,7 +73,7 @@ class ModelResult:
 
 
 def evaluate(
-    name: str, config: RunConfig, executor: BatchExecutor, progress: EvalProgress
+    config: RunConfig, executor: BatchExecutor, progress: Progress
 ) -> tuple[ModelResult, Sequence[QuestionRecord]]:
     """Answer the questions that the log lacks, append a record for each as it finishes, and score all.
 
@@ -90,14 +88,10 @@ def evaluate(
         RecordJournal(config.log, config.identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
         closing(answer_missing(config.job, numbered, log.records, executor)) as results,
     ):
-
-        def report_progress() -> None:
-            progress(f"{name}{_accuracy_so_far(log.records.values())}", len(log.records), len(questions))
-
-        report_progress()
+        progress(len(log.records), len(questions))
         for result in results:
             log.add(_record(result, questions[result.number].answer))
-            report_progress()
+            progress(len(log.records), len(questions))
         records = [log.records[number] for number in sorted(log.records)]
     if all(record.outcome is Outcome.ERROR for record in records):
         source = config.question_set.source
@@ -105,11 +99,6 @@ def evaluate(
             f"{config.source.model}: all questions of {source} failed; the first: {records[0].error}"
         )
     return ModelResult(describe_model(config.source), str(config.log), score(records)), records
-
-
-def _accuracy_so_far(records: Iterable[QuestionRecord]) -> str:
-    outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
-    return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
 
 
 def _record(result: BatchResult, expected: str) -> QuestionRecord:

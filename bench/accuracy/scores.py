@@ -1,11 +1,9 @@
 """Graded answers to questions: scores of one model, and of two models in pairs."""
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil
 from typing import Annotated
 
 import numpy as np
@@ -92,17 +90,6 @@ class PairedScores:
     difference: Interval
     p_value: float
     tokens_ratio: Interval
-
-    def more_questions(self, half_width: float) -> int:
-        """Estimate how many more questions with such outcomes would narrow the interval so far; 0 if none."""
-
-        def is_narrow(questions: int) -> bool:
-            counts = (self.both, self.gained, self.lost, self.neither)
-            interval = paired_difference(*(count * questions / self.questions for count in counts))
-            return interval.high - interval.low <= 2 * half_width
-
-        enough = ceil(1 / half_width**2)  # times about four, the most that any outcomes need
-        return bisect_left(range(self.questions, self.questions + 4 * enough), True, key=is_narrow)
 
 
 def score(records: Sequence[QuestionRecord]) -> Scores:

@@ -21,7 +21,7 @@ def test_without_time_it_does_the_least_and_says_so(tiny, lora):
     assert "(1 rounds, 0 % sure)" in latency.verdict[0]
     questions, settings = load_question_set(str(HELD_OUT_SUMS)), PromptSettings(threads=1)
     request = AccuracyRequest(models=models, questions=questions, settings=settings)
-    accuracy = quick_accuracy(request, min(latency.decode.medians), now, lambda *_: None)
+    accuracy = quick_accuracy(request, min(latency.decode.medians), now)
     assert accuracy.paired.questions == 1 and accuracy.max_tokens == 1
     assert " of 1 questions of sums (no time for all 48), the base 0: " in accuracy.verdict[0]
 

@@ -37,12 +37,3 @@ def test_a_line_has_the_share_done_and_the_time_left(steps, printed, clock, caps
             clock.now_s = 1000 + after_s
             progress(done, 40)
     assert capsys.readouterr().err.splitlines() == printed
-
-
-def test_a_new_label_starts_a_new_estimate(clock, capsys):
-    with console.labelled_progress_bar() as show:
-        for label, done in (("a", 1), ("a", 2), ("b", 1), ("b", 2)):
-            clock.now_s += 20
-            show(label, done, 4)
-    printed = capsys.readouterr().err.splitlines()
-    assert printed[1] == "a: 2 of 4, 50 %, 0:00:40 left" and printed[-1] == "b: 2 of 4, 50 %, 0:00:40 left"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.stats.intervals import ROUNDS_MIN, Interval, means_outside, paired_ratio, ratio_level, too_noisy
+from thirteen.stats.intervals import ROUNDS_MIN, means_outside, paired_ratio, ratio_level
 
 RUNS = 1000
 
@@ -76,9 +76,3 @@ def test_swapped_sides_give_the_inverse():
     one, swapped = paired_ratio(base, adapted), paired_ratio(adapted, base)
     assert swapped.estimate == pytest.approx(1 / one.estimate)
     assert (swapped.low, swapped.high) == pytest.approx((1 / one.high, 1 / one.low))
-
-
-def test_an_interval_with_a_half_width_above_5_percent_is_too_noisy():
-    assert not too_noisy(Interval(0.96, 1.0, 1.04))
-    assert too_noisy(Interval(0.94, 1.0, 1.06))
-    assert too_noisy(Interval(0.50, 0.60, 0.70))  # excludes 1, and is still too wide to quote
