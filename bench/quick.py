@@ -56,7 +56,7 @@ def quick_accuracy(
     )
     with temporary_folder("quick-") as folder:
         limited = replace(
-            request, questions=request.questions.spread(), settings=quick, records=folder, timed=0
+            request, questions=request.questions.shuffled(), settings=quick, records=folder, timed=0
         )
         return run_accuracy(limited, _answer_until(end, models), stage)
 

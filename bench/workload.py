@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from gguf import TokenType
 
-from ..errors import FileError, RequestError
+from ..errors import RequestError
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
-from ..runtime.options import Options, Request, check_integer
+from ..runtime.options import Options, Request
 from .environment import ModelSource
 
 _BATCH = 512
@@ -26,10 +26,6 @@ class Workload:
     decode_tokens: int = 64
     threads: int = field(default_factory=default_threads)
     adaptive_threads: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "decode_tokens"):  # the engine checks the others
-            check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
     def context(self) -> int:
@@ -64,16 +60,10 @@ def load_engine(source: ModelSource, work: Workload, make: Callable[..., Engine]
 
 
 def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
-    """Draw `count` tokens of ordinary text, never control tokens, with `number` as the seed.
-
-    Raises:
-        FileError: the vocabulary has no ordinary tokens.
-    """
+    """Draw `count` tokens of ordinary text, never control tokens, with `number` as the seed."""
     normal = [TokenType.NORMAL] * model.vocabulary_size
     types = np.array(model.header.metadata.get("tokenizer.ggml.token_type", normal))  # (vocab,)
     ordinary = np.setdiff1d(np.flatnonzero(types == TokenType.NORMAL), list(model.control_tokens.values()))
-    if not len(ordinary):
-        raise FileError(f"{model.header.path}: none of its {len(types)} tokens is ordinary text")
     drawn = np.random.default_rng((_SEED, number)).choice(ordinary, count)
     return tuple(drawn.tolist())
 

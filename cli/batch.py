@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..files.progress import Progress
 from ..runtime.effort import Effort
 from . import options
 from .application import advanced_option, command
@@ -75,9 +74,7 @@ def batch(
     job = BatchJob(*find(), settings, threads or default_threads(), engine)
     try:
         with run_bars() as run:
-            report = batch_file.answer(
-                job, executor=executor, progress=_whole_batches(run.stage("batch"), settings.batch_size)
-            )
+            report = batch_file.answer(job, executor=executor, progress=run.stage("batch"))
     except BaseException as error:
         if not isinstance(error, Exception) and (part := batch_file.part).exists():  # Ctrl-C, or a signal
             note(f"answers so far are in {part}: the same command resumes")
@@ -93,13 +90,3 @@ def batch(
         "tokens per second": f"{report.tokens / report.seconds:.1f}",
     }
     show(as_json, asdict(report) | {"questions_an_hour": rate}, rows)
-
-
-def _whole_batches(progress: Progress, size: int) -> Progress:
-    """Report whole batches: questions that are computed together end at almost the same time."""
-
-    def report(done: int, total: int) -> None:
-        if done % size == 0 or done == total:
-            progress(done, total)
-
-    return report

@@ -1,6 +1,5 @@
 """The group of commands `thirteen bench …`, and `thirteen bench MODEL`."""
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +12,7 @@ from ..errors import RequestError
 from ..runtime.effort import Effort
 from . import options
 from .application import SectionedGroup, advanced_option, app, command, example, refuse_given
-from .console import json_text, out, progress_bar, run_bars, show, show_file
+from .console import json_text, progress_bar, run_bars, show, show_file, show_text
 
 if TYPE_CHECKING:
     from ..bench.environment import ModelSource
@@ -108,13 +107,13 @@ def _quick(
     with progress_bar("latency") as progress:
         latency = quick_latency(models, threads, end, progress)
     if not as_json:
-        _print_sentences(latency.verdict)
+        show_text("\n".join(latency.verdict))
     with run_bars() as run:
         accuracy = quick_accuracy(request, min(latency.decode.medians), end, run.stage)
     if as_json:
         print(json_text({"latency": latency, "accuracy": accuracy}))
     else:
-        _print_sentences(accuracy.verdict[:1])
+        show_text(accuracy.verdict[0])
 
 
 @command("bench tune my-model.gguf", group=bench)
@@ -267,7 +266,3 @@ def _show(as_json: bool, report: Any, table: "Table") -> None:
     from ..bench.table import findings
 
     show(as_json, report, findings(report.verdict, table))
-
-
-def _print_sentences(sentences: Iterable[str]) -> None:
-    out.print("\n".join(sentences), markup=False, soft_wrap=True)

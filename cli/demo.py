@@ -1,7 +1,8 @@
 """Command `thirteen demo`: an answer, then the embedded base with and without shipped adapters, compared."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -10,10 +11,7 @@ from rich.text import Text
 from . import options
 from .answer_text import checks_text
 from .application import command
-from .console import note, run_bars, show, show_text, wait_for
-
-if TYPE_CHECKING:
-    from ..files.progress import Progress
+from .console import end_wait, note, show, show_text, wait_for
 
 _QUESTION = "Tom has 12 eggs and buys 6 more. How many eggs does he have?"
 _ADAPTERS = (None, "smollm2-135m-sums-13", "smollm2-135m-sums-840")
@@ -42,16 +40,13 @@ def demo(as_json: options.Json = False) -> None:
     if not as_json:
         show_text(f"{_QUESTION}\n{answer.text}\n")
         note(f"({checks_text(answer)})\n")
-    with run_bars() as run:
-        models = [
-            _measure(adapter, run.stage(f"{_SUMS} sums with {adapter or 'the base'}"))
-            for adapter in _ADAPTERS
-        ]
+    models = [_measure(adapter) for adapter in _ADAPTERS]
+    end_wait()
     facts = {"question": _QUESTION, "answer": answer.text, "value": answer.value, "sums": _SUMS}
     show(as_json, facts | {"models": models}, _report(models))
 
 
-def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:
+def _measure(adapter: str | None) -> dict[str, Any]:
     """Ask the base, perhaps with an adapter, the sums: right answers, seconds and bytes."""
     from ..convert.adapter.adapter import load_adapter
     from ..models.answer_forms import same_answer
@@ -64,24 +59,19 @@ def _measure(adapter: str | None, progress: "Progress") -> dict[str, Any]:
     file = default_model(adapter)
     numbers = load_adapter(adapter_folder(adapter)).trained_parameters if adapter else 0
     rows = read_rows(HELD_OUT_SUMS, ("answer",))[:_SUMS]
-    right, tokens = 0, 0
+    wait_for(f"{_SUMS} sums with {adapter or 'the base'}…")
     with Engine(file, context=512, slots=_SLOTS) as engine:
         engine.check_answers()
         begun = time.perf_counter()
-        for start in range(0, _SUMS, _SLOTS):
-            some = rows[start : start + _SLOTS]
-            answers = engine.answers([row.question for row in some], max_tokens=_MAX_TOKENS)
-            right += sum(map(same_answer, answers, some))
-            tokens += sum(answer.usage.completion_tokens for answer in answers)
-            progress(start + len(some), _SUMS)
+        answers = engine.answers([row.question for row in rows], max_tokens=_MAX_TOKENS)
         seconds = time.perf_counter() - begun
     return {
         "adapter": adapter,
         "numbers": numbers,
         "adapter_bytes": 2 * numbers,
-        "right": right,
+        "right": sum(map(same_answer, answers, rows)),
         "seconds": seconds,
-        "tokens": tokens / _SUMS,
+        "tokens": fmean(answer.usage.completion_tokens for answer in answers),
         "file": file,
         "file_bytes": file.stat().st_size,
     }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from .ray_session import error_line, ray_session, worker_capacity
 from .serving import ServingRequest, serving_line
 
 APPLICATION = "thirteen"
+_OWNER_KEY = b"thirteen serve --ray"  # of the token of the command that deployed last
 _POLL_S = 1.0
 # Ray Serve's 5 s are too few for a busy machine, and it kills what a command waits for.
 _PATIENT = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "55"}}}
@@ -67,20 +69,22 @@ def serve_on_ray(request: ServingRequest, address: str, announce: Callable[[str]
     models, settings = request.models(files), request.engine.settings()
     with ray_session(address) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
+        from ray.experimental import internal_kv as store  # noqa: PLC0415
 
         capacity = worker_capacity(ray, settings.threads, request.replicas)
         application = _application(
             serve, request, files.absolute(), has_spare_room=capacity >= 2 * request.replicas
         )
         failures = (RuntimeError, TimeoutError, ray.exceptions.RayError, serve.exceptions.RayServeException)
-        signals, is_ours, deployed_s = _raise_once_on_signals(), False, 0.0
+        signals, token, is_first = _raise_once_on_signals(), token_hex().encode(), False
         try:
             _start_serve(serve, listen)
-            is_ours = APPLICATION not in serve.status().applications
+            is_first = APPLICATION not in serve.status().applications
             serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-            is_ours, deployed_s = True, serve.status().applications[APPLICATION].last_deployed_time_s
+            is_first = False
+            store._internal_kv_put(_OWNER_KEY, token, overwrite=True)
             announce(serving_line(models, base_url(listen.host, listen.port)))
-            while not _is_replaced(serve, deployed_s):
+            while store._internal_kv_get(_OWNER_KEY) == token:
                 time.sleep(_POLL_S)
         except failures as error:
             raise OptionError("ray", _failure_line(serve, error, failures), address) from None
@@ -88,7 +92,7 @@ def serve_on_ray(request: ServingRequest, address: str, announce: Callable[[str]
             pass
         finally:
             with suppress(*failures):  # nothing can be done if the cluster has failed
-                if is_ours and not _is_replaced(serve, deployed_s):
+                if is_first or store._internal_kv_get(_OWNER_KEY) == token:
                     _take_down(serve)
     return signals[0] if signals else None
 
@@ -161,12 +165,6 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
     except OSError:
         reason = "Ray Serve listens at another address on this cluster: use that, or stop it"
         raise OptionError("port", f"{reason} (serve shutdown)", listen.port) from None
-
-
-def _is_replaced(serve: Any, deployed_s: float) -> bool:
-    """Whether another command has deployed since a time; while it does so, it may still fail."""
-    found = serve.status().applications.get(APPLICATION)
-    return bool(found and found.status == "RUNNING" and found.last_deployed_time_s != deployed_s)
 
 
 def _take_down(serve: Any) -> None:

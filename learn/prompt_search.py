@@ -129,7 +129,7 @@ def own_examples(answers: Sequence[QuestionRollouts], tokenizer: Tokenizer) -> l
 def search_prompt(
     found: Sequence[Candidate], measure: Measure, first: int
 ) -> tuple[Candidate, list[Candidate], list[str]]:
-    """Choose a prompt: the winner, or it with the best beginning of an answer if that is still better.
+    """Choose a prompt.
 
     The first round has `first` questions; at most LAST times as many are asked.
 
@@ -153,14 +153,4 @@ def search_prompt(
             break
         running, start, stop = running[:kept], stop, 2 * stop
     ranked = running[:kept] + ranked
-    best, begins = ranked[0], [one for one in ranked if one.prompt.begin]
-    others = [one for one in ranked if not one.prompt.begin]
-    if begins and others and others[0].prompt != PLAIN:
-        prompt = replace(others[0].prompt, begin=begins[0].prompt.begin)
-        both = Candidate(f"{others[0].name}, {begins[0].name}", prompt, asked=best.asked)
-        if (right := measure([both], 0, best.asked)[0]) is None:
-            long.append(both.name)
-        else:
-            both = replace(both, right=sum(right))
-            ranked.insert(0 if both.right > best.right else 1, both)
     return ranked[0], ranked, long

@@ -24,7 +24,7 @@ from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
 from ..runtime.machine import default_threads
-from ..runtime.options import SEED_MAX, Options, Request, check_integer
+from ..runtime.options import SEED_MAX, Options, Request
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 ROLLOUTS = "rollouts"
@@ -107,9 +107,6 @@ class RolloutSettings(BatchSettings):
 
     solutions: int = 1
     prompts: tuple[QuestionPrompt, ...] = (PLAIN,)
-
-    def __post_init__(self) -> None:
-        check_integer("solutions", self.solutions, 1, SOLUTIONS_MAX)
 
     @property
     def rule(self) -> VotingRule:

@@ -16,11 +16,10 @@ from ..stats.intervals import PASSAGES_MIN
 from .rollouts import FIRST, SLOTS
 
 # The search of a prompt, in questions of its first round: what the winner has answered, and what is asked.
-# Nine candidates, five, three and two answer as many questions, as many, twice and four times as many; the
-# combination of two of them answers all.
+# Nine candidates, five, three and two answer as many questions, as many, twice and four times as many.
 ROUNDS = 4
 LAST = 1 << (ROUNDS - 1)
-ANSWERS = 9 + 5 + 2 * 3 + 4 * 2 + LAST
+ANSWERS = 9 + 5 + 2 * 3 + 4 * 2
 POOL = 24  # questions whose right answers become worked examples
 _PROBED_TOKENS = 24
 # Of SVAMP with Qwen2.5-Coder-0.5B: solutions take 64 % of 300 tokens, and 46 % of the questions have right

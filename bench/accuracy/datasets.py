@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 from typing import Any
-
-import numpy as np
 
 from ...errors import FileError, install_hint
 from ...files.json_file import read_json_lines
@@ -20,7 +19,7 @@ from ...models.hub import download_file
 from ...models.rows import parse_row
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 
-_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are evenly spread
+_SEED = 13
 
 Row = Mapping[str, Any]
 
@@ -53,10 +52,10 @@ class QuestionSet:
         count = total if limit is None else min(limit, total)
         return replace(self, questions=tuple(self.questions[n * total // count] for n in range(count)))
 
-    def spread(self) -> "QuestionSet":
-        """The questions in an order whose beginnings, of any length, are spread over the whole set."""
-        keys = np.arange(len(self.questions)) * _GOLDEN % 1
-        return replace(self, questions=tuple(self.questions[n] for n in keys.argsort().argsort()))
+    def shuffled(self) -> "QuestionSet":
+        """The questions in an order that is always the same."""
+        mixed = Random(_SEED).sample(self.questions, len(self.questions))  # noqa: S311
+        return replace(self, questions=tuple(mixed))
 
 
 def load_question_set(source: str) -> QuestionSet:

@@ -16,7 +16,7 @@ from ...files.progress import QUIET, Run
 from ...files.temporary_folder import temporary_folder
 from ...models.conversion import Conversion
 from ...models.vocabulary_choice import SizeLoss
-from ..environment import ModelFile, ModelSource
+from ..environment import ModelSource
 from .fidelity import Role, run_fidelity
 from .fidelity_report import FidelityReport
 
@@ -70,19 +70,9 @@ def _check_fidelity(recipe: Recipe, run: Run) -> FidelityReport:
     with _comparison_models(recipe, run) as models:
         progress = run.stage("fidelity")
         report = run_fidelity(models, tokens=POSITIONS, threads=run.threads, progress=progress)
-    folder = models["reference"].model.parent
-
-    def named(file: ModelFile) -> ModelFile:
-        """A temporary file without its folder."""
-        path = Path(file.path)
-        return replace(file, path=path.name) if path.parent == folder else file
-
-    return replace(
-        report,
-        reference=named(report.reference),
-        base=report.base and named(report.base),
-        shipped_base=report.shipped_base and named(report.shipped_base),
-    )
+    temporary = {role: getattr(report, role) for role in models if role != "shipped"}
+    named = {role: replace(file, path=Path(file.path).name) for role, file in temporary.items()}
+    return replace(report, **named)
 
 
 @contextmanager

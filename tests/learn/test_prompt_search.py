@@ -38,15 +38,6 @@ def test_equal_prompts_leave_the_plain_question():
     assert search(lambda one: 3)[0].prompt == PLAIN
 
 
-def test_the_best_beginning_is_tried_with_the_best_of_the_others():
-    def share(one):
-        return 2 + len(one.prompt.examples) // 4 + 2 * (one.prompt.begin == "The answer is")
-
-    best, *_ = search(share)
-    assert (len(best.prompt.examples), best.prompt.begin) == (8, "The answer is")
-    assert best.name == "8 worked examples, answers that begin 'The answer is'" and best.right == 24
-
-
 def test_prompts_that_do_not_fit_are_left_out():
     best, ranked, long, _ = search(lambda one: len(one.prompt.examples), long=NAMES[-2:])
     assert long == ["4 worked examples", "8 worked examples"] and len(best.prompt.examples) == 2

@@ -21,7 +21,7 @@ def test_the_time_limits_the_questions():
     assert not whole.first
     search = plan_time(1e6, search=1, **options)
     assert (search.first, search.pool, search.searched) == (9, 24, 96)  # at most 100 questions
-    answers = (9 * 36 + 24) * 217
+    answers = (9 * 28 + 24) * 217
     assert search.minutes == pytest.approx((tokens + 40 * 217 + answers) * 0.01 / 60)
     folds = plan_time(1e6, search=0.5, **options)
     assert folds.searched <= 50 and not plan_time(whole.minutes / 3, search=1, **options).first

@@ -46,14 +46,6 @@ def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
         load_question_set("")
 
 
-def test_any_beginning_of_a_spread_set_is_spread(file):
-    rows = ({"question": str(number), "answer": number} for number in range(40))
-    whole = load_question_set(str(file(*rows))).spread()
-    answers = [int(question.answer) for question in whole.questions]
-    assert sorted(answers) == list(range(len(answers))) and sorted(answers[:2]) != [0, 1]
-    assert min(answers[:4]) < len(answers) / 3 and max(answers[:4]) >= 2 * len(answers) / 3
-
-
 def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):
     whole = load_question_set(str(file(*({"question": str(n), "answer": n} for n in range(10)))))
     assert [question.answer for question in whole.subsample(4).questions] == ["0", "2", "5", "7"]
