@@ -85,7 +85,7 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
     """Answer a question, with its final value and its equations checked."""
     call.choose_model(body.model)
     form = AnswerFormat(call.model)
-    given = answer_options(call, body, ("effort", body.effort), max_tokens=body.max_tokens) | body.sampling
+    given = answer_options(call, body, body.effort, max_tokens=body.max_tokens) | body.sampling
     options = Options(system=body.system, min_confidence=body.min_confidence, **given)
 
     def prepare() -> list[Request]:

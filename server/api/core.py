@@ -26,22 +26,19 @@ COMMENT_S = 10.0  # clients and proxies end a connection on which nothing comes,
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
 
 
-def answer_options(
-    call: Call, body: Answering, effort: tuple[str, str | bool], **max_tokens: int | None
-) -> Json:
-    """Options that all formats have; `effort` is the name of a field and its value.
+def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens: int | None) -> Json:
+    """Options that all formats have.
 
     Raises:
         HttpError: 400 the effort samples more than the server allows.
     """
-    most, (param, name), thinks = call.service.limits.answers, effort, call.engine.thinks
-    asked, think = read_effort(name, thinks=thinks)
-    if (answers := asked.rule.answers) > most:
-        raise field_error(param, f"{asked} samples up to {answers} answers, at most {most} here")
+    most, (votes, think) = call.service.limits.answers, read_effort(effort, thinks=call.engine.thinks)
+    if (answers := votes.rule.answers) > most:
+        raise field_error("effort", f"{votes} samples up to {answers} answers, at most {most} here")
     return {
         "adapter": call.adapter,
         "namespace": call.key.namespace,
-        "effort": asked,
+        "effort": votes,
         "think": think,
         "think_budget": body.think_budget,
         "max_tokens": call.max_tokens(call.engine.default_max_tokens, **max_tokens),

@@ -173,7 +173,7 @@ async def _answer(
         return JSONResponse(form.line(None, done=True, done_reason="load"))
     predicted, tools = body.options.num_predict, ToolUse.of(functions, call.engine)
     most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
-    options = answer_options(call, body, ("think", body.think), num_predict=most)
+    options = answer_options(call, body, body.think, num_predict=most)
     schema = {"type": "object"} if body.format == "json" else body.format or None
 
     def prepare() -> list[Request]:

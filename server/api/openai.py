@@ -291,7 +291,7 @@ async def chat(call: Call, body: ChatRequest) -> Response:
     functions = [tool.function for tool in body.tools]
     tools = ToolUse.of(functions, call.engine, *chosen, several=body.parallel_tool_calls)
     limits = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
-    options = answer_options(call, body, ("reasoning_effort", body.reasoning_effort), **limits)
+    options = answer_options(call, body, body.reasoning_effort, **limits)
     options |= {"stop": body.stop, "logprobs": (body.top_logprobs or 0) if body.logprobs else None}
     if (think := body.chat_template_kwargs.enable_thinking) is not None:
         options["think"] = think

@@ -260,8 +260,8 @@ async def response(call: Call, body: ResponseRequest) -> Response:
     form, choice = body.text.format, body.tool_choice
     chosen = (choice, None) if isinstance(choice, str) else ("required", choice.name)
     tools = ToolUse.of(body.tools, call.engine, *chosen, several=body.parallel_tool_calls)
-    effort = "reasoning.effort", body.reasoning.effort
-    options = answer_options(call, body, effort, max_output_tokens=body.max_output_tokens)
+    limit = {"max_output_tokens": body.max_output_tokens}
+    options = answer_options(call, body, body.reasoning.effort, **limit)
 
     def prepare() -> list[Request]:
         grammar = format_grammar(form.type, form.schema_, "text.format.schema")
