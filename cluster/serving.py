@@ -62,7 +62,7 @@ def serve_here(request: ServingRequest, announce: Callable[[str], None]) -> int 
     try:
         return run_server(service, request.listen, lambda url: announce(serving_line(models, url)))
     finally:
-        service.close()
+        service.engine.close()
 
 
 def serving_line(models: Iterable[str], url: str) -> str:

@@ -30,13 +30,13 @@ Respond = Callable[..., Awaitable[Response]]  # of a call, and of the body of a 
 
 async def health(call: Call) -> Response:
     """Check liveness."""
-    failed = call.service.failed
+    failed = call.service.engine.closed
     return JSONResponse({"status": "failed" if failed else "ok"}, 503 if failed else 200)
 
 
 async def ready(call: Call) -> Response:
     """Check readiness."""
-    accepts = not (call.service.draining or call.service.failed)
+    accepts = not (call.service.draining or call.service.engine.closed)
     return JSONResponse({"status": "ready" if accepts else "not ready"}, 200 if accepts else 503)
 
 

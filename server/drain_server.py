@@ -121,7 +121,7 @@ class DrainServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to exit now; uvicorn calls this ten times per second."""
-        if self._service.failed and not self._service.draining:
+        if self._service.engine.closed and not self._service.draining:
             self.drain()
         if self._service.draining and not self.should_exit:
             timed_out = monotonic() >= self._deadline
@@ -163,6 +163,6 @@ def run_server(
         url = base_url(*bound.getsockname()[:2])
         server = DrainServer(service, listen, partial(on_listening, url))
         server.run([bound])
-    if service.failed:
+    if service.engine.closed:
         raise EngineFailedError("the engine has failed: the server ends")
     return server.exit_signal

@@ -226,20 +226,10 @@ class EngineService:
         if engine is not self.engine and all(call.engine is not engine for call in self._calls):
             asyncio.get_running_loop().run_in_executor(None, engine.close)
 
-    def close(self) -> None:
-        """Close all engines; the server has ended."""
-        for engine in {self.engine, *(call.engine for call in self._calls)}:
-            engine.close()
-
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
         return not self._calls
-
-    @property
-    def failed(self) -> bool:
-        """Whether the engine can answer nothing any more."""
-        return self.engine.closed
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""

@@ -30,6 +30,7 @@ class HttpError(errors.ThirteenError):
 
     Attributes:
         status: HTTP status code.
+        message: one line of at most MESSAGE_CHARS_MAX.
         code: machine-readable error code; by default that of the status.
         param: name of the invalid field, if any.
         headers: headers of the response.
@@ -45,15 +46,9 @@ class HttpError(errors.ThirteenError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param = status, param
+        self.status, self.param, self.message = status, param, errors.as_line(message)[:MESSAGE_CHARS_MAX]
         self.headers = {**_HEADERS.get(status, {}), **(headers or {})}
         self.code = code or _CODES.get(status) or HTTPStatus(status).name.lower()
-
-    @property
-    def message(self) -> str:
-        """The message as one line, truncated to MESSAGE_CHARS_MAX."""
-        line = " ".join(str(self).split())
-        return line if len(line) <= MESSAGE_CHARS_MAX else f"{line[:MESSAGE_CHARS_MAX]}…"
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:

@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Self
+from typing import Annotated
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -15,7 +15,7 @@ from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from ..errors import ThirteenError, as_line
-from ..runtime.answer import COMPLETE_REASONS, Answer
+from ..runtime.answer import COMPLETE_REASONS
 from ..runtime.arithmetic import Step
 from ..runtime.arithmetic.equations import read_equations
 from ..runtime.effort import Effort
@@ -40,12 +40,6 @@ class Solution(BaseModel):
     complete: bool
     steps: list[Step]
     text: str
-
-    @classmethod
-    def of(cls, answer: Answer) -> Self:
-        """The parts of an answer."""
-        parts = {name: getattr(answer, name) for name in cls.model_fields if name != "complete"}
-        return cls(**parts, complete=answer.stop_reason in COMPLETE_REASONS)
 
 
 class CheckedText(BaseModel):
@@ -82,7 +76,8 @@ def create_server(engine: Engine, options: Options) -> MCPServer:
     async def solve(question: Question, effort: AnswerEffort = Effort.LOW) -> Solution:
         try:
             request = await asyncio.to_thread(engine.request, question, replace(options, effort=effort))
-            return Solution.of(await engine.submit(request))
+            answer = await engine.submit(request)
+            return Solution(**asdict(answer), complete=answer.stop_reason in COMPLETE_REASONS)
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
 

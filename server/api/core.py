@@ -79,6 +79,7 @@ class Said:
     """An event of the answers to a request: what is new of one of them; its text is without its calls."""
 
     index: int
+    first: bool  # whether it is the first event of its answer
     piece: Piece
     text: str
     calls: Sequence[AnswerCall]
@@ -147,7 +148,7 @@ async def respond(call: Call, form: Format, tools: ToolUse = NO_TOOL_USE, *, str
     parsers: dict[int, ToolCallParser] = defaultdict(tools.parser)
 
     def said(index: int, piece: Piece) -> Said:
-        return Said(index, piece, *parsers[index].take(piece))
+        return Said(index, index not in parsers, piece, *parsers[index].take(piece))
 
     async def parts() -> AsyncIterator[str]:
         for part in form.begin():

@@ -170,7 +170,6 @@ class ChatFormat(Format):
 
     def __post_init__(self) -> None:
         self._id, self._created = f"{self.kinds[0]}-{uuid4().hex}", int(time())
-        self._begun = set[int]()
 
     def whole(self, answers: Sequence[Said]) -> Json:
         choices = [self._choice(said, streamed=False) for said in answers]
@@ -207,17 +206,11 @@ class ChatFormat(Format):
             "completion_tokens_details": {"reasoning_tokens": thinking},
         }
 
-    def _is_first(self, index: int) -> bool:
-        """Whether this is the first event of an answer."""
-        first = index not in self._begun
-        self._begun.add(index)
-        return first
-
     def _choice(self, said: Said, *, streamed: bool) -> Json:
         message: Json = {"content": said.text, **said.reasoning("reasoning_content")}
         if not streamed:
             message |= {"content": said.text or (None if said.calls else ""), "refusal": None}
-        if self._is_first(said.index):
+        if said.first:
             message["role"] = "assistant"
         if said.calls:
             message["tool_calls"] = [
@@ -258,7 +251,7 @@ class CompletionFormat(ChatFormat):
     kinds: ClassVar = ("cmpl", "text_completion", "text_completion")
 
     def _choice(self, said: Said, *, streamed: bool) -> Json:
-        echoes = bool(self.echoed) and self._is_first(said.index)
+        echoes = bool(self.echoed) and said.first
         if echoes:
             prompt = self.echoed[said.index // self.body.n]
             said = replace(said, piece=Piece.joined([prompt, said.piece], said.piece.answer))

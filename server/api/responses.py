@@ -158,11 +158,11 @@ class ResponseFormat(Format):
             yield self._event(name, response=self._response | {"status": "in_progress", "output": []})
 
     def part(self, said: Said) -> Iterator[str]:
-        yield from self._write("reasoning", said.piece.reasoning)
-        yield from self._write("message", said.text)
+        if said.piece.reasoning:
+            yield from self._write("reasoning", said.piece.reasoning)
+        if said.text or (said.piece.answer and not said.calls):
+            yield from self._write("message", said.text)
         if said.piece.answer:
-            if not said.calls and not self._is_last("message"):
-                yield from self._begin("message")  # an answer without text
             cut = said.finish_reason == "length"
             status, reason = ("incomplete", {"reason": "max_output_tokens"}) if cut else ("completed", None)
             yield from self._end(status=status, **said.warning)
@@ -192,14 +192,9 @@ class ResponseFormat(Format):
         place = {"item_id": item["id"], f"{_PARTS[item['type']][0]}_index": 0}
         return self._item_event(name, **place, **fields)
 
-    def _is_last(self, kind: str) -> bool:
-        return bool(self._output) and self._output[-1]["type"] == kind
-
     def _write(self, kind: str, text: str) -> Iterator[str]:
         """Write text of the votes and the thought, or of the answer."""
-        if not text:
-            return
-        if not self._is_last(kind):
+        if not self._output or self._output[-1]["type"] != kind:
             yield from self._begin(kind)
         field, _, event, _ = _PARTS[kind]
         self._output[-1][field][0]["text"] += text
