@@ -8,7 +8,7 @@ import typer
 from typer import Argument
 
 from ..errors import RequestError
-from ..runtime.effort import Effort
+from ..runtime.options import Effort
 from . import options
 from .answer_text import answer_findings, stream_answer, value_text
 from .application import command

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from ..runtime.effort import Effort
+from ..runtime.options import Effort
 from . import options
 from .application import advanced_option, command
 from .console import note, run_bars, show, warn

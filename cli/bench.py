@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import RequestError
-from ..runtime.effort import Effort
+from ..runtime.options import Effort
 from . import options
 from .application import SectionedGroup, advanced_option, app, command, example, refuse_given
 from .console import json_text, progress_bar, run_bars, show, show_file, show_text

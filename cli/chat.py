@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import RequestError, ThirteenError
-from ..runtime.effort import Effort, parse_effort
+from ..runtime.options import Effort, parse_effort
 from . import options
 from .answer_text import answer_findings, stream_answer, value_text
 from .application import command

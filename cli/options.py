@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from ..errors import RequestError
-from ..runtime.effort import Effort
+from ..runtime.options import Effort
 from .application import advanced_option, refuse_given
 from .console import note, run_bars, wait_for
 

@@ -20,11 +20,10 @@ from ..models.answer_forms import same_answer
 from ..models.rows import TrainingRow
 from ..runtime.answer import Answer, StopReason
 from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
-from ..runtime.effort import VotingRule
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
 from ..runtime.machine import default_threads
-from ..runtime.options import SEED_MAX, Options, Request
+from ..runtime.options import SEED_MAX, Options, Request, VotingRule
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 ROLLOUTS = "rollouts"

@@ -7,8 +7,7 @@ from math import exp
 from typing import TYPE_CHECKING, Self
 
 from .arithmetic import Step
-from .effort import vote_confidence
-from .options import Request
+from .options import Request, vote_confidence
 
 if TYPE_CHECKING:
     from .arithmetic.equations import Reading

@@ -25,11 +25,6 @@ LIMITS = LLParserLimits(
     max_grammar_size=200_000,
     verbose_errors=False,
 )
-# Parts of Lark grammars that are not enforced as they read; literals, expressions and comments are skipped.
-_LARK_TOKEN = re.compile(
-    r'"(?:[^"\\\n]|\\.)*"|/(?!/)(?:[^/\\\n]|\\.)+/|//[^\n]*|\#[^\n]*|(?P<refused>%json|%regex|\btemperature\s*='
-    r"|\bmax_tokens\s*=|@\w+|<\[[^\n>]*>|<\|?\w[^\s>]*>)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +40,10 @@ def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -
     """Make a grammar from llguidance's variant of Lark, with `start` as its start rule.
 
     `values` are grammars by from_schema(), by the names of rules that stand for them in the text.
-    RequestError: the grammar is malformed, exceeds a limit, or uses something that would not be enforced
-    here: tokens (`<|name|>`, `<[1]>`), `%json`, `%regex`, other grammars, `temperature`, `max_tokens`.
+    Not enforced here: tokens (`<|name|>`, `<[1]>`), `temperature`, `max_tokens`. RequestError: the grammar is
+    malformed, or exceeds a limit.
     """
     _check_size(text, "grammar", GRAMMAR_MAX)
-    for match in _LARK_TOKEN.finditer(text):
-        if refused := match["refused"]:
-            line = text.count("\n", 0, match.start()) + 1
-            raise RequestError(f"grammar at line {line}: {refused[:40]!r} cannot be enforced")
     parts = {name: json.loads(value.source)["grammars"][0]["json_schema"] for name, value in values.items()}
     rules = [f"{name}: %json {json.dumps(part)}" for name, part in parts.items()]
     digits = max((value.digits for value in values.values()), default=0)

@@ -12,11 +12,10 @@ from starlette.requests import Request as HttpRequest
 
 from ..files.gguf.metadata import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
-from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
-from ..runtime.options import BASE, Request
+from ..runtime.options import BASE, Effort, Request
 from .config import ANYONE, ApiKey, RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
 from .metrics import Metrics

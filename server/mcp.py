@@ -18,9 +18,8 @@ from ..errors import ThirteenError, as_line
 from ..runtime.answer import COMPLETE_REASONS
 from ..runtime.arithmetic import Step
 from ..runtime.arithmetic.equations import read_equations
-from ..runtime.effort import Effort
 from ..runtime.engine.engine import Engine
-from ..runtime.options import Options
+from ..runtime.options import Effort, Options
 
 QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from . import Step
 from .expression import PERCENT, Side, parse_side, stem
+from .final_answer import format_number, spell_out
 from .lexer import CURRENCIES, NUMBER_WORDS, PATTERNS, VALUES, WORDS, Lexeme, lex
-from .number import format_number, spell_out
 
 _SENTENCE_CHARS_MAX = 1_000  # longer ones are not read
 _BOUNDARY_CHARS_MAX = 64

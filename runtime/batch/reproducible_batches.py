@@ -16,14 +16,13 @@ from typing import Any
 from ...errors import FileError, RequestError
 from ...files.hashing import file_sha256
 from ..answer import Answer, with_confidence
-from ..effort import VotingRule
 from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, select_winner, tally
 from ..engine_options import EngineOptions
 from ..llama.model import read_model_header
 from ..llama.settings import PACKAGES, library_version
-from ..options import Options, Request
+from ..options import Options, Request, VotingRule
 from ..plan import EnginePlan, decide_settings
 
 # Each question on its own. The engines use fewer threads where no bit depends on it.

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from warnings import warn
 from weakref import finalize
 
+import numpy as np
+
 from ...errors import ClosedError, PromptLengthError, RequestError
 from ...files.received_files import PROMPT_KEY
 from .. import compute
 from ..answer import Answer, TokenLogprob, find_calibration, grade
-from ..effort import Effort
 from ..engine_options import EngineOptions
 from ..llama.context import Context
 from ..llama.model import LoraAdapter, Model
-from ..options import BASE, DEFAULT_ADAPTER, MAX_TOKENS, Options, Request, check_type
+from ..options import BASE, DEFAULT_ADAPTER, MAX_TOKENS, Effort, Options, Request, check_type
 from ..plan import EnginePlan
 from ..prompt.chat_template import REPRODUCIBLE_DATE, THINKING_MAX_TOKENS, JsonObject, read_chat_template
 from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, with_worked_examples
@@ -35,9 +36,10 @@ from .scheduler import SequenceState
 if TYPE_CHECKING:
     from ...stats.arrays import Floats
     from ..llama.embedding_context import EmbeddingContext, Text
-    from .scoring import Scoring
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
+
+_PROMPT_ROWS, _LOGITS_ROWS = 128, 64  # rows of logits at once, each as wide as the vocabulary
 
 FindFiles = Callable[[str | Path | None, EngineOptions], tuple[Path, EngineOptions]]
 
@@ -362,7 +364,10 @@ class Engine:
         self._check_prompt(tokens)
         lora = self._adapters[self._adapter_name(adapter)]
         with self._dispatcher.in_use(), self._scoring_lock:
-            return self._scoring.prompt_logprobs(tokens, top, lora)
+            context = self._scoring_context
+            context.set_adapter(lora)
+            scored = zip(context.decode_text(tokens[:-1]), tokens[1:], strict=True)
+            return [context.logprob(row, token, top) for row, token in scored]
 
     def logits(self, tokens: Sequence[int]) -> "Floats":
         """Logits after each token, (tokens, vocab), with a KV cache and attention in float32.
@@ -371,13 +376,22 @@ class Engine:
         """
         self._check_prompt(tokens)
         with self._dispatcher.in_use(), self._scoring_lock:
-            return self._scoring.logits(tokens, self._adapters[self._adapter_name(None)])
+            context = self._exact_context
+            context.set_adapter(self._adapters[self._adapter_name(None)])
+            return np.stack([context.logits_row(row).copy() for row in context.decode_text(tokens)])
 
     @cached_property
-    def _scoring(self) -> "Scoring":
-        from .scoring import Scoring  # noqa: PLC0415 - few engines score
+    def _scoring_context(self) -> Context:
+        settings = self.plan.settings
+        one_text = replace(settings, slots=1, outputs=min(_PROMPT_ROWS, settings.batch))
+        return self._owned.enter_context(Context(self.model, one_text))
 
-        return self._owned.enter_context(Scoring(self.model, self.plan.settings))
+    @cached_property
+    def _exact_context(self) -> Context:
+        rows = min(_LOGITS_ROWS, self.context)
+        sizes = {"slots": 1, "batch": rows, "outputs": rows}
+        exact = replace(self.plan.settings, **sizes, exact=True, adaptive_threads=False)
+        return self._owned.enter_context(Context(self.model, exact))
 
     def embedding_tokens(self, texts: "Sequence[Text]", *, truncate: bool = False) -> list[tuple[int, ...]]:
         """Tokens of texts as embed() takes them, with those that the tokenizer puts around a text.

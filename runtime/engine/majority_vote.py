@@ -14,8 +14,7 @@ from time import perf_counter
 
 from ...errors import BusyError, ClosedError
 from ..answer import COMPLETE_REASONS, Answer, Piece, SequenceEnd, Timings, VoteTally, with_confidence
-from ..effort import Effort, VotingRule
-from ..options import Request
+from ..options import Effort, Request, VotingRule
 from .handle import Handle
 
 

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from ..engine.scheduler import Chunk
 
 
-_BLOCK = 1 << 14  # logits: they and their exponentials stay in a processor's own cache
-_EXPONENT_MAX = 64.0  # exponentials of float32 overflow from 88.7 on
-
-
 def log_softmax(logits: NDArray[Any]) -> "Doubles":
     """Compute the log-softmax over the last axis, (…, vocab), in nats, in float64."""
     logits = logits.astype(np.float64)
@@ -44,9 +40,7 @@ def log_softmax(logits: NDArray[Any]) -> "Doubles":
 def log_sum_exp(logits: "Floats") -> float:
     """Compute the logarithm of the sum of the exponentials of a row, (vocab,), in nats."""
     highest = float(logits.max())
-    shift = highest if abs(highest) > _EXPONENT_MAX else 0.0  # a pass less without
-    blocks = (logits[start : start + _BLOCK] for start in range(0, len(logits), _BLOCK))
-    return shift + log(sum(float(np.exp(block - shift if shift else block).sum()) for block in blocks))
+    return highest + log(float(np.exp(logits - highest).sum()))
 
 
 @dataclass(frozen=True, slots=True)

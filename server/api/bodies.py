@@ -16,8 +16,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
-from ...runtime.effort import Effort
-from ...runtime.options import BIAS_MAX, SEED_MAX, Options
+from ...runtime.options import BIAS_MAX, SEED_MAX, Effort, Options
 from ..engine_service import Call
 from ..http_errors import OLLAMA_PATHS, HttpError
 

@@ -18,9 +18,8 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options
 
 from ..runtime.conftest import write_gguf
-from ..runtime.fakes import ScriptedSampler
+from ..runtime.fakes import TEMPLATES, ScriptedSampler
 from ..runtime.gguf_adapters import write_lora
-from ..runtime.thinking_templates import TEMPLATES
 
 pytestmark = pytest.mark.slow
 

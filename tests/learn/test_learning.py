@@ -26,7 +26,7 @@ from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 from ..interruption import Interrupted
 from ..json_lines import write_rows
-from ..runtime.thinking_templates import TEMPLATES
+from ..runtime.fakes import TEMPLATES
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,12 @@ import pytest
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine import dispatcher
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
 
 from ..byte_level import byte_names
 from ..waiting import wait_until
-from .fakes import ScriptedSampler
-from .fixed_settings import FIXED
+from .fakes import FIXED, ScriptedSampler
+from .grammar.texts import GrammarTexts
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -168,3 +169,10 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(ScriptedSampler, "pause_s", pause_s)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def texts(tiny: Path) -> Iterator[GrammarTexts]:
+    """Texts of grammars on the tiny model's vocabulary."""
+    with Model(tiny) as model:
+        yield GrammarTexts(model)

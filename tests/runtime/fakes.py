@@ -1,10 +1,11 @@
-"""What a model says, by a script instead of its logits, and a pause in which nothing is computed."""
+"""A model that says a script, a pause without computing, templates that think, and fixed settings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from time import sleep
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from thirteen.runtime import compute
 from thirteen.runtime.llama.constraint import Constraint
@@ -51,3 +52,15 @@ def halted() -> Iterator[None]:
         yield
     finally:
         resume.set()
+
+
+# Keywords of an engine whose logits are the same on all machines.
+FIXED: dict[str, Any] = {"threads": 1, "flash_attention": True, "kv": "f16"}
+
+
+# Chat templates of models that think.
+_FOLDER = Path(__file__).parents[1] / "data" / "chat_templates"
+TEMPLATES = {
+    name: (_FOLDER / f"{name.replace(' ', '_')}.jinja").read_text("utf-8")
+    for name in ("qwen3", "smollm3", "deepseek-r1", "no switch", "magistral")
+}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.effort import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
+from thirteen.runtime.options import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
 
 LOW, MEDIUM, HIGH = (effort.rule for effort in Effort)
 counts = st.integers(0, 32)

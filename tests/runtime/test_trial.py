@@ -26,7 +26,7 @@ from ..commands import CommandResult, Commands
 from ..fuzz.gguf_mutations import RawFile, adapter_file, model_file, mutated_files
 from ..fuzz.target import corpus
 from .conftest import write_gguf
-from .fixed_settings import FIXED
+from .fakes import FIXED
 from .gguf_adapters import MATRICES, write_factors, write_lora
 from .tiny_decoders import TOKENS, write_decoder
 

@@ -19,7 +19,7 @@ from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
 from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
 
-from ..runtime.fixed_settings import FIXED
+from ..runtime.fakes import FIXED
 
 TIMEOUT_S = 60
 FLAG = {

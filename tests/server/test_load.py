@@ -19,9 +19,8 @@ from starlette.requests import Request as HttpRequest
 from thirteen.cli import main as cli
 from thirteen.errors import EngineFailedError
 from thirteen.runtime.answer import Timings
-from thirteen.runtime.effort import Effort
 from thirteen.runtime.llama.model import Model
-from thirteen.runtime.options import BASE, Options, Request
+from thirteen.runtime.options import BASE, Effort, Options, Request
 from thirteen.server.api import core
 from thirteen.server.config import ListenConfig, RequestLimits
 from thirteen.server.drain_server import run_server

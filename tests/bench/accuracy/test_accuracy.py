@@ -18,8 +18,7 @@ from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.batch.reproducible_batches import BatchResult
-from thirteen.runtime.effort import Effort
-from thirteen.runtime.options import Options
+from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows

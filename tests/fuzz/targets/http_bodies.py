@@ -11,7 +11,7 @@ from thirteen.server.engine_service import EngineService
 from thirteen.server.http_errors import MESSAGE_CHARS_MAX
 
 from ...runtime.conftest import CONTROL, TEMPLATE, write_gguf
-from ...runtime.fixed_settings import FIXED
+from ...runtime.fakes import FIXED
 from ..mutators import mutate_json
 from ..target import Target, scratch_folder
 

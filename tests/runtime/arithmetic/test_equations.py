@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.runtime.arithmetic.equations import StepStream, is_grounded, pending_result, read_equations
-from thirteen.runtime.arithmetic.number import format_number
+from thirteen.runtime.arithmetic.final_answer import format_number
 
 from .cases import CASES
 from .claims import PIECES, draw_false, draw_plain, draw_true

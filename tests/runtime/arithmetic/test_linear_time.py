@@ -6,7 +6,17 @@ import pytest
 from thirteen.runtime.arithmetic.equations import StepStream, has_number, pending_result, read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer, parse_number
 
-from .hostile_pieces import HOSTILE_PIECES
+HOSTILE_PIECES = (
+    "9", "9 ", "1,", "1,234", "1,234,", "1.", "1. ", "1/", "1 1/", "1 and ", "0/0 ", "½", "-½", "(", ")",
+    "((1)+", "[", "{", "{a}", "2^", "9^-", "9^{", "9²", "²", "1e", "9^300 ", "9" * 990 + "^300 ", "m^-2 ",
+    "1 m^1", "-", "- ", "1-", "1 - ", "-$", "=", "==", "= ", "= - ", "1=", "1+1=", "1 + 1 = ", "1 + 1 = 2. ",
+    "= 1", "is ", "is not ", "is minus ", "1% of 1 is ", "1% of ", "of ", "more than ", "≈", "<", "<<",
+    "<<1=1>>", "=<<", "a = .", "x=1 or ", ".", "..a", ". ", ":", "!", "…", "a", "a ", "a-", "a/", "1 a ",
+    "x ", "1 x ", "0x1", "1'234'", "12 000 a ", "1 000 ", "1 hour and ", "so ", "Tom has ", "in total ",
+    "12 eggs ", "$", r"\$", "= $*", "\n", "\n- ", "\n* ", "#", "####\n", "> ", "*", "**", "* ", "a*  ",
+    "(1) ", "&", "&a", "&#1;", "\\", r"\text{", r"\frac{", r"\frac{1}{", r"\frac1", r"\boxed{1", r"\boxed{",
+    r"\boxed{{a}", r"\boxed{{x", r"\times ", r"\neq ", "=about ", " ", "answer is ", "answer: 5 ",
+)  # fmt: skip
 
 READERS = (
     lambda text: read_equations(text, text),

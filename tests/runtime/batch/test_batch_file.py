@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, BatchSettings
-from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.grammar import from_lark
 from thirteen.runtime.llama.context import Context, Span
-from thirteen.runtime.options import Options
+from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows

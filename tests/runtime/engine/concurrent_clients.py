@@ -14,10 +14,9 @@ from threading import enumerate as enumerate_threads
 from time import sleep
 
 from thirteen.errors import BusyError, ClosedError
-from thirteen.runtime.effort import Effort
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.options import Options
+from thirteen.runtime.options import Effort, Options
 
 THREADS, SECONDS, TIMEOUT_S = 50, 0.5, 20
 

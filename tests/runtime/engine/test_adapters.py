@@ -8,7 +8,7 @@ from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options, Request
 
-from ..fixed_settings import FIXED
+from ..fakes import FIXED
 from ..gguf_adapters import MATRICES, write_factors
 
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]

@@ -13,7 +13,7 @@ from thirteen.runtime.options import Request
 from thirteen.runtime.plan import EnginePlan
 
 from ..embedders import CONTEXT, oracle, tokenizer_of, write_embedder
-from ..fixed_settings import FIXED
+from ..fakes import FIXED
 
 # A word that the vocabulary lacks, names of control tokens, and texts of almost the whole context.
 TEXTS = ["The cat sat on a mat.", "How many 日本 does she have?", "[SEP] is red [CLS]", "a " * 30, "y" * 60]

@@ -1,13 +1,16 @@
 """An engine over ik_llama.cpp: it computes as llama.cpp does, whatever clients do."""
 
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
-from thirteen.errors import RequestError
+from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.ik_llama_library import installed
+from thirteen.runtime.llama import ik_llama_library, model
+from thirteen.runtime.llama.ik_llama_library import IkLlamaLibrary, installed
 from thirteen.runtime.options import Options, Request
 
 from ...conftest import EXHAUSTIVE
@@ -74,3 +77,36 @@ def test_it_is_named_for_a_profile_or_a_file_of_another_family(tiny, tmp_path):
         assert (engine.plan.settings.kv, engine.plan.settings.repack) == ("f16", False)
     with pytest.raises(RequestError, match="library ik is not used for such a file; leave it out"):
         Engine(write_decoder(tmp_path / "gemma.gguf", "gemma3"), library="ik")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("KNOWN_VERSION", "0.1.4", r"ik-llama-cpp-python: 0\.1\.5; pip install ik-llama-cpp-python==0\.1\.4"),
+        ("PACKAGE", "no-such-package", "no-such-package: not installed; pip install no-such-package=="),
+        (
+            "read_cpuinfo",
+            lambda: ("", {"sse2"}),
+            "ik-llama-cpp-python needs AVX2, which this processor lacks",
+        ),
+    ],
+)
+def test_another_version_or_processor_is_refused_before_it_is_loaded(
+    name: str, value: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ik_llama_library, name, value)
+    with pytest.raises(FileError, match=message):
+        IkLlamaLibrary()
+
+
+def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages went to the last that was loaded; its callback was freed with the first model's end."""
+
+    def load() -> object:
+        sleep(0.05)
+        return object()
+
+    monkeypatch.setattr(ik_llama_library, "IkLlamaLibrary", load)
+    monkeypatch.setattr(model, "LOADED", {})
+    with ThreadPoolExecutor() as threads:
+        assert len(set(threads.map(model.find_library, ["ik"] * 4))) == 1

@@ -12,7 +12,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, PrefixKey
 from thirteen.runtime.options import Options, Request
 
-from ..fixed_settings import FIXED
+from ..fakes import FIXED
 
 TOKENS = st.builds(
     lambda length, rest: (*range(length), *rest),

@@ -13,9 +13,8 @@ from thirteen.runtime.prompt.chat_template import Thinking
 
 from ...byte_level import byte_names
 from ..conftest import CONTROL, EMBEDDING, typed
-from ..fixed_settings import FIXED
+from ..fakes import FIXED, TEMPLATES
 from ..prompt.test_prompt_encoder import Bytes
-from ..thinking_templates import TEMPLATES
 
 MARKERS = ("<think>", "</think>")
 FLAG = {

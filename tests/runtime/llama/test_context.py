@@ -16,7 +16,7 @@ from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.llama.settings import KV_TYPES, Settings
 from thirteen.runtime.options import SEED_MAX, Options
 
-from ..fixed_settings import FIXED
+from ..fakes import FIXED
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from thirteen.runtime.memory import estimate_memory
 from thirteen.runtime.options import Options, Request
 from thirteen.runtime.trial import try_files
 
-from ..fixed_settings import FIXED
+from ..fakes import FIXED
 from ..gguf_adapters import write_factors
 from ..tiny_decoders import DECODERS, VOCABULARY, write_decoder
 

@@ -9,7 +9,7 @@ from thirteen.runtime.prompt.prompt_encoder import Message
 from thirteen.server.config import RequestLimits
 
 from ...runtime.embedders import write_embedder
-from ...runtime.thinking_templates import TEMPLATES
+from ...runtime.fakes import TEMPLATES
 from ...waiting import wait_until
 from ..serving import FLAG, halted, open_engine, serve_engine
 from ..tool_model import CONTEXT, record_prompts
