@@ -389,8 +389,8 @@ class Engine:
     @cached_property
     def _exact_context(self) -> Context:
         rows = min(_LOGITS_ROWS, self.context)
-        sizes = {"slots": 1, "batch": rows, "outputs": rows}
-        exact = replace(self.plan.settings, **sizes, exact=True, adaptive_threads=False)
+        one_text = replace(self.plan.settings, slots=1, batch=rows, outputs=rows)
+        exact = replace(one_text, exact=True, adaptive_threads=False)
         return self._owned.enter_context(Context(self.model, exact))
 
     def embedding_tokens(self, texts: "Sequence[Text]", *, truncate: bool = False) -> list[tuple[int, ...]]:
