@@ -27,8 +27,8 @@ _DEFAULT = Options()
 # Fields that would change the answer if they had an effect; docs/serving.md says what to use instead.
 _REFUSED = {
     *("audio", "background", "best_of", "context", "conversation", "function_call", "functions", "images"),
-    *("max_tokens", "n", "logprobs", "prompt", "raw", "response_format", "seed", "stop", "suffix"),
-    *("temperature", "template", "top_logprobs", "top_p", "web_search_options"),
+    *("logprobs", "max_tokens", "n", "num_predict", "prompt", "raw", "response_format", "stop", "suffix"),
+    *("template", "top_logprobs", "web_search_options"),
 }
 # pydantic's error types whose messages speak of Python; the others say what "should" be.
 _PROBLEMS = {"dict_type": "must be an object", "missing": "is missing", "model_type": "must be an object"}
@@ -54,7 +54,7 @@ class RequestBody(BaseModel):
         for name in value:
             if name in names or value[name] in (False, None, "", [], {}):  # 0 == False
                 continue
-            if name in _REFUSED:
+            if name in _REFUSED or name in Sampling.model_fields:
                 raise PydanticCustomError("unsupported", "is not supported here", {"name": name})
             if info.context is not None:
                 info.context[name] = None

@@ -328,9 +328,8 @@ async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
     async with call.service.scoring:
         encoded = await to_thread.run_sync(_prompt_tokens, engine, body)
         for prompt, tokens in zip(body.prompt, encoded, strict=True):
-            if not tokens:
-                raise field_error("prompt", "is empty")
             await call.check_connected()
+            engine.model.check_tokens(tokens)
             logprobs: Sequence[TokenLogprob] = ()
             if body.logprobs is not None:
                 scored = await to_thread.run_sync(engine.prompt_logprobs, tokens, body.logprobs, call.adapter)
@@ -341,12 +340,7 @@ async def _echoed(call: Call, body: CompletionRequest) -> list[Piece]:
 
 
 def _prompt_tokens(engine: Engine, body: CompletionRequest) -> list[tuple[int, ...]]:
-    prompts = list[tuple[int, ...]]()
-    for prompt in body.prompt:
-        if not isinstance(prompt, str):
-            engine.model.check_tokens(prompt)
-        prompts.append(engine.encode_text(prompt) if isinstance(prompt, str) else tuple(prompt))
-    return prompts
+    return [engine.encode_text(one) if isinstance(one, str) else tuple(one) for one in body.prompt]
 
 
 async def models(call: Call) -> Response:

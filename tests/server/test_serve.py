@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from ..commands import Commands
+from ..runtime.gguf_adapters import write_lora
 from ..waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -172,7 +173,7 @@ def _metric(url, name):
 
 
 def test_bad_option_is_a_one_line_error(tiny, tmp_path):
-    limits = tmp_path / "limits.toml"
+    limits, lora = tmp_path / "limits.toml", write_lora(tmp_path / "lora.gguf", 0)
     limits.write_text("drain_s = -1")
     with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as listener:
         for options, reason in (
@@ -182,7 +183,7 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
             ),
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
             (["--port", listener.getsockname()[1]], "in use"),
-            (["--adapter", f"tiny={tiny}"], "the base model already has this name"),
+            (["--adapter", f"tiny={lora}"], "the base model already has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
             (["--config", limits], "limits.toml: drain_s must be greater than or equal to 0, not -1"),
         ):

@@ -137,7 +137,7 @@ def test_error_names_the_field(tiny_server, path, fields, status, param):
         (CHAT, "functions"),
         (RESPONSES, "background"),
         (RESPONSES, "stop"),
-        (OLLAMA, "temperature"),
+        (OLLAMA, "top_k"),
         ("/api/generate", "raw"),
     ],
 )
