@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 
 from ..runtime.conftest import ending, say, smollm2, tiny, write_tiny
@@ -37,6 +38,20 @@ def tool_server(
     path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
     with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def tiny_client(tiny_server: RunningServer) -> Iterator[OpenAI]:
+    """OpenAI's client of the tiny model."""
+    with tiny_server.openai() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def tool_client(tool_server: RunningServer) -> Iterator[OpenAI]:
+    """OpenAI's client of the tiny model that takes tools."""
+    with tool_server.openai() as client:
+        yield client
 
 
 @pytest.fixture

@@ -15,26 +15,14 @@ TEXT = "Zwölf Boxkämpfer jagen Viktor"
 BOS = 256
 
 
-@pytest.fixture(scope="module")
-def client(smollm2_server):
-    with smollm2_server.openai() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def tiny_client(tiny_server):
-    with tiny_server.openai() as client:
-        yield client
-
-
 def chat(client, messages=MESSAGES, **options):
     return client.chat.completions.create(
-        **{"model": "smollm2", "messages": messages, "max_tokens": 24, "temperature": 0} | options
+        **{"model": "default", "messages": messages, "max_tokens": 24, "temperature": 0} | options
     )
 
 
-def test_stream_has_the_clients_fields(client):
-    chunks = list(chat(client, stream=True, stream_options={"include_usage": True}))
+def test_stream_has_the_clients_fields(smollm2_server):
+    chunks = list(chat(smollm2_server.openai(), stream=True, stream_options={"include_usage": True}))
     deltas = [chunk.choices[0] for chunk in chunks if chunk.choices]
     assert [choice.delta.role for choice in deltas] == ["assistant"] + [None] * (len(deltas) - 1)
     assert len([choice for choice in deltas if choice.finish_reason]) == 1
@@ -43,21 +31,21 @@ def test_stream_has_the_clients_fields(client):
     assert len(deltas) > 5, "the text does not arrive token by token"
 
 
-def test_answers_differ_and_a_seed_reproduces_them(client):
+def test_answers_differ_and_a_seed_reproduces_them(tiny_client):
     def answers(**options):
-        response = chat(client, n=3, temperature=1.0, max_tokens=12, **options)
+        response = chat(tiny_client, n=3, temperature=1.0, max_tokens=12, **options)
         assert [choice.index for choice in response.choices] == [0, 1, 2]
         return [choice.message.content for choice in response.choices], response.usage
 
     (texts, usage), (again, _) = answers(seed=5), answers(seed=5)
     assert texts == again and len(set(texts)) > 1
-    assert usage.completion_tokens > chat(client, max_tokens=12).usage.completion_tokens
-    assert usage.prompt_tokens == chat(client, max_tokens=1).usage.prompt_tokens
+    assert usage.completion_tokens > chat(tiny_client, max_tokens=12).usage.completion_tokens
+    assert usage.prompt_tokens == chat(tiny_client, max_tokens=1).usage.prompt_tokens
     assert answers()[0] != texts, "the default seed is random"
 
 
-def test_logprobs(client):
-    answer = chat(client, logprobs=True, top_logprobs=3, max_tokens=6)
+def test_logprobs(smollm2_server):
+    answer = chat(smollm2_server.openai(), logprobs=True, top_logprobs=3, max_tokens=6)
     content = answer.choices[0].logprobs.content
     assert b"".join(bytes(token.bytes) for token in content).decode() == answer.choices[0].message.content
     for token in content:
@@ -68,11 +56,11 @@ def test_logprobs(client):
         assert 0 < sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1.000001
 
 
-def test_models(client):
-    assert [model.id for model in client.models.list()] == ["smollm2"]
-    assert client.models.retrieve("smollm2").owned_by == "thirteen"
+def test_models(tiny_client):
+    assert [model.id for model in tiny_client.models.list()] == ["tiny"]
+    assert tiny_client.models.retrieve("tiny").owned_by == "thirteen"
     with pytest.raises(openai.NotFoundError):
-        client.models.retrieve("gpt-4o")
+        tiny_client.models.retrieve("gpt-4o")
 
 
 def test_penalties_and_biases_reach_the_engine(tiny_client):

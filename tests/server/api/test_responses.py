@@ -30,48 +30,36 @@ class Flag(pydantic.BaseModel):
     ok: bool
 
 
-@pytest.fixture(scope="module")
-def client(tiny_server):
-    with tiny_server.openai() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def tool_client(tool_server):
-    with tool_server.openai() as client:
-        yield client
-
-
 def respond(client, content=QUESTION, **options):
     body = {"model": "tiny", "input": content, "max_output_tokens": 12, "temperature": 0}
     return client.responses.create(**body | options)
 
 
-def test_a_response_has_every_field_that_the_client_expects(client):
+def test_a_response_has_every_field_that_the_client_expects(tiny_client):
     """The client's own model is strict here; we do not know how many tokens are written to the cache."""
     with pytest.raises(pydantic.ValidationError) as caught:
-        Response.model_validate(respond(client).to_dict(), strict=True)
+        Response.model_validate(respond(tiny_client).to_dict(), strict=True)
     assert [error["loc"] for error in caught.value.errors()] == [
         ("usage", "input_tokens_details", "cache_write_tokens")
     ]
 
 
-def test_input_is_a_conversation(client):
+def test_input_is_a_conversation(tiny_client):
     said = [("Be brief.", "system"), ("Hi", "user"), ("Hello", "assistant"), (QUESTION, "user")]
     messages = [{"role": role, "content": content} for content, role in said]
-    chat = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)
+    chat = tiny_client.chat.completions.create(model="tiny", messages=messages, max_tokens=12, temperature=0)
     parts = [{"type": "input_text", "text": text} for text in (QUESTION[:4], QUESTION[4:])]
     messages[-1] = {"type": "message", "role": "user", "content": parts}
     for found in (
-        respond(client, messages[1:], instructions="Be brief."),
-        respond(client, [{"role": "developer", "content": "Be brief."}, *messages[1:]]),
+        respond(tiny_client, messages[1:], instructions="Be brief."),
+        respond(tiny_client, [{"role": "developer", "content": "Be brief."}, *messages[1:]]),
     ):
         assert found.output_text == chat.choices[0].message.content
         assert found.usage.total_tokens == found.usage.input_tokens + 12
 
 
-def test_events(client):
-    whole, events = respond(client), list(respond(client, stream=True))
+def test_events(tiny_client):
+    whole, events = respond(tiny_client), list(respond(tiny_client, stream=True))
     names = [event.type for event in events]
     assert list(dict.fromkeys(names)) == EVENTS and names == sorted(names, key=EVENTS.index)
     assert [event.sequence_number for event in events] == list(range(len(events)))
@@ -99,21 +87,21 @@ def test_an_answer_without_text_in_the_clients_own_accumulation(ending):
     assert response.incomplete_details is None
 
 
-def test_a_schema_is_parsed_by_the_client(client):
+def test_a_schema_is_parsed_by_the_client(tiny_client):
     asked = {"input": QUESTION, "text_format": Flag, "max_output_tokens": 60, "temperature": 0}
-    response = client.responses.parse(model="tiny", **asked)
+    response = tiny_client.responses.parse(model="tiny", **asked)
     assert response.output_parsed.ok in {True, False} and response.text.format.name == "Flag"
 
 
-def test_nothing_is_stored(client):
+def test_nothing_is_stored(tiny_client):
     """Clients that go on from a stored response get one clear line."""
-    response = respond(client, extra_body={"store": True})
+    response = respond(tiny_client, extra_body={"store": True})
     assert response.store is False and response.previous_response_id is None
     with pytest.raises(openai.BadRequestError, match="send the whole conversation as input") as caught:
-        respond(client, "Why?", previous_response_id=response.id)
+        respond(tiny_client, "Why?", previous_response_id=response.id)
     assert caught.value.param == "previous_response_id"
     with pytest.raises(openai.NotFoundError):
-        client.responses.retrieve(response.id)
+        tiny_client.responses.retrieve(response.id)
 
 
 def test_a_call_and_its_events(tool_client, say):

@@ -109,13 +109,6 @@ def test_an_answer_with_a_format_is_a_call_or_has_it(client, notation):
         jsonschema.validate(json.loads(one.message.content), schema)
 
 
-def test_a_call_that_is_cut_short_is_no_call(client):
-    ((text, calls, reason),) = accumulated(chat(client, tool_choice="required", max_tokens=12, stream=True))
-    assert (calls, reason) == ([], "length") and text
-    choice = chat(client, tool_choice="required", max_tokens=12).choices[0]
-    assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == (text, None, reason)
-
-
 @pytest.fixture(scope="module")
 def call_text(notation):
     """A call as the model writes it."""
