@@ -88,8 +88,7 @@ def _show(found: "Adapter", as_json: bool) -> None:
 
     if isinstance(short := found.content, ShortCode):
         numbers = [float(number) for number in short.numbers]
-        type_ = "float32" if short.exact else "bfloat16"
-        show(as_json, {"base": short.name, "basis": short.fingerprint, "type": type_, "numbers": numbers})
+        show(as_json, {"base": short.name, "basis": short.fingerprint, "numbers": numbers})
         return
     loaded = load_adapter(short, found.id)
     norms = norms_by_layer(loaded)

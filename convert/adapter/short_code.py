@@ -1,6 +1,6 @@
 """Short codes: a TinyLoRA's trained vector as text to paste, send or print, `t13:smollm2-135m:…`.
 
-After the base's name follow, in Bech32's alphabet: the number format, 30 bits of the basis' hash, the
+After the base's name follow, in Bech32's alphabet: a zero for bfloat16, 30 bits of the basis' hash, the
 numbers, and a checksum of everything before it. That is Bech32m's (BIP 173 and BIP 350), which detects every
 change of up to four characters in texts of up to 89, and of up to two in texts of up to 1,023.
 """
@@ -25,10 +25,9 @@ _BECH32M = 0x2BC830A3  # BIP 350's constant, which also detects a q inserted or 
 PREFIX = "t13:"
 _BF16 = GGMLQuantizationType.BF16
 _FINGERPRINT_SYMBOLS = 6
-_NUMBER_BYTES = {0: 2, 1: 4}  # by format: bfloat16, float32
-# At most NUMBERS_MAX numbers in float32, at five bits a character: the time to decode a code grows with the
+# At most NUMBERS_MAX numbers in bfloat16, at five bits a character: the time to decode a code grows with the
 # square of its length.
-_BODY_MAX = 1 + _FINGERPRINT_SYMBOLS + ceil(NUMBERS_MAX * 32 / 5) + CHECKSUM_SYMBOLS
+_BODY_MAX = 1 + _FINGERPRINT_SYMBOLS + ceil(NUMBERS_MAX * 16 / 5) + CHECKSUM_SYMBOLS
 _CODE = re.compile(
     rf"{PREFIX}(?P<name>[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}):(?P<body>[{CHARSET}]{{1,{_BODY_MAX}}})"
 )
@@ -41,7 +40,6 @@ class ShortCode:
     name: str  # of the base
     fingerprint: str  # start of the basis' hash, from basis_fingerprint()
     numbers: Floats  # the trained vector, (u,)
-    exact: bool = False  # whether the numbers are float32 instead of bfloat16
 
 
 def looks_like_code(text: str) -> bool:
@@ -61,12 +59,12 @@ def round_to_bfloat16(numbers: Floats) -> Floats:
 
 
 def encode_short_code(code: ShortCode) -> str:
-    """Encode a code; numbers are rounded to bfloat16 unless it is `exact`. FileError if one is not finite."""
-    numbers = code.numbers if code.exact else round_to_bfloat16(code.numbers)
+    """Encode a code, with its numbers rounded to bfloat16. FileError if one is not finite."""
+    numbers = round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
         raise FileError(f"a code for {code.name}: a number is not finite")
-    raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, -_NUMBER_BYTES[code.exact] :]
-    symbols = [int(code.exact), *map(CHARSET.index, code.fingerprint), *to_symbols(raw.tobytes())]
+    raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, 2:]
+    symbols = [0, *map(CHARSET.index, code.fingerprint), *to_symbols(raw.tobytes())]
     prefix = PREFIX + code.name
     return f"{prefix}:{_encode([*symbols, *bech32m_checksum(prefix, symbols)])}"
 
@@ -84,18 +82,17 @@ def decode_short_code(text: str) -> ShortCode:
     symbols = [CHARSET.index(character) for character in code["body"]]
     if not verify_checksum(PREFIX + code["name"], symbols):
         raise FileError(f"the code {shown!r} is damaged: its checksum does not match")
-    width = _NUMBER_BYTES.get(symbols[0])
     raw = to_bytes(symbols[1 + _FINGERPRINT_SYMBOLS : -CHECKSUM_SYMBOLS])
-    numbers = _decode_numbers(raw, width) if width and raw and not len(raw) % width else None
+    numbers = _decode_numbers(raw) if symbols[0] == 0 and raw and not len(raw) % 2 else None
     if numbers is None or not np.isfinite(numbers).all():
         raise FileError(f"the code {shown!r} has numbers in a format that this version does not support")
     fingerprint = code["body"][1 : 1 + _FINGERPRINT_SYMBOLS]
-    return ShortCode(code["name"], fingerprint, numbers, exact=symbols[0] == 1)
+    return ShortCode(code["name"], fingerprint, numbers)
 
 
-def _decode_numbers(data: bytes, width: int) -> Floats:
-    raw = np.zeros((len(data) // width, 4), np.uint8)
-    raw[:, -width:] = np.frombuffer(data, np.uint8).reshape(-1, width)
+def _decode_numbers(data: bytes) -> Floats:
+    raw = np.zeros((len(data) // 2, 4), np.uint8)
+    raw[:, 2:] = np.frombuffer(data, np.uint8).reshape(-1, 2)
     return raw.view("<f4").reshape(-1).astype(np.float32)
 
 
