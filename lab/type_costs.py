@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from thirteen.runtime.defaults import IK_TYPES
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import read_model_header
-from thirteen.runtime.llama.settings import LLAMA, PACKAGES, library_version
+from thirteen.runtime.llama.settings import LLAMA, PACKAGES
 from thirteen.runtime.plan import EnginePlan
 from thirteen.stats.arrays import Doubles
 
@@ -127,7 +128,7 @@ def main(output: Path, library: str = LLAMA, rounds: int = 20) -> None:
             types = measured_types(names[at : at + _TOGETHER])
             for part, found in measure(types, library, rounds, ProbeShape(), progress).items():
                 costs[part] = found | costs[part]
-    build = f"{PACKAGES[library]} {library_version(library)}"
+    build = f"{PACKAGES[library]} {version(PACKAGES[library])}"
     write_table(output, costs, host_target(), library, build)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import exp
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from .arithmetic import Step
 from .options import Request, vote_confidence
@@ -13,29 +13,16 @@ if TYPE_CHECKING:
     from .arithmetic.equations import Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Coefficients of the log-odds that the value of a greedy answer is right."""
-
-    intercept: float  # of any answer
-    mean: float  # for each nat of the mean log-probability of the sampled tokens
-    total: float  # for each nat of their sum
-    verified: float  # added if the answer is verified
-
-    def confidence(self, log_likelihood: float, tokens: int, *, verified: bool) -> float:
-        """Probability that the value is right, by the log-likelihood and the number of the sampled tokens."""
-        by_tokens = self.total * log_likelihood + self.mean * log_likelihood / max(tokens, 1)
-        log_odds = self.intercept + by_tokens + self.verified * verified
-        return 1 / (1 + exp(min(-log_odds, _LOG_ODDS_MAX)))
-
-
+# Coefficients of the log-odds that the value of a greedy answer is right: the intercept, for each nat of the
+# mean log-probability of the sampled tokens, for each nat of their sum, and if the answer is verified.
+Calibration: TypeAlias = tuple[float, float, float, float]
 _LOG_ODDS_MAX = 100.0  # beyond some hundred, exp() overflows
 _EMBEDDED = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SUMS_840 = "8616f9d00b1cfbc4ee65cd0259eebfdca939d558fe2f73b3dac654f1b7995c13"
 # By the base's hash in a conversion or the file's name, type of the weights, and hash of a merged adapter.
 _SHIPPED = {
-    (_EMBEDDED, 7, _SUMS_840): Calibration(-0.28, 5.24, 0.193, 1.72),
-    ("Qwen2.5 Coder 0.5B Instruct AWQ", 15, ""): Calibration(3.09, 5.95, 0.126, 0.33),
+    (_EMBEDDED, 7, _SUMS_840): (-0.28, 5.24, 0.193, 1.72),
+    ("Qwen2.5 Coder 0.5B Instruct AWQ", 15, ""): (3.09, 5.95, 0.126, 0.33),
 }
 
 
@@ -218,8 +205,10 @@ def grade(request: Request, calibration: Calibration | None, text: str, end: Seq
 
         violation = find_violation(request.options.grammar, text)
     if calibration and complete and value is not None:
-        sampled = end.usage.sampled_tokens
-        confidence = calibration.confidence(end.log_likelihood, sampled, verified=verified)
+        intercept, mean, total, if_verified = calibration
+        by_tokens = total + mean / max(end.usage.sampled_tokens, 1)
+        log_odds = intercept + by_tokens * end.log_likelihood + if_verified * verified
+        confidence = 1 / (1 + exp(min(-log_odds, _LOG_ODDS_MAX)))
     answer = Answer(
         value=value,
         text=text,

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import ClosedError
+from ..errors import ClosedError, FileError, ThirteenError
 
 if TYPE_CHECKING:
     from .llama.llama_cpp_library import ErrorLog
@@ -110,22 +110,28 @@ class NativeHandle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def acquire(self, load: Callable[[], Any], free: Callable[[Any], None], log: "ErrorLog") -> bool:
-        """Load a handle in the compute thread and own it, or return False; then everything owned is freed."""
+    def acquire(
+        self,
+        load: Callable[[], Any],
+        free: Callable[[Any], None],
+        log: "ErrorLog",
+        what: object,
+        error: type[ThirteenError] = FileError,
+    ) -> None:
+        """Load a handle in the compute thread and own it, or free everything owned and raise an error."""
 
-        def take() -> bool:
+        def take() -> None:
             log.install()
-            if handle := load():
-                self._handle = handle
-                self._owned.callback(free, handle)
-            return bool(handle)
+            handle = load()
+            if not handle:
+                raise error(f"{what}: {log.take_errors()}")
+            self._handle = handle
+            self._owned.callback(free, handle)
 
         with ExitStack() as undo:
             undo.callback(self.close)
-            acquired = call(take)
-            if acquired:
-                undo.pop_all()
-        return acquired
+            call(take)
+            undo.pop_all()
 
     @property
     def handle(self) -> Any:

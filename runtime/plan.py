@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..files.gguf.pooling import read_pooling
 from .defaults import FLASH, IK_STANDARD, Way, build_features, find_default, find_tuned, ik_equals, main_type
 from .engine_options import QUEUE, EngineOptions
 from .llama.model import find_library, read_model_header
-from .llama.settings import IK, KV_TYPES, LIBRARIES, LLAMA, PACKAGES, Settings, library_version
+from .llama.settings import IK, KV_TYPES, LIBRARIES, LLAMA, PACKAGES, Settings
 from .memory import MemoryEstimate, embedding_settings, estimate_memory, memory_error
 
 
@@ -56,7 +57,8 @@ class EnginePlan:
     @property
     def version(self) -> str:
         """Package and version of the library that computes."""
-        return f"{PACKAGES[self.settings.library]} {library_version(self.settings.library)}"
+        package = PACKAGES[self.settings.library]
+        return f"{package} {version(package)}"
 
     @property
     def context_hint(self) -> str:

@@ -21,7 +21,7 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import is_decided, sample_requests, select_winner, tally
 from ..engine_options import EngineOptions
 from ..llama.model import read_model_header
-from ..llama.settings import PACKAGES, library_version
+from ..llama.settings import PACKAGES
 from ..options import Options, Request, VotingRule
 from ..plan import EnginePlan, decide_settings
 
@@ -94,8 +94,8 @@ class BatchJob:
     @property
     def versions(self) -> dict[str, str]:
         """Versions of the packages that the answers depend on, of a decided job."""
-        library = self._options.settings().library
-        return {"thirteen": version("thirteen"), PACKAGES[library]: library_version(library)}
+        packages = ("thirteen", PACKAGES[self._options.settings().library])
+        return {package: version(package) for package in packages}
 
     @property
     def identity(self) -> dict[str, Any]:

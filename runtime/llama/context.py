@@ -117,11 +117,8 @@ class Context(NativeHandle):
         if pooling:
             embedding = LLAMA_CPP.new_embedding_context
             load = partial(embedding, model.handle, settings, model.gpu_layers, pooling)
-        if not self.acquire(load, library.free_context, library.log):
-            raise InsufficientMemoryError(
-                f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens: "
-                f"{library.log.take_errors()}"
-            )
+        what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
+        self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
@@ -138,10 +135,12 @@ class Context(NativeHandle):
         if adapter is self._adapter:
             return
         status = self._library.set_adapter(self.handle, adapter and adapter.handle)
-        if status:
-            errors = self._library.log.take_errors()
-            raise FileError(f"adapter {adapter and adapter.path}: status {status}: {errors}")
+        self._require(not status, f"adapter {adapter and adapter.path}: status {status}")
         self._adapter = adapter
+
+    def _require(self, done: bool, problem: str) -> None:
+        if not done:
+            raise FileError(f"{self.model.header.path}: {problem}: {self._library.log.take_errors()}")
 
     @property
     def _limited_threads(self) -> tuple[int, int]:
@@ -167,9 +166,7 @@ class Context(NativeHandle):
             assert 0 <= min(span.tokens) <= max(span.tokens) < vocabulary
         rows = self._batch.fill(spans)
         status = compute.call(self._compute)
-        if status:
-            errors = self._library.log.take_errors()
-            raise FileError(f"{self.model.header.path}: decoding failed (status {status}): {errors}")
+        self._require(not status, f"decoding failed (status {status})")
         return rows
 
     def decode_text(self, tokens: Sequence[int]) -> Iterator[int]:
@@ -210,9 +207,8 @@ class Context(NativeHandle):
 
     def clear(self, slot: int, start: int = 0) -> None:
         """Remove the KV cache of a sequence from position `start` on."""
-        if not self._library.clear(self.handle, slot, start):
-            errors = self._library.log.take_errors()
-            raise FileError(f"{self.model.header.path}: slot {slot} could not be cleared: {errors}")
+        cleared = self._library.clear(self.handle, slot, start)
+        self._require(cleared, f"slot {slot} could not be cleared")
 
     def state_bytes(self, slot: int) -> int:
         """Return the size of what save() returns."""

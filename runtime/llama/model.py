@@ -83,8 +83,7 @@ class Model(Vocabulary, NativeHandle):
             self._load(self.library, load)
 
     def _load(self, library: NativeLibrary, load: Callable[[], Any]) -> None:
-        if not self.acquire(load, library.free_model, library.log):
-            raise FileError(f"{self.header.path}: {library.log.take_errors()}")
+        self.acquire(load, library.free_model, library.log, self.header.path)
 
     @property
     def vocab(self) -> Any:
@@ -111,8 +110,7 @@ class LoraAdapter(NativeHandle):
         self.metadata = read_adapter_header(path, model.header).metadata
         library = model.library
         load = partial(library.load_adapter, model.handle, path)
-        if not self.acquire(load, library.free_adapter, library.log):
-            raise FileError(f"{path}: {library.log.take_errors()}")
+        self.acquire(load, library.free_adapter, library.log, path)
 
 
 def read_model_header(path: Path) -> Header:

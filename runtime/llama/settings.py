@@ -1,12 +1,9 @@
 """Settings of an engine, all decided: what it allocates, and how it computes."""
 
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType as Type
-
-from ...errors import FileError
 
 LLAMA, IK = LIBRARIES = ("llama.cpp", "ik")  # what can compute; see libraries.py
 PACKAGES = {LLAMA: "llama-cpp-python", IK: "ik-llama-cpp-python"}
@@ -19,14 +16,6 @@ _STANDARD_ATTENTION_TOKENS = 256
 
 GpuLayers = int | Literal["all"]
 Handle = Any  # a pointer of a library; 0 or None where it could not make one
-
-
-def library_version(library: str) -> str:
-    """The version of a library's package."""
-    try:
-        return version(package := PACKAGES[library])
-    except PackageNotFoundError:
-        raise FileError(f"library {library} is not installed: pip install {package}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from ...errors import FileError
 from ...files.json_file import decode_utf8, parse_json, read_bounded
@@ -18,12 +18,12 @@ from .chat_template import SOURCE_BYTES_MAX, SWITCH, ChatTemplate
 from .control_tokens import ControlNames
 from .prompt_encoder import Message, example_messages
 
-_FIELDS = {"system": str | None, "begin": str, "examples": list, "think": bool | None}
-
 
 @dataclass(frozen=True, slots=True)
 class QuestionPrompt:
     """The prompt around a question."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # of JSON
 
     system: str | None = None  # system prompt, perhaps an empty one; None for that of the chat template
     examples: tuple[tuple[str, str], ...] = ()  # worked examples, each a question and its answer
@@ -34,15 +34,11 @@ class QuestionPrompt:
     @lru_cache(8)
     def parse(cls, text: str, where: str) -> Self:
         """Read a prompt from JSON (FileError: `where` …); an empty text is the plain question."""
-        fields = parse_json(text.encode(), where) if text else {}
-        known = isinstance(fields, dict) and all(
-            isinstance(value, _FIELDS.get(name, ())) for name, value in fields.items()
-        )
-        pairs = fields.get("examples", []) if known else [None]
-        if not all(isinstance(pair, list) and [*map(type, pair)] == [str, str] for pair in pairs):
-            names = "texts `system` and `begin`, pairs `examples` and a bool `think`"
-            raise FileError(f"{where}: not a prompt, with {names}")
-        return cls(**fields | {"examples": tuple(map(tuple, pairs))})
+        if not text:
+            return cls()
+        from ...files.from_json import from_json  # noqa: PLC0415 - imports pydantic; few adapters have one
+
+        return from_json(cls, parse_json(text.encode(), where), where)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.runtime.batch.batch_file import BatchFile
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, BatchSettings
@@ -114,39 +112,6 @@ def test_an_interrupted_batch_gives_the_same_file(effort, ask, questions, output
     assert BatchFile(questions, output).answer(job).earlier == 45
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not part.exists()
-
-
-@pytest.mark.exhaustive
-def test_a_journal_that_ends_anywhere_resumes_to_the_same_file(job, questions, output, part):
-    """Each batch with a missing answer runs again as a whole: what is computed together decides the bits."""
-    known, batch = list[BatchResult](), BatchFile(questions, output)
-
-    def remember(job: BatchJob, batches: Any) -> Any:
-        known.extend(job.run(batches))
-        yield from known
-
-    def replay(job: BatchJob, batches: Any) -> Any:
-        for numbers in batches:
-            assert [*numbers] in ([*range(40)], [*range(40, COUNT)])
-            yield from (result for result in known if result.number in numbers)
-
-    with pytest.raises(Interrupted):
-        batch.answer(job, remember, stop_at(COUNT))
-    journal = part.read_bytes()
-    batch.answer(job)
-    whole = output.read_bytes()
-
-    @given(st.integers(0, len(journal)), st.booleans())
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def resume(length: int, was_written: bool) -> None:
-        output.unlink()
-        if was_written:  # by a run that was killed before it removed the records
-            output.write_bytes(whole)
-        part.write_bytes(journal[:length])
-        assert batch.answer(job, replay).earlier == max(0, journal[:length].count(b"\n") - 1)
-        assert output.read_bytes() == whole and not part.exists()
-
-    resume()
 
 
 def test_a_later_batch_is_computed_as_a_first_one_is(ask, monkeypatch):
