@@ -50,6 +50,5 @@ def web(
             show(as_json, asdict(site))
         if serve:
             with bind_socket("127.0.0.1", port) as listener:
-                listener.listen()
                 note(f"serving {path.name} at http://127.0.0.1:{listener.getsockname()[1]}/")
                 uvicorn.Server(uvicorn.Config(site_app(target), log_level="warning")).run([listener])

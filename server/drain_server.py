@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -31,21 +30,16 @@ _log = logging.getLogger(__name__)
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Bind a TCP socket, which must still listen; RequestError if the address is not local or in use."""
-    with ExitStack() as on_error:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            # asyncio sets TCP_NODELAY only on sockets created with an explicit protocol.
-            bound = on_error.enter_context(socket.socket(family, kind, protocol))
-            if os.name == "posix":  # on Windows it would let another process bind the same port
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except (OSError, UnicodeError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RequestError(f"{host} port {port}: {reason}") from None
-        on_error.pop_all()
+    """Listen on a TCP port; RequestError if the address is not local or in use."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        bound = socket.create_server(address, family=family, dualstack_ipv6=both)
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        raise RequestError(f"{host} port {port}: {reason}") from None
+    # Connections inherit it. asyncio sets it only on sockets that were made for TCP by number.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return bound
 
 

@@ -1,10 +1,10 @@
 """OpenAI's chat and text completions, and the list of models."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from time import time
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 from anyio import to_thread
@@ -157,40 +157,37 @@ def _message(message: ChatMessage, path: str) -> Message:
     return Message(role, bodies.text_of(message.content), tuple(calls), message.tool_call_id)
 
 
-@dataclass
 class ChatFormat(Format):
     """Prints chat completions."""
 
-    model: str
-    engine: Engine
-    body: OpenAiRequest
-    echoed: Sequence[Piece] = ()
-    answers: dict[int, Said] = field(default_factory=dict)
-    kinds: ClassVar = ("chatcmpl", "chat.completion", "chat.completion.chunk")
+    kinds = ("chatcmpl", "chat.completion", "chat.completion.chunk")
 
-    def __post_init__(self) -> None:
-        self._id, self._created = f"{self.kinds[0]}-{uuid4().hex}", int(time())
+    def __init__(self, call: Call, body: OpenAiRequest) -> None:
+        self.body, self._engine, self._answers = body, call.engine, dict[int, Said]()
+        created, name = int(time()), f"{self.kinds[0]}-{uuid4().hex}"
+        self._header = {
+            "id": name,
+            "created": created,
+            "model": call.model,
+            "system_fingerprint": _FINGERPRINT,
+        }
 
     def whole(self, answers: Sequence[Said]) -> Json:
         choices = [self._choice(said, streamed=False) for said in answers]
-        return {**self._header(self.kinds[1]), "choices": choices, "usage": self._usage(answers)}
+        return {**self._header, "object": self.kinds[1], "choices": choices, "usage": self._usage(answers)}
 
     def part(self, said: Said) -> Iterator[str]:
         none = {"usage": None} if self.body.stream_options.include_usage else {}
         choices = [self._choice(said, streamed=True)]
-        yield format_event({**self._header(self.kinds[2]), "choices": choices, **none})
+        yield format_event({**self._header, "object": self.kinds[2], "choices": choices, **none})
         if said.piece.answer:
-            self.answers[said.index] = said
+            self._answers[said.index] = said
 
     def end(self) -> Iterator[str]:
         if self.body.stream_options.include_usage:
-            usage = self._usage([self.answers[index] for index in sorted(self.answers)])
-            yield format_event({**self._header(self.kinds[2]), "choices": [], "usage": usage})
+            usage = self._usage([self._answers[index] for index in sorted(self._answers)])
+            yield format_event({**self._header, "object": self.kinds[2], "choices": [], "usage": usage})
         yield "data: [DONE]\n\n"
-
-    def _header(self, kind: str) -> Json:
-        header = {"id": self._id, "object": kind, "created": self._created, "model": self.model}
-        return {**header, "system_fingerprint": _FINGERPRINT}
 
     def _usage(self, answers: Sequence[Said]) -> Json:
         """Usage of a response: a prompt counts once for its answers."""
@@ -232,7 +229,7 @@ class ChatFormat(Format):
         return {"content": content, "refusal": None}
 
     def _entry(self, token: int, logprob: float) -> Json:
-        data = self.engine.model.token_to_piece(token)
+        data = self._engine.model.token_to_piece(token)
         return {
             "token": data.decode("utf-8", "replace"),
             "logprob": max(logprob, _LOGPROB_MIN),
@@ -248,7 +245,8 @@ def _call_json(call: AnswerCall) -> Json:
 class CompletionFormat(ChatFormat):
     """Prints text completions; `echoed` are the prompts that they begin with, each as a piece."""
 
-    kinds: ClassVar = ("cmpl", "text_completion", "text_completion")
+    kinds = ("cmpl", "text_completion", "text_completion")
+    echoed: Sequence[Piece] = ()
 
     def _choice(self, said: Said, *, streamed: bool) -> Json:
         echoes = bool(self.echoed) and said.first
@@ -299,14 +297,14 @@ async def chat(call: Call, body: ChatRequest) -> Response:
         return body.samples(request)
 
     await call.submit(prepare)
-    return await respond(call, ChatFormat(call.model, call.engine, body), tools, stream=body.stream)
+    return await respond(call, ChatFormat(call, body), tools, stream=body.stream)
 
 
 async def completion(call: Call, body: CompletionRequest) -> Response:
     """Complete texts."""
     call.choose_model(body.model)
     body.check_answers(call, len(body.prompt))
-    form = CompletionFormat(call.model, call.engine, body)
+    form = CompletionFormat(call, body)
     options: Json = {"adapter": call.adapter, "namespace": call.key.namespace, "stop": body.stop}
     options |= {"calculator": body.calculator, "logprobs": body.logprobs, "report_end": body.echo}
     options["max_tokens"] = call.max_tokens(MAX_TOKENS, max_tokens=body.max_tokens)

@@ -68,7 +68,6 @@ def serve_engine(
     keys = keys if keys is None or isinstance(keys, ApiKeys) else ApiKeys(keys)
     server = DrainServer(service, ListenConfig(keys=keys, origins=origins))
     with bind_socket("127.0.0.1", 0) as bound:
-        bound.listen()
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
