@@ -17,8 +17,8 @@ from .console import note, run_bars, wait_for
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from ..cluster.ray_batch import FindFiles
     from ..models.resolve import ModelFiles
+    from ..runtime.batch.ray_batch import FindFiles
     from ..runtime.engine.engine import Engine
     from ..runtime.engine_options import EngineOptions
     from ..runtime.options import Options
@@ -160,7 +160,7 @@ def named_adapters(words: Iterable[str]) -> dict[str, str]:
 
 def batch_executor(ctx: typer.Context, find: "FindFiles | None" = None) -> Any:
     """The `BatchExecutor` of --ray and --workers: this machine, or a cluster's workers."""
-    from ..cluster.ray_batch import RayWorkers
+    from ..runtime.batch.ray_batch import RayWorkers
     from ..runtime.batch.reproducible_batches import BatchJob
 
     ray, workers = ctx.params["ray"], ctx.params["workers"]

@@ -57,10 +57,10 @@ def serve(
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
     """
-    from ..cluster.ray_serve import serve_on_ray
-    from ..cluster.serving import ServingRequest, serve_here
     from ..models.resolve import ModelFiles
     from ..server.config import ApiKeys, ListenConfig, RequestLimits
+    from ..server.ray_serve import serve_on_ray
+    from ..server.serving import ServingRequest, serve_here
 
     if ray is None:
         refuse_given(ctx, ("replicas",), "requires --ray")

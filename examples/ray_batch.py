@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from thirteen import Options
-from thirteen.cluster.ray_batch import RayWorkers
 from thirteen.runtime.batch.batch_file import BatchFile
+from thirteen.runtime.batch.ray_batch import RayWorkers
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchSettings
 
 questions, answers = Path("questions.jsonl"), Path("answers.jsonl")

@@ -18,7 +18,7 @@ DOCUMENTS = [
     ROOT / "deploy" / "README.md",
 ]
 PACKAGES = (
-    *("bench", "cli", "cluster", "convert", "files", "learn", "models", "runtime", "server", "stats", "web"),
+    *("bench", "cli", "convert", "files", "learn", "models", "runtime", "server", "stats", "web"),
     *("tests", "lab", "deploy", "examples"),
 )
 PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}

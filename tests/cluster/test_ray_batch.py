@@ -10,10 +10,10 @@ from threading import Event, Thread
 
 import pandas
 import pytest
-from thirteen.cluster.ray_batch import RayWorker, RayWorkers
-from thirteen.cluster.ray_session import ray_session, worker_capacity
 from thirteen.errors import OptionError, RequestError
 from thirteen.runtime.batch.batch_file import BatchFile
+from thirteen.runtime.batch.ray_batch import RayWorker, RayWorkers
+from thirteen.runtime.batch.ray_session import ray_session, worker_capacity
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchSettings
 from thirteen.runtime.options import Options
 
@@ -118,7 +118,7 @@ def test_workers_that_fit_on_no_node_are_rejected(cluster):
 def test_the_base_install_does_not_import_ray():
     code = (
         "import sys, thirteen.cli.main, thirteen.cli.batch, thirteen.runtime.batch.batch_file\n"
-        "from thirteen.cluster import ray_batch, ray_serve\n"
+        "import thirteen.runtime.batch.ray_batch, thirteen.server.ray_serve\n"
         "sys.exit('ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

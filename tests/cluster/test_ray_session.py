@@ -15,8 +15,8 @@ from secrets import token_hex
 
 import psutil
 import pytest
-from thirteen.cluster import ray_session
 from thirteen.errors import RequestError
+from thirteen.runtime.batch import ray_session
 
 pytestmark = pytest.mark.ray
 

@@ -14,14 +14,14 @@ from starlette.applications import Starlette
 
 from ..errors import FileError, OptionError
 from ..models.resolve import ModelFiles
+from ..runtime.batch.ray_session import error_line, ray_session, worker_capacity
 from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import read_model_header
 from ..runtime.plan import EnginePlan
-from ..server.access import log_to_stderr
-from ..server.app import create_app
-from ..server.config import ListenConfig, base_url
-from ..server.engine_service import EngineService
-from .ray_session import error_line, ray_session, worker_capacity
+from .access import log_to_stderr
+from .app import create_app
+from .config import ListenConfig, base_url
+from .engine_service import EngineService
 from .serving import ServingRequest, serving_line
 
 APPLICATION = "thirteen"

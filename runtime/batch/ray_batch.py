@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, RequestError, ThirteenError
-from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from ...errors import OptionError, RequestError, ThirteenError
 from .ray_session import error_line, ray_session, worker_capacity
+from .reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
 
 FindFiles = Callable[[], tuple[Path, Path | None]]
 

@@ -11,10 +11,10 @@ from ..models.resolve import ModelFiles
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
 from ..runtime.plan import EnginePlan
-from ..server.access import log_to_stderr
-from ..server.config import ListenConfig, RequestLimits
-from ..server.drain_server import adapters_by_model, run_server
-from ..server.engine_service import EngineService
+from .access import log_to_stderr
+from .config import ListenConfig, RequestLimits
+from .drain_server import adapters_by_model, run_server
+from .engine_service import EngineService
 
 
 @dataclass(frozen=True)

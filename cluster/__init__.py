@@ -1,1 +1,0 @@
-"""Batch inference and serving on a Ray cluster."""
