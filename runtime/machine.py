@@ -13,7 +13,7 @@ import psutil
 from ..files.processors import usable_processors
 
 ROOT = Path("/")  # parent of the /proc and /sys that describe the groups
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def available_bytes(root: Path = ROOT) -> int:
@@ -36,19 +36,19 @@ def usable_threads() -> int:
     return max(1, min([usable_processors(), *map(round, processor_limits())]))
 
 
-def physical_cores() -> int:
+def physical_cores(root: Path = ROOT) -> int:
     """Number of physical cores in this process's affinity mask.
 
     Only Linux reports which processors share a core: elsewhere the machine's cores, or the mask if smaller.
     """
     if hasattr(os, "sched_getaffinity"):
-        return len({_core(cpu) for cpu in os.sched_getaffinity(0)})
+        return len({_core(cpu, root) for cpu in os.sched_getaffinity(0)})
     return min(psutil.cpu_count(logical=False) or usable_processors(), usable_processors())
 
 
-def _core(cpu: int) -> str:
+def _core(cpu: int, root: Path) -> str:
     try:  # not core_id, which begins again in each cluster of an Arm processor
-        return Path(_SIBLINGS.format(cpu)).read_text()
+        return (root / _SIBLINGS.format(cpu)).read_text()
     except OSError:
         return str(cpu)  # no /sys, as in some containers: every processor counts
 

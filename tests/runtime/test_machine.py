@@ -50,10 +50,9 @@ def test_threads_are_no_more_than_the_group_is_granted(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="other systems do not tell")
-def test_cores_of_all_clusters_are_counted(tmp_path, monkeypatch):
+def test_cores_of_all_clusters_are_counted(groups, monkeypatch):
     """Linux numbers the cores of each cluster of an Arm processor from 0 on, and half were not counted."""
-    for cpu, siblings in enumerate(("0-1", "0-1", "2", "3")):
-        (tmp_path / str(cpu)).write_text(siblings)
-    monkeypatch.setattr(machine, "_SIBLINGS", f"{tmp_path}/{{}}")
+    path = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = groups("", {path.format(cpu): siblings for cpu, siblings in enumerate(("0-1", "0-1", "2", "3"))})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(5))  # nothing is known of the last one
-    assert machine.physical_cores() == 4
+    assert machine.physical_cores(root) == 4
