@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import RequestError, ThirteenError
-from ..runtime.options import Effort, parse_effort
+from ..runtime.options import Effort
 from . import options
 from .answer_text import answer_findings, stream_answer, value_text
 from .application import command
@@ -141,7 +141,7 @@ class ChatSession:
 
     def _effort(self, name: str) -> str:
         """NAME: low for one answer; medium or high for the majority of up to 8 or 10."""
-        self.options = replace(self.options, effort=parse_effort(name))
+        self.options = replace(self.options, effort=name)  # type: ignore[arg-type]
         return f"effort: {name}"
 
     def _reset(self, _: str) -> str:

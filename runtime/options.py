@@ -99,14 +99,6 @@ def vote_confidence(first: int, second: int, grounded: bool) -> float:
     return 1 / (1 + exp(-log_odds - CONFIDENCE["grounded"] * grounded))
 
 
-def parse_effort(name: object) -> "Effort":
-    """The effort of a name, or a RequestError."""
-    try:
-        return Effort(name)  # type: ignore[arg-type]
-    except ValueError:
-        raise RequestError(f"effort must be {', '.join(Effort)}, not {shorten(name)}") from None
-
-
 class Effort(StrEnum):
     """How much is computed for an answer."""
 
@@ -198,7 +190,8 @@ class Options:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "effort", parse_effort(self.effort))
+        _require(self.effort in [*Effort], "effort", ", ".join(Effort), self.effort)
+        set_field(self, "effort", Effort(self.effort))
         set_field(self, "stop", _stop_strings(self.stop))
         for name, (low, high) in (_INTEGERS | _NUMBERS).items():
             value = getattr(self, name)
@@ -221,7 +214,7 @@ class Options:
     @property
     def votes(self) -> bool:
         """Whether several answers are sampled."""
-        return self.effort is not Effort.LOW
+        return self.effort.votes
 
     @property
     def greedy(self) -> bool:

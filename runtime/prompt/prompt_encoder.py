@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..llama.vocabulary import Vocabulary
 
 JSON_NESTING_MAX = 64  # of tools, and of the arguments of their calls
-TURN_ROLES = ("user", "assistant")  # of the turns of a conversation
-NO_TOOLS = "the model's chat template takes no tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Message:
 
 def example_messages(examples: Iterable[tuple[str, str]]) -> list[Message]:
     """Worked examples, each a question and its answer, as turns of a conversation."""
-    return [Message(role, text) for pair in examples for role, text in zip(TURN_ROLES, pair, strict=True)]
+    return [Message(*turn) for pair in examples for turn in zip(("user", "assistant"), pair, strict=True)]
 
 
 class PromptEncoder:
@@ -108,7 +106,7 @@ class PromptEncoder:
             raise RequestError("the conversation is empty")
         results = any(message.tool_call_id is not None for message in messages)
         if (tools or calls or results) and not self.takes_tools:
-            raise RequestError(f"tools: {NO_TOOLS}")
+            raise RequestError("tools: the model's chat template takes no tools")
         for value in (*tools, *(call.arguments for call in calls)):
             check_nesting(value)
         if self._template is None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.options import Effort, VotingRule, majority_certainty, parse_effort, vote_confidence
+from thirteen.runtime.options import Effort, Options, VotingRule, majority_certainty, vote_confidence
 
 LOW, MEDIUM, HIGH = (effort.rule for effort in Effort)
 counts = st.integers(0, 32)
@@ -72,4 +72,4 @@ def test_only_a_question_with_a_number_is_voted_on():
         assert not Effort.LOW.for_question(question).votes
     for name in ("Low", "extreme", None, 1):
         with pytest.raises(RequestError, match="effort must be low, medium, high"):
-            parse_effort(name)
+            Options(effort=name)
