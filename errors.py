@@ -21,7 +21,10 @@ class RequestError(ThirteenError):
 
 
 class ClosedError(ThirteenError):
-    """An engine is asked after its close(), a failure, or the end of the process; no fault of the request."""
+    """An engine is asked after its close(), a failure, or the end of the process; no fault of the request.
+
+    A server whose engine failed ends with it, and with the exit status 1: a new process may work.
+    """
 
 
 class OptionError(RequestError):
@@ -59,10 +62,6 @@ class BusyError(ThirteenError):
 
 class InsufficientMemoryError(ThirteenError):
     """A model needs more memory than is available with the requested context and slots."""
-
-
-class EngineFailedError(ThirteenError):
-    """The engine of a server failed; a new process may work. The exit status is 1."""
 
 
 class OutputError(ThirteenError):

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from ..errors import EngineFailedError, ThirteenError
+from ..errors import ClosedError, ThirteenError
 from . import adapter, ask, batch, bench, chat, convert, demo, doctor, learn, models, serve, train, web  # noqa: F401 - each module adds its commands
 from .application import app
 from .console import end_wait, err, printable
@@ -46,7 +46,7 @@ def main() -> None:
             _end_interrupted()
         sys.exit(status)
     except ThirteenError as error:
-        _fail(str(error), ENGINE_FAILED if isinstance(error, EngineFailedError) else 2)
+        _fail(str(error), ENGINE_FAILED if isinstance(error, ClosedError) else 2)
     except ClickError as error:
         context = getattr(error, "ctx", None)  # of a wrong option or argument
         hint = f" (see {context.command_path} --help)" if context else ""

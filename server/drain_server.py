@@ -17,7 +17,7 @@ from types import FrameType
 
 import uvicorn
 
-from ..errors import EngineFailedError, OptionError, RequestError, ThirteenError
+from ..errors import ClosedError, OptionError, RequestError, ThirteenError
 from ..runtime.options import BASE
 from .app import create_app
 from .config import ListenConfig, base_url
@@ -151,12 +151,12 @@ def run_server(
     """Serve until a signal arrives, drain, and return it; `on_listening` gets the URL.
 
     Raises:
-        EngineFailedError: the engine failed, and the server has drained.
+        ClosedError: the engine failed, and the server has drained.
     """
     with bind_socket(listen.host, listen.port) as bound:
         url = base_url(*bound.getsockname()[:2])
         server = DrainServer(service, listen, partial(on_listening, url))
         server.run([bound])
     if service.engine.closed:
-        raise EngineFailedError("the engine has failed: the server ends")
+        raise ClosedError("the engine has failed: the server ends")
     return server.exit_signal

@@ -49,7 +49,7 @@ def serve_here(request: ServingRequest, announce: Callable[[str], None]) -> int 
 
     Raises:
         ThirteenError: the model cannot be loaded, or the address is taken.
-        EngineFailedError: the engine failed, and the server has drained.
+        ClosedError: the engine failed, and the server has drained.
     """
     files, loader = request.find(), EngineLoader(request.engine)
     log_to_stderr(request.log)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from starlette.requests import Request as HttpRequest
 from thirteen.cli import main as cli
-from thirteen.errors import EngineFailedError
+from thirteen.errors import ClosedError
 from thirteen.runtime.answer import Timings
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.options import BASE, Effort, Options, Request
@@ -311,14 +311,14 @@ def test_a_failed_engine_ends_the_server_after_its_responses(tiny, say):
         def ask(url):
             responses.append(threads.submit(httpx.post, f"{url}/v1/completions", json=WORK, timeout=60))
 
-        with pytest.raises(EngineFailedError, match="engine has failed"):
+        with pytest.raises(ClosedError, match="engine has failed"):
             service = EngineService(engine, {"tiny": BASE})
             run_server(service, ListenConfig(), ask)
         assert responses[0].result().status_code == 500
 
 
 def test_the_exit_status_of_a_failed_engine_is_one(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "app", Mock(side_effect=EngineFailedError("the engine has failed")))
+    monkeypatch.setattr(cli, "app", Mock(side_effect=ClosedError("the engine has failed")))
     monkeypatch.setattr(sys, "argv", ["thirteen"])
     with pytest.raises(SystemExit) as end:
         cli.main()
