@@ -155,10 +155,8 @@ def test_it_serves_where_no_file_and_no_executable_memory_can_be_made_and_the_he
     command = [*UNSHARE, sys.executable, "-m", "thirteen", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, **hardened) as running:
         try:
-            line = running.stderr.readline()
-            found = re.search(r"serving .* at http://0\.0\.0\.0:(\d+)", line)
-            assert found, line + running.stderr.read()
-            port = int(found[1])
+            found = (re.search(r"serving .* at http://0\.0\.0\.0:(\d+)", line) for line in running.stderr)
+            port = int(next(filter(None, found))[1])
             assert healthy(port)
             asked = {"question": "What is 12 * 13?", "max_tokens": 8}
             headers = {"Authorization": "Bearer a-secret-of-twenty-characters"}
