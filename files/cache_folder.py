@@ -5,6 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def _digest(value: object) -> str:
 
 @cache
 def _check_private(folder: Path) -> None:
-    """Refuse a folder that others can write to; a group's right, given by the umask, is taken away first."""
+    """Refuse a folder that others can write to, or own a file in.
+
+    A group's right to write, given by the umask, is taken away first.
+    """
     if os.name != "posix":
         return
     problem = None
@@ -71,9 +75,20 @@ def _check_private(folder: Path) -> None:
             problem = f"others can write to it (mode {mode:o})"
         elif mode & stat.S_IWGRP:
             folder.chmod(mode & ~stat.S_IWGRP)
+        with os.scandir(folder) as entries:
+            problem = problem or next(filter(None, map(_foreign_owner, entries)), None)
     except OSError as error:
         problem = str(error)
     if problem:
         raise OutputError(
             f"the cache folder {folder} is not private: {problem}; make it so, or set THIRTEEN_CACHE"
         )
+
+
+def _foreign_owner(entry: os.DirEntry[str]) -> str | None:
+    """Whose a file of the folder is, if neither this user's nor root's."""
+    with suppress(FileNotFoundError):  # the part file of another process
+        owner = entry.stat(follow_symlinks=False).st_uid
+        if owner not in (0, os.geteuid()):
+            return f"{entry.name} belongs to user {owner}"
+    return None

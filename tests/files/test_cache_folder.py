@@ -29,7 +29,9 @@ def test_the_right_of_a_group_is_taken_away(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
-def test_the_folder_of_another_user_is_refused(folder):
-    os.chown(folder, 4_321, -1)
+@pytest.mark.parametrize("given", [".", "model.gguf"])
+def test_files_of_other_users_are_refused(folder, given):
+    (folder / "model.gguf").touch()
+    os.chown(folder / given, 4_321, -1)
     with pytest.raises(OutputError, match="belongs to user 4321"):
         cache_dir()
