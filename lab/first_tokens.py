@@ -3,25 +3,25 @@
 python lab/first_tokens.py 0.5b.gguf svamp.jsonl FOLDER [--threads 2]
 
 The model is the file that the code `qwen2.5-coder-0.5b-svamp` belongs to, svamp.jsonl the first 500 rows of
-SVAMP. All answers are journals in FOLDER, from which an interrupted run resumes. Registered before the first
-run:
+SVAMP. All answers are journals in FOLDER, from which an interrupted run resumes. Registered before the
+first run:
 
-- Questions: the 300 held out, and the 140 learned from, in lab/results/train-more-numbers.json. What is chosen
-  is chosen on the 140: worked examples and beginnings of answers on the first 80, the best of them on the
-  last 60.
+- Questions: the 300 held out, and the 140 learned from, in lab/results/train-more-numbers.json. What is
+  chosen is chosen on the 140: worked examples and beginnings of answers on the first 80, the best of them
+  on the last 60.
 - Answers: greedy, at most 300 tokens, with the calculator; one that is cut off is wrong.
 - Arms: the base; the base with the best of nine prompts; with the best of up to 14 forced beginnings, which
-  are the first 1, 2, 4 and 8 tokens with which the 13 numbers most often begin, and the ten most frequent first
-  four tokens of right answers of either; forced to begin each answer with the first 8 tokens of the 13 numbers'
-  own answer; three random vectors of 13 numbers, normally distributed with seeds 1 to 3, scaled to the mean KL
-  divergence per token that the learned ones have from the base, within 5 %, on the base's answers to the first
-  8 of the 140; the learned 13; the learned 13 forced to begin as the base's own answer begins, 8 tokens. What
-  is forced is at most half of an answer.
+  are the first 1, 2, 4 and 8 tokens with which the 13 numbers most often begin, and the ten most frequent
+  first four tokens of right answers of either; forced to begin each answer with the first 8 tokens of the
+  13 numbers' own answer; three random vectors of 13 numbers, normally distributed with seeds 1 to 3, scaled
+  to the mean KL divergence per token that the learned ones have from the base, within 5 %, on the base's
+  answers to the first 8 of the 140; the learned 13; the learned 13 forced to begin as the base's own answer
+  begins, 8 tokens. What is forced is at most half of an answer.
 - Then, of the first 100 of the 300: whether any of 8 answers of the base at temperature 0.7 with seed 13 is
   right (the ceiling of a choice among its own answers); base and learned with medium and with high effort.
-- Analysis: the difference of right answers to the base, and to the learned 13, in pairs, with Newcombe's 95 %
-  interval. If the 13 numbers only choose the first tokens, then the base that is forced to begin as they do
-  gains as much as they do, and they gain nothing if they are forced to begin as the base does.
+- Analysis: the difference of right answers to the base, and to the learned 13, in pairs, with Newcombe's 95
+  % interval. If the 13 numbers only choose the first tokens, then the base that is forced to begin as they
+  do gains as much as they do, and they gain nothing if they are forced to begin as the base does.
 """
 
 import argparse
