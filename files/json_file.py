@@ -40,9 +40,10 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > max_bytes:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
                 raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
-            return file.read()
+            return file.read(size)  # and no more, if it grows
     except OSError as failure:
         raise FileError(f"{path}: {failure.strerror or failure}") from None
 
