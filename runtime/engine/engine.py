@@ -378,7 +378,10 @@ class Engine:
         with self._dispatcher.in_use(), self._scoring_lock:
             context = self._exact_context
             context.set_adapter(self._adapters[self._adapter_name(None)])
-            return np.stack([context.logits_row(row).copy() for row in context.decode_text(tokens)])
+            logits = np.empty((len(tokens), self.model.vocabulary_size), np.float32)
+            for place, row in enumerate(context.decode_text(tokens)):
+                logits[place] = context.logits_row(row)
+            return logits
 
     @cached_property
     def _scoring_context(self) -> Context:
