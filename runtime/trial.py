@@ -112,7 +112,9 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
         notice.cancel()
     if status := done.returncode:
         failed = f"failed with exit status {status}; {_HINT}"
-        end = "" if status == 2 else failed if status > 0 else f"ended with {signal.Signals(-status).name}"
+        names = {one.value: one.name for one in signal.Signals}  # without the real-time signals
+        ended = f"ended with {names.get(-status, f'signal {-status}')}"
+        end = "" if status == 2 else failed if status > 0 else ended
         raise FileError(_reason(files, end, done.stderr))
 
 
