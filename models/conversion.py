@@ -155,18 +155,19 @@ class ConversionRequest:
         if self.importance and not self._has_importance:
             check_target(self.importance, *(path for path in self.files if path != self.importance))
         base, adapter, ids = resolve_sources(self.base, self.adapter, run)
+        checkpoint = open_checkpoint(base)
         if self.size and not self.vocabulary:
-            specs = open_checkpoint(base).specs.values()
+            specs = checkpoint.specs.values()
             parse_file_size(self.size).check_least(count_weights(s for s in specs if s.target != OUTPUT))
         listed = Path(self.vocabulary) if self.vocabulary and not self._chosen else None
         recipe = Recipe(
             base,
             self.output,
-            self._quantization(open_checkpoint(base)),
+            self._quantization(checkpoint),
             adapter=adapter,
             vocabulary=VocabularyList.load(listed) if listed else None,
             importance=self.importance,
-            chat_template=_with_prompt(self.prompt, open_checkpoint(base)) if self.prompt else None,
+            chat_template=_with_prompt(self.prompt, checkpoint) if self.prompt else None,
             search_scales=self.thoroughness == THOROUGH,
             ids=ids,
         )
