@@ -30,7 +30,7 @@ THOROUGH = "thorough"  # with which a conversion also searches the scales of blo
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the importance is measured on: passages as JSON lines, and how much of them, a key of CHUNKS."""
+    """The passages that measure the importance, as JSON lines, and how many of them, a key of CHUNKS."""
 
     texts: Path = CALIBRATION
     thoroughness: str = NORMAL

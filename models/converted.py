@@ -11,7 +11,7 @@ from ..files.cache_folder import cache_dir, cache_key, cached
 from ..files.progress import QUIET, Progress, Run, no_progress
 from .catalogue import adapter_folder, catalogue
 
-# What an answer does not need, and takes a third of a second, is imported where it is used.
+# Modules that an answer does not need, and that take a third of a second, are imported where they are used.
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-840"
@@ -121,7 +121,7 @@ def is_short_sum(question: str) -> bool:
 
 
 def limits() -> str:
-    """What a user of the embedded model should know, with the model that `thirteen models` recommends."""
+    """The limits of the embedded model, with the model that `thirteen models` recommends."""
     from ..runtime.machine import available_bytes  # noqa: PLC0415
 
     best = catalogue().recommended(available_bytes())

@@ -41,8 +41,8 @@ MAPPED = Way(repack=False)
 
 # Types that ik_llama.cpp decodes faster on x86 (docs/figures.md); Q4_0, Q8_0 and F16 are level.
 _FASTER_IN_IK = frozenset({Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.Q5_0, Type.IQ4_XS})
-# What llama.cpp must be compiled for, main types of the files, maximum sequences at once, and the default for
-# files that match: the first such row counts. Without a feature or types, all match.
+# The instruction set that llama.cpp must be compiled for, main types of the files, maximum sequences at once,
+# and the default for files that match: the first such row counts. Without a feature or types, all match.
 _ANY = 1 << 30
 TABLE: tuple[tuple[str, frozenset[Type], int, Way], ...] = (
     ("AMX_INT8", _FASTER_IN_IK, 4, IK_STANDARD),

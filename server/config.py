@@ -28,7 +28,7 @@ METRICS = "metrics"  # the name of a key that reads the metrics
 
 
 class KeyLimits(BaseModel):
-    """What a key may use; None is no limit. The key file has these names, as `tokens_per_day=100000`."""
+    """The limits of a key; None is no limit. The key file has these names, as `tokens_per_day=100000`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

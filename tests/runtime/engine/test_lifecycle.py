@@ -182,7 +182,7 @@ def test_many_threads_neither_hang_nor_crash_an_engine_that_is_closed_meanwhile(
     assert run_program(script, tiny, 2 * REPEATS, seconds=TIMEOUT_S * REPEATS) == ([], "")
 
 
-# What an engine calls of llama.cpp that may open a parallel region.
+# The functions of llama.cpp that an engine calls and that may open a parallel region.
 PARALLEL = ("llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_adapter_lora_init")
 
 
