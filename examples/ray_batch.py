@@ -8,8 +8,7 @@ from thirteen.runtime.batch.ray_batch import RayWorkers
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchSettings
 
 questions, answers = Path("questions.jsonl"), Path("answers.jsonl")
-job = BatchJob(
-    Path("my-model.gguf"), None, BatchSettings(options=Options(max_tokens=64)), threads=1
-)  # of each worker
+settings = BatchSettings(options=Options(max_tokens=64))
+job = BatchJob(Path("my-model.gguf"), None, settings, threads=1)  # of each worker
 report = BatchFile(questions, answers).answer(job, RayWorkers("local").run)  # or HOST:PORT
 print(f"{report.answered} of {report.rows} questions, {report.questions_an_hour:.0f} an hour")

@@ -190,9 +190,8 @@ def save_adapter(adapted: Any, folder: Path, base_id: str) -> None:
     config = adapted.peft_config["default"].to_dict()
     config |= {"base_model_name_or_path": base_id, "inference_mode": True}
     text = json.dumps(config, indent=2, sort_keys=True, default=sorted) + "\n"  # PEFT has sets
-    found = get_peft_model_state_dict(
-        adapted, save_embedding_layers=False
-    )  # "auto" asks the hub for the base
+    # By default, PEFT asks the hub for the base.
+    found = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     weights = {name: tensor.numpy() for name, tensor in found.items()}
     with adapter_folder(folder, {CONFIG_FILE: text.encode()}) as file:
         write_tensors(file, weights, {"format": "pt"})

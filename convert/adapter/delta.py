@@ -107,9 +107,8 @@ def read_tinylora(
     shapes = {"tinylora_A": ("r", "in"), "tinylora_B": ("out", "r"), "vector": ("u",)}
     if saved := any("tinylora_P" in parts for parts in tensors.values()):
         shapes["tinylora_P"] = ("u", "r", "r")
-    count = max(
-        1, round(len(tensors) * (1.0 - config.get("weight_tying", 0.0)))
-    )  # groups that share a vector
+    # The number of groups that share a vector.
+    count = max(1, round(len(tensors) * (1.0 - config.get("weight_tying", 0.0))))
     size = max(1, len(tensors) // count)
     groups = {module: min(index // size, count - 1) for index, module in enumerate(tensors)}
     if {*groups.values()} != vectors.keys():

@@ -20,11 +20,8 @@ __all__ = ["smollm2", "tiny", "write_tiny"]
 Visit = Callable[..., Any]  # opens a page
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-EXPECTED_MESSAGES = (
-    "Failed to load resource",
-    "TrustedHTML",
-    "integrity",
-)  # of faults and attacks in the tests
+# Messages of faults and attacks in the tests.
+EXPECTED_MESSAGES = ("Failed to load resource", "TrustedHTML", "integrity")
 
 
 @pytest.fixture(scope="session")

@@ -22,9 +22,8 @@ from thirteen.errors import FileError
 from ...refusals import refused
 from .covariances import correlated, importance_with, in_blocks
 
-TINY = (
-    Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
-)  # by llama-imatrix; see tests/convert/calibration/test_activation_stats.py
+# Written by llama-imatrix; see tests/convert/calibration/test_activation_stats.py.
+TINY = Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
 Arrays = dict[str, np.ndarray]
 
 
