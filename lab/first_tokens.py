@@ -176,6 +176,9 @@ def run(arms: Arms, tokenizer: Tokenizer, svamp: Sequence[TrainingRow]) -> dict[
     )
     found["base, begins as the 13"] = arms.answer("base-as-13", held_out, as_13)
     found["13 numbers, begin as the base"] = arms.answer("13-as-base", held_out, as_base, lora)
+    texts = [(tokenizer.prompt(one.question), one.solutions[0].tokens) for one in of_base[:8]]
+    for seed, file in enumerate(random_adapters(arms, adapter.content, lora, texts), 1):
+        found[f"random {seed}"] = arms.answer(f"random-{seed}", held_out, adapter=file)
     begin = arms.best(
         [QuestionPrompt(begin=text) for text in dict.fromkeys(begins)], trained[80:], "beginnings"
     )
@@ -184,9 +187,6 @@ def run(arms: Arms, tokenizer: Tokenizer, svamp: Sequence[TrainingRow]) -> dict[
         [one.prompt for one in candidates(own_examples(of_base, tokenizer))], trained[80:], "prompts"
     )
     found["base, best prompt"] = arms.answer("base-prompt", held_out, [prompt])
-    texts = [(tokenizer.prompt(one.question), one.solutions[0].tokens) for one in of_base[:8]]
-    for seed, file in enumerate(random_adapters(arms, adapter.content, lora, texts), 1):
-        found[f"random {seed}"] = arms.answer(f"random-{seed}", held_out, adapter=file)
     results = {name: [one.right > 0 for one in answers] for name, answers in found.items()}
     few = held_out[:100]
     results["base, any of 8"] = [one.right > 0 for one in arms.answer("pass-8", few, solutions=8)]
