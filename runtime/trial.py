@@ -111,11 +111,17 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
     finally:
         notice.cancel()
     if status := done.returncode:
-        failed = f"failed with exit status {status}; {_HINT}"
-        names = {one.value: one.name for one in signal.Signals}  # without the real-time signals
-        ended = f"ended with {names.get(-status, f'signal {-status}')}"
-        end = "" if status == 2 else failed if status > 0 else ended
-        raise FileError(_reason(files, end, done.stderr))
+        raise FileError(_reason(files, _end(status), done.stderr))
+
+
+def _end(status: int) -> str:
+    """How the process ended; empty after an error, which its last line names."""
+    if status == 2:
+        return ""
+    if status > 0:
+        return f"failed with exit status {status}; {_HINT}"
+    names = {one.value: one.name for one in signal.Signals}  # most real-time signals have none
+    return f"ended with {names.get(-status, f'signal {-status}')}"
 
 
 def _reason(files: Sequence[Path], end: str, output: bytes | None) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -172,16 +173,18 @@ def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
     rendering = r"model\.gguf: rendering its chat template "
     with pytest.raises(FileError, match=rendering + "(ended with SIGXCPU|takes more than 3 seconds)$"):
         try_files(model, seconds=1)
-    caplog.clear()
-    with ThreadPoolExecutor(1) as thread:
-        tried = thread.submit(try_files, model)
-        while not caplog.records:
-            sleep(0.05)
-        next(one for one in psutil.Process().children() if "-m" in one.cmdline()).kill()
-        with pytest.raises(FileError, match=rendering + "ended with SIGKILL$"):
-            tried.result()
-    assert caplog.messages == ["trying model.gguf once in a separate process …"]
-    assert caplog.records[0].levelno == logging.WARNING
+    without_name = signal.SIGRTMIN + 1
+    for number, name in ((signal.SIGKILL, "SIGKILL"), (without_name, f"signal {without_name}")):
+        caplog.clear()
+        with ThreadPoolExecutor(1) as thread:
+            tried = thread.submit(try_files, model)
+            while not caplog.records:
+                sleep(0.05)
+            next(one for one in psutil.Process().children() if "-m" in one.cmdline()).send_signal(number)
+            with pytest.raises(FileError, match=rendering + f"ended with {name}$"):
+                tried.result()
+        assert caplog.messages == ["trying model.gguf once in a separate process …"]
+        assert caplog.records[0].levelno == logging.WARNING
 
 
 def is_tried(*files: Path, **options: Any) -> bool:
