@@ -46,9 +46,10 @@ from thirteen.models.basis import basis_of_code
 from thirteen.models.rows import TrainingRow, read_rows
 from thirteen.runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchSettings, answer_missing
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.context import log_softmax
 from thirteen.runtime.options import Effort, Options
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from thirteen.stats.arrays import Floats
+from thirteen.stats.arrays import Doubles
 from thirteen.stats.intervals import count_pairs, paired_difference
 
 ADAPTER = "qwen2.5-coder-0.5b-svamp"
@@ -109,14 +110,12 @@ class Arms:
         print(*(f"  {count} {one.json[:100]}" for count, one in zip(right, found, strict=True)), sep="\n")
         return found[right.index(max(right))]
 
-    def log_probabilities(self, texts: Texts, adapter: Path | None) -> Iterator[Floats]:
+    def log_probabilities(self, texts: Texts, adapter: Path | None) -> Iterator[Doubles]:
         """Log-probabilities of each token of the answers to prompts, (tokens, vocabulary) for each."""
         options: dict[str, Any] = {"threads": self.threads, "context": 1024, "library": "llama.cpp"}
         with Engine(self.model, adapter=adapter, **options) as engine:
             for prompt, answer in texts:
-                logits = engine.logits([*prompt, *answer])[len(prompt) - 1 : -1]
-                logits -= logits.max(axis=1, keepdims=True)
-                yield logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+                yield log_softmax(engine.logits([*prompt, *answer])[len(prompt) - 1 : -1])
 
 
 def random_adapters(arms: Arms, code: ShortCode, learned: Path, texts: Texts) -> Iterator[Path]:
@@ -156,36 +155,30 @@ def compare(name: str, right: Sequence[bool], other: Sequence[bool]) -> str:
 def run(arms: Arms, tokenizer: Tokenizer, svamp: Sequence[TrainingRow]) -> dict[str, Any]:
     """Run all arms; returns what was chosen, and which answers are right."""
     numbers = json.loads(ROWS.read_text())["runs"][12]["rows_of_svamp"]
-    trained, held_out = (
-        [svamp[int(at)] for at in numbers[name].split()] for name in ("rollouts", "held_out")
-    )
+    trained = [svamp[int(at)] for at in numbers["rollouts"].split()]
+    held_out = [svamp[int(at)] for at in numbers["held_out"].split()]
     adapter = find_adapter(ADAPTER)
     assert isinstance(adapter.content, ShortCode)
     lora = adapter.lora(arms.model)
-    of_base, of_learned = (
-        arms.answer("pool-base", trained[:80]),
-        arms.answer("pool-13", trained[:80], adapter=lora),
-    )
+    of_base = arms.answer("pool-base", trained[:80])
+    of_learned = arms.answer("pool-13", trained[:80], adapter=lora)
     begins = [Counter(arms.begins(of_learned, length)).most_common(1)[0][0] for length in LENGTHS]
     right = [one for one in [*of_base, *of_learned] if one.right]
     begins += [text for text, _ in Counter(arms.begins(right, 4)).most_common(FREQUENT)]
     base, learned = arms.answer("base", held_out), arms.answer("13", held_out, adapter=lora)
     found = {"base": base, "13 numbers": learned}
-    as_13, as_base = (
-        [QuestionPrompt(begin=text) for text in arms.begins(one, FORCED)] for one in (learned, base)
-    )
+    as_13 = [QuestionPrompt(begin=text) for text in arms.begins(learned, FORCED)]
+    as_base = [QuestionPrompt(begin=text) for text in arms.begins(base, FORCED)]
     found["base, begins as the 13"] = arms.answer("base-as-13", held_out, as_13)
     found["13 numbers, begin as the base"] = arms.answer("13-as-base", held_out, as_base, lora)
     texts = [(tokenizer.prompt(one.question), one.solutions[0].tokens) for one in of_base[:8]]
     for seed, file in enumerate(random_adapters(arms, adapter.content, lora, texts), 1):
         found[f"random {seed}"] = arms.answer(f"random-{seed}", held_out, adapter=file)
-    begin = arms.best(
-        [QuestionPrompt(begin=text) for text in dict.fromkeys(begins)], trained[80:], "beginnings"
-    )
+    beginnings = [QuestionPrompt(begin=text) for text in dict.fromkeys(begins)]
+    begin = arms.best(beginnings, trained[80:], "beginnings")
     found["base, best beginning"] = arms.answer("base-begin", held_out, [begin])
-    prompt = arms.best(
-        [one.prompt for one in candidates(own_examples(of_base, tokenizer))], trained[80:], "prompts"
-    )
+    prompts = [one.prompt for one in candidates(own_examples(of_base, tokenizer))]
+    prompt = arms.best(prompts, trained[80:], "prompts")
     found["base, best prompt"] = arms.answer("base-prompt", held_out, [prompt])
     results = {name: [one.right > 0 for one in answers] for name, answers in found.items()}
     few = held_out[:100]
