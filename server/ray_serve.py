@@ -15,9 +15,7 @@ from starlette.applications import Starlette
 from ..errors import FileError, OptionError
 from ..models.resolve import ModelFiles
 from ..runtime.batch.ray_session import error_line, ray_session, worker_capacity
-from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import read_model_header
-from ..runtime.plan import EnginePlan
 from .access import log_to_stderr
 from .app import create_app
 from .config import ListenConfig, base_url
@@ -122,7 +120,7 @@ def _make_app(request: ServingRequest, files: ModelFiles) -> Starlette:
     models = request.models(files)
     if not all(path.exists() for path in (files.model, *files.adapters.values())):
         files = request.find()
-    engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
+    engine = request.load(files)
     app = create_app(EngineService(engine, models, request.limits), request.listen)
     app.state.engine = engine
     return app
