@@ -91,7 +91,9 @@ def serve_on_ray(request: ServingRequest, address: str, announce: Callable[[str]
         finally:
             with suppress(*failures):  # nothing can be done if the cluster has failed
                 if is_first or store._internal_kv_get(_OWNER_KEY) == token:
-                    _take_down(serve)
+                    serve.delete(APPLICATION)  # after its running requests
+                    if not serve.status().applications:
+                        serve.shutdown()
     return signals[0] if signals else None
 
 
@@ -163,13 +165,6 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
     except OSError:
         reason = "Ray Serve listens at another address on this cluster: use that, or stop it"
         raise OptionError("port", f"{reason} (serve shutdown)", listen.port) from None
-
-
-def _take_down(serve: Any) -> None:
-    """Delete the deployment after its running requests; stop Ray Serve if it has no other application."""
-    serve.delete(APPLICATION)
-    if not serve.status().applications:
-        serve.shutdown()
 
 
 def _failure_line(serve: Any, error: Exception, failures: tuple[type[Exception], ...]) -> str:
