@@ -44,11 +44,6 @@ class ApiKey(NamedTuple):
     namespace: str  # its namespace of the prefix cache; a hash of the key's hash
     limits: KeyLimits
 
-    def check_adapter(self, model: str, adapter: str) -> None:
-        """Raise HttpError 403 if the key may not use the adapter of this name, that of a served model."""
-        if self.limits.adapters is not None and adapter not in self.limits.adapters:
-            raise HttpError(403, f"this API key may not use the model {model!r}", param="model")
-
 
 ANYONE = ApiKey("", "", KeyLimits())  # clients of a server without keys, and of public paths
 _PERIODS = {"requests_per_minute": 60, "tokens_per_day": 86_400}  # in seconds; a day is one of UTC
