@@ -56,8 +56,8 @@ class ApiKeys:
         path: the file that they are from, if there is one.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self.path: Path | None = None
+    def __init__(self, keys: Iterable[str], path: Path | None = None) -> None:
+        self.path = path
         self._keys = {_digest(key): _api_key(key, f"key {n}") for n, key in enumerate(keys, 1)}
         self._used = Counter[tuple[str, str, int]]()  # by namespace, limit and number of its period
 
@@ -69,8 +69,7 @@ class ApiKeys:
         Limits may stand behind a key: `NAME: KEY requests_per_minute=60 adapters=math`; see KeyLimits. Lines
         end with \n or \r\n; other characters that Unicode takes for line ends are part of a key.
         """
-        keys = cls(())
-        keys.path = path
+        keys = cls((), path)
         keys.reload()
         return keys
 

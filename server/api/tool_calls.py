@@ -186,9 +186,7 @@ class ToolCallParser:
     def take(self, piece: Piece) -> tuple[str, list[AnswerCall]]:
         """Text and calls of a piece; the calls come with the last one."""
         text = self.feed(piece.text)
-        if not piece.answer:
-            return text, []
-        rest, calls = self.finish()
+        rest, calls = self.finish() if piece.answer else ("", [])
         return text + rest, calls
 
     def feed(self, text: str) -> str:
