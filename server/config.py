@@ -44,11 +44,6 @@ class ApiKey(NamedTuple):
     namespace: str  # its namespace of the prefix cache; a hash of the key's hash
     limits: KeyLimits
 
-    def check_adapter(self, model: str, adapter: str) -> None:
-        """Raise HttpError 403 if the key may not use the adapter of this name, that of a served model."""
-        if self.limits.adapters is not None and adapter not in self.limits.adapters:
-            raise HttpError(403, f"this API key may not use the model {model!r}", param="model")
-
 
 ANYONE = ApiKey("", "", KeyLimits())  # clients of a server without keys, and of public paths
 _PERIODS = {"requests_per_minute": 60, "tokens_per_day": 86_400}  # in seconds; a day is one of UTC
@@ -61,8 +56,8 @@ class ApiKeys:
         path: the file that they are from, if there is one.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self.path: Path | None = None
+    def __init__(self, keys: Iterable[str], path: Path | None = None) -> None:
+        self.path = path
         self._keys = {_digest(key): _api_key(key, f"key {n}") for n, key in enumerate(keys, 1)}
         self._used = Counter[tuple[str, str, int]]()  # by namespace, limit and number of its period
 
@@ -74,8 +69,7 @@ class ApiKeys:
         Limits may stand behind a key: `NAME: KEY requests_per_minute=60 adapters=math`; see KeyLimits. Lines
         end with \n or \r\n; other characters that Unicode takes for line ends are part of a key.
         """
-        keys = cls(())
-        keys.path = path
+        keys = cls((), path)
         keys.reload()
         return keys
 

@@ -8,17 +8,15 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
 
 import uvicorn
 
-from ..errors import ClosedError, OptionError, RequestError, ThirteenError
-from ..runtime.options import BASE
+from ..errors import ClosedError, RequestError, ThirteenError
 from .app import create_app
 from .config import ListenConfig, base_url
 from .engine_service import EngineService
@@ -131,18 +129,6 @@ class DrainServer(uvicorn.Server):
             self.drain()
         else:
             self._deadline = 0.0
-
-
-def adapters_by_model(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
-    """Engine adapter of each served model name: the base model first, then one model per adapter."""
-    for each in (name, *adapters):
-        try:
-            each.encode()
-        except UnicodeEncodeError:
-            raise OptionError("name", "is not UTF-8: give another", ascii(each)) from None
-    if name in adapters:
-        raise OptionError("adapter", "the base model already has this name; see {name}", name)
-    return {name: BASE, **{adapter: adapter for adapter in adapters}}
 
 
 def run_server(

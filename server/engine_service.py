@@ -70,8 +70,9 @@ class Call:
                 and these are not asked for, or the reverse; 503 the server is shutting down.
         """
         self.model, self.adapter = self.service.resolve_model(name)
-        if self.adapter != BASE:
-            self.key.check_adapter(self.model, self.adapter)
+        allowed = self.key.limits.adapters
+        if allowed is not None and self.adapter not in (BASE, *allowed):
+            raise HttpError(403, f"this API key may not use the model {self.model!r}", param="model")
         if embeds != self.engine.plan.embeds:
             message = f"{self.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
             raise HttpError(400, message, param="model")

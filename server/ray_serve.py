@@ -15,9 +15,7 @@ from starlette.applications import Starlette
 from ..errors import FileError, OptionError
 from ..models.resolve import ModelFiles
 from ..runtime.batch.ray_session import error_line, ray_session, worker_capacity
-from ..runtime.engine.engine import Engine
 from ..runtime.llama.model import read_model_header
-from ..runtime.plan import EnginePlan
 from .access import log_to_stderr
 from .app import create_app
 from .config import ListenConfig, base_url
@@ -93,7 +91,9 @@ def serve_on_ray(request: ServingRequest, address: str, announce: Callable[[str]
         finally:
             with suppress(*failures):  # nothing can be done if the cluster has failed
                 if is_first or store._internal_kv_get(_OWNER_KEY) == token:
-                    _take_down(serve)
+                    serve.delete(APPLICATION)  # after its running requests
+                    if not serve.status().applications:
+                        serve.shutdown()
     return signals[0] if signals else None
 
 
@@ -122,7 +122,7 @@ def _make_app(request: ServingRequest, files: ModelFiles) -> Starlette:
     models = request.models(files)
     if not all(path.exists() for path in (files.model, *files.adapters.values())):
         files = request.find()
-    engine = Engine(EnginePlan.make(files.model, replace(request.engine, adapters=files.adapters)))
+    engine = request.load(files)
     app = create_app(EngineService(engine, models, request.limits), request.listen)
     app.state.engine = engine
     return app
@@ -165,13 +165,6 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
     except OSError:
         reason = "Ray Serve listens at another address on this cluster: use that, or stop it"
         raise OptionError("port", f"{reason} (serve shutdown)", listen.port) from None
-
-
-def _take_down(serve: Any) -> None:
-    """Delete the deployment after its running requests; stop Ray Serve if it has no other application."""
-    serve.delete(APPLICATION)
-    if not serve.status().applications:
-        serve.shutdown()
 
 
 def _failure_line(serve: Any, error: Exception, failures: tuple[type[Exception], ...]) -> str:

@@ -1,19 +1,20 @@
 """A served model: from a request to the server's end."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..errors import RequestError
+from ..errors import OptionError, RequestError
 from ..files.trusted_files import file_stamp
 from ..models.resolve import ModelFiles
 from ..runtime.engine.engine import Engine
 from ..runtime.engine_options import EngineOptions
+from ..runtime.options import BASE
 from ..runtime.plan import EnginePlan
 from .access import log_to_stderr
 from .config import ListenConfig, RequestLimits
-from .drain_server import adapters_by_model, run_server
+from .drain_server import run_server
 from .engine_service import EngineService
 
 
@@ -39,9 +40,29 @@ class ServingRequest:
     replicas: int = 1
     log: Literal["text", "json"] = "text"
 
-    def models(self, files: ModelFiles) -> Mapping[str, str]:
-        """The adapter of each model, by the name that clients use."""
-        return adapters_by_model(self.name or files.model.stem, files.adapters)
+    def models(self, files: ModelFiles) -> dict[str, str]:
+        """The adapter of each model, by the name that clients use: first the base, then one per adapter."""
+        base = self.name or files.model.stem
+        for name in (base, *files.adapters):
+            if name.encode(errors="ignore").decode() != name:
+                raise OptionError("name", "is not UTF-8: give another", ascii(name))
+        if base in files.adapters:
+            raise OptionError("adapter", "the base model already has this name; see {name}", base)
+        return {base: BASE, **{adapter: adapter for adapter in files.adapters}}
+
+    def load(self, files: ModelFiles) -> Engine:
+        """Load the engine, and read and compile what the first client need not wait for."""
+        engine = Engine(EnginePlan.make(files.model, replace(self.engine, adapters=files.adapters)))
+        try:
+            with suppress(RequestError):  # the template refuses it
+                if engine.plan.embeds:
+                    engine.embed(["What is 1 + 1?"])
+                engine.answer("What is 1 + 1?", max_tokens=2)
+                engine.clear_prefix_cache()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
 
 def serve_here(request: ServingRequest, announce: Callable[[str], None]) -> int | None:
@@ -51,51 +72,31 @@ def serve_here(request: ServingRequest, announce: Callable[[str], None]) -> int 
         ThirteenError: the model cannot be loaded, or the address is taken.
         ClosedError: the engine failed, and the server has drained.
     """
-    files, loader = request.find(), EngineLoader(request.engine)
+    files = request.find()
     log_to_stderr(request.log)
-    engine = loader.load(files)
-    assert engine, "nothing was loaded before"
+    models, loaded, engine = request.models(files), _stamps(files), request.load(files)
     if engine.notice:
         announce(engine.notice)
-    models = request.models(files)
-    service = EngineService(engine, models, request.limits, lambda: loader.load(request.find()))
+
+    def load_changed() -> Engine | None:
+        nonlocal loaded
+        files = request.find()
+        if (stamps := _stamps(files)) == loaded:
+            return None
+        engine, loaded = request.load(files), stamps
+        return engine
+
+    service = EngineService(engine, models, request.limits, load_changed)
     try:
         return run_server(service, request.listen, lambda url: announce(serving_line(models, url)))
     finally:
         service.engine.close()
 
 
+def _stamps(files: ModelFiles) -> list[str]:
+    return [*map(file_stamp, (files.model, *files.adapters.values()))]
+
+
 def serving_line(models: Iterable[str], url: str) -> str:
     """The line that tells where which models are served."""
     return f"serving {', '.join(models)} at {url}"
-
-
-class EngineLoader:
-    """Loads the engine of a server, and again when its files have changed."""
-
-    def __init__(self, options: EngineOptions) -> None:
-        self._options = options
-        self._stamps: list[str] = []
-
-    def load(self, files: ModelFiles) -> Engine | None:
-        """Load the engine and warm it up; None if the files are those of the last time."""
-        if (stamps := [*map(file_stamp, (files.model, *files.adapters.values()))]) == self._stamps:
-            return None
-        options = replace(self._options, adapters=files.adapters)
-        engine = Engine(EnginePlan.make(files.model, options))
-        try:
-            _warm_up(engine)
-        except BaseException:
-            engine.close()
-            raise
-        self._stamps = stamps
-        return engine
-
-
-def _warm_up(engine: Engine) -> None:
-    """Read and compile what the first client need not wait for."""
-    with suppress(RequestError):  # the template refuses it
-        if engine.plan.embeds:
-            engine.embed(["What is 1 + 1?"])
-        engine.answer("What is 1 + 1?", max_tokens=2)
-        engine.clear_prefix_cache()

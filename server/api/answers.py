@@ -102,13 +102,8 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
     return await respond(call, form, stream=body.stream)
 
 
-def check_claim(claim: str) -> Json:
-    """JSON of an arithmetic claim: its equations, whether they hold, and its final value."""
-    value, reading = read_value(claim)
-    steps = [asdict(step) for step in reading.steps]
-    return {"steps": steps, "verified": reading.verifies(value), "value": value}
-
-
 async def check(_: Call, body: CheckRequest) -> Response:
     """Check an arithmetic claim, without a model."""
-    return JSONResponse(await to_thread.run_sync(check_claim, body.claim, limiter=_checks))
+    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=_checks)
+    steps = [asdict(step) for step in reading.steps]
+    return JSONResponse({"steps": steps, "verified": reading.verifies(value), "value": value})

@@ -143,9 +143,8 @@ Schema = dict[str, JsonValue]
 MessageList = Annotated[list[T], Field(max_length=1024, fail_fast=True)]
 ToolList = Annotated[list[T], Field(max_length=128, fail_fast=True)]  # as in OpenAI's API
 Count = Annotated[int, Field(ge=1)]
-Tokens = Annotated[
-    list[Annotated[int, Field(ge=0, le=_INT_MAX)]], Field(min_length=1, max_length=1 << 20, fail_fast=True)
-]
+_Token = Annotated[int, Field(ge=0, le=_INT_MAX)]
+Tokens = Annotated[list[_Token], Field(min_length=1, max_length=1 << 20, fail_fast=True)]
 _TokenText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 _Bias = Annotated[float, Field(ge=-BIAS_MAX, le=BIAS_MAX)]
 SEVERAL = BeforeValidator(_several, str | list[Any])

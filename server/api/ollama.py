@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -152,7 +151,7 @@ async def chat(call: Call, body: OllamaChatRequest) -> Response:
         calls = tuple(ToolCall(one.name, one.name, one.arguments) for one in made)  # the name is the id, too
         answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None
         messages.append(Message(message.role, message.content, calls, answered))
-    return await _answer(call, body, messages, [tool.function for tool in body.tools])
+    return await _answer(call, body, messages)
 
 
 async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
@@ -160,18 +159,15 @@ async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
     return await _answer(call, body, PLAIN.messages(body.prompt, body.system) if body.prompt else [])
 
 
-async def _answer(
-    call: Call,
-    body: OllamaRequest,
-    messages: Sequence[Message],
-    functions: Sequence[bodies.FunctionDefinition] = (),
-) -> Response:
+async def _answer(call: Call, body: OllamaRequest, messages: Sequence[Message]) -> Response:
     """Response to a conversation; without one, clients ask to load the model."""
     call.choose_model(body.model)
+    offered = body.tools if isinstance(body, OllamaChatRequest) else []
     form = OllamaFormat(call.model, chat=isinstance(body, OllamaChatRequest))
     if not messages:
         return JSONResponse(form.line(None, done=True, done_reason="load"))
-    predicted, tools = body.options.num_predict, ToolUse.of(functions, call.engine)
+    tools = ToolUse.of([tool.function for tool in offered], call.engine)
+    predicted = body.options.num_predict
     most = call.service.limits.max_tokens if predicted is not None and predicted <= 0 else predicted
     options = answer_options(call, body, body.think, num_predict=most)
     schema = {"type": "object"} if body.format == "json" else body.format or None
@@ -186,20 +182,19 @@ async def _answer(
 
 async def tags(call: Call) -> Response:
     """List the models."""
-    entries = list[Json]()
-    for name, adapter in call.service.models.items():
-        paths = call.engine.files(adapter)
-        entries.append(
-            {
-                "name": name,
-                "model": name,
-                "size": sum(path.stat().st_size for path in paths),
-                "modified_at": _timestamp(max(path.stat().st_mtime for path in paths)),
-                "digest": sha256("".join(map(file_stamp, paths)).encode()).hexdigest(),
-                "details": _details(call),
-            }
-        )
-    return JSONResponse({"models": entries})
+    return JSONResponse({"models": [_entry(call, *served) for served in call.service.models.items()]})
+
+
+def _entry(call: Call, name: str, adapter: str) -> Json:
+    paths = call.engine.files(adapter)
+    return {
+        "name": name,
+        "model": name,
+        "size": sum(path.stat().st_size for path in paths),
+        "modified_at": _timestamp(max(path.stat().st_mtime for path in paths)),
+        "digest": sha256("".join(map(file_stamp, paths)).encode()).hexdigest(),
+        "details": _details(call),
+    }
 
 
 async def show(call: Call, body: OllamaModel) -> Response:
@@ -225,10 +220,9 @@ async def server_version(_: Call) -> Response:
 
 def _details(call: Call) -> Json:
     """Architecture, size and type of the model."""
-    header, file_type = call.engine.model.header, "unknown"
-    with suppress(ValueError):
-        file_type = str(LlamaFileType(header.metadata.get("general.file_type")).name)
-    weights = header.weights
+    header = call.engine.model.header
+    number, weights = header.metadata.get("general.file_type"), header.weights
+    file_type = next((known.name for known in LlamaFileType if known == number), "unknown")
     return {
         "format": "gguf",
         "family": header.metadata["general.architecture"],

@@ -20,7 +20,7 @@ from ..http_errors import HttpError, field_error
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
-from .tool_calls import AnswerCall, ToolUse, parse_call
+from .tool_calls import ToolUse, parse_call
 
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
 _LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
@@ -209,10 +209,10 @@ class ChatFormat(Format):
             message |= {"content": said.text or (None if said.calls else ""), "refusal": None}
         if said.first:
             message["role"] = "assistant"
-        if said.calls:
-            message["tool_calls"] = [
-                ({"index": at} if streamed else {}) | _call_json(call) for at, call in enumerate(said.calls)
-            ]
+        for index, call in enumerate(said.calls):
+            function = {"name": call.name, "arguments": call.arguments}
+            described = {"id": call.id, "type": "function", "function": function}
+            message.setdefault("tool_calls", []).append(({"index": index} if streamed else {}) | described)
         return {"index": said.index, "delta" if streamed else "message": message, **self._end(said)}
 
     def _end(self, said: Said) -> Json:
@@ -235,11 +235,6 @@ class ChatFormat(Format):
             "logprob": max(logprob, _LOGPROB_MIN),
             "bytes": list(data),
         }
-
-
-def _call_json(call: AnswerCall) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function}
 
 
 class CompletionFormat(ChatFormat):

@@ -122,12 +122,12 @@ class ToolUse(NamedTuple):
 
     def template_fields(self) -> list[Json]:
         """The tools as chat templates expect them."""
-        fields: list[Json] = []
-        for tool in self.tools:
-            described = {} if tool.description is None else {"description": tool.description}
-            function = {"name": tool.name, **described, "parameters": tool.parameters or _NO_PARAMETERS}
-            fields.append({"type": "function", "function": function})
-        return fields
+        functions = (
+            tool.model_dump(include={"name", "description"}, exclude_none=True)
+            | {"parameters": tool.parameters or _NO_PARAMETERS}
+            for tool in self.tools
+        )
+        return [{"type": "function", "function": function} for function in functions]
 
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
         """Grammar of the answer, None if it is free; calls that are required or strict follow their schemas.
@@ -186,9 +186,7 @@ class ToolCallParser:
     def take(self, piece: Piece) -> tuple[str, list[AnswerCall]]:
         """Text and calls of a piece; the calls come with the last one."""
         text = self.feed(piece.text)
-        if not piece.answer:
-            return text, []
-        rest, calls = self.finish()
+        rest, calls = self.finish() if piece.answer else ("", [])
         return text + rest, calls
 
     def feed(self, text: str) -> str:
