@@ -21,10 +21,9 @@ from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
 from .adapter.delta import CONFIG_FILE
 from .merged_model import MergedModel
-from .provenance import AdapterSource, WeightsSource, provenance_entries
+from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import open_checkpoint
-from .source_ids import DEFAULT_IDS, SourceIds
 from .tensors import row_ranges
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.

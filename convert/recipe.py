@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..files.received_files import PROMPT_FILE
 from .merged_model import MergedModel
+from .provenance import DEFAULT_IDS, SourceIds
 from .quantization import Quantization, Uniform
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .source_ids import DEFAULT_IDS, SourceIds
 from .vocabulary.vocabulary_list import VocabularyList
 
 

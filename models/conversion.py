@@ -26,7 +26,7 @@ from ..runtime.llama.settings import IK, LLAMA
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .adapter import resolve_sources
 from .calibration import CHUNKS, NORMAL, THOROUGH, Calibration, cached_importance, measure_importance
-from .texts import CALIBRATION
+from .passages import CALIBRATION
 from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_size
 
 AUTO = "auto"  # as many tokens as lose the least

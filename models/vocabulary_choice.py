@@ -19,14 +19,13 @@ from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_key, cached
-from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
+from ..files.received_files import file_sha256
 from ..files.temporary_folder import temporary_folder
 from ..files.worker_pool import worker_pool
 from ..runtime.llama.model import Model
 from ..runtime.trial import try_files
-from .passages import Passage, read_passages, tokenize_passages
-from .texts import HELD_OUT, vocabulary_passages
+from .passages import HELD_OUT, Passage, read_passages, tokenize_passages, vocabulary_passages
 from .token_statistics import count_tokens, mean_probability, outside_probability, sample_passages
 
 DEFAULT_SIZE = 49_152

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...files.gguf.header import Field, Header, read_header
-from ...files.gguf.metadata import CheckedMetadata
-from ...files.hashing import file_sha256
 from ...files.json_file import layout_errors, read_json
-from ...files.received_files import check_links
+from ...files.received_files import check_links, file_sha256
 from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
 from ..tensors import GGML_TYPES
@@ -171,7 +169,7 @@ class GgufCheckpoint(Checkpoint):
         self.id = id_
         self.path = path
         self.header: Header = read_header(path)
-        CheckedMetadata(self.header).check_whole()
+        self.header.check_whole()
         self.architecture = from_header(self.header)
         self.specs = arch.tensor_specs(self.architecture)
         tensors = {tensor.name: (tensor.shape, tensor.type.name) for tensor in self.header.tensors.values()}
