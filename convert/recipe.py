@@ -26,11 +26,6 @@ class Recipe:
     search_scales: bool = False
     ids: SourceIds = DEFAULT_IDS  # names of base and adapter in the provenance
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files and folders that are read."""
-        return (self.base, *filter(None, (self.adapter, self.importance)), *self.quantization.reads)
-
     def open_base(self) -> Checkpoint:
         """Open the base.
 

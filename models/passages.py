@@ -76,14 +76,8 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
     one, and an incomplete last chunk is dropped, unless it is the only one.
 
     Raises:
-        RequestError: there are no tokens, the chunk size is out of range, or the chat template rejects a
-            question.
+        RequestError: there are no tokens, or the chat template rejects a question.
     """
-    if not 1 <= chunk_size <= model.context_trained:
-        raise RequestError(
-            f"chunk size must be from 1 to the {model.context_trained} tokens that the model was trained "
-            f"for, not {chunk_size}"
-        )
     tokens = [token for passage in tokenize_passages(model, passages) for token in passage]
     if not tokens:
         raise RequestError("the passages have no tokens")

@@ -12,7 +12,6 @@ from gguf import GGUFValueType
 from ...errors import FileError
 from ...files.gguf.header import Field
 from ...files.json_file import decode_utf8, read_bounded
-from ...files.output import check_target
 from ...files.received_files import PROMPT_FILE, PROMPT_KEY, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
@@ -44,7 +43,6 @@ def export_adapter(
         FileError: the adapter does not fit the base, or cannot be a run-time LoRA; the base cannot be read.
         OutputError: `output` cannot be written.
     """
-    check_target(output, base, adapter)
     checkpoint = open_checkpoint(base, base_id)
     loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     fields = {
