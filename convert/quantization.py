@@ -60,9 +60,7 @@ class Uniform(Quantization):
 class Same(Quantization):
     """The type that each tensor has in the base."""
 
-    @property
-    def text(self) -> str:
-        return SAME_TYPES
+    text = SAME_TYPES
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
         types = {name: model.base.stored_type(name) for name in model.base.specs}
