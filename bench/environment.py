@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from ..files.gguf.header import read_header
-from ..files.hashing import file_sha256
 from ..files.processors import processor_name, read_cpuinfo
+from ..files.received_files import file_sha256
 from ..runtime.llama.llama_cpp_library import llama_cpp
 from ..runtime.machine import physical_cores
 

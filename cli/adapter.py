@@ -45,7 +45,6 @@ def adapter(
     """Show an adapter, or write it in another form."""
     from ..convert.adapter.adapter import WEIGHTS_FILE
     from ..convert.adapter.export import copy_adapter, export_adapter
-    from ..convert.source_ids import SourceIds
     from ..files.output import check_empty, check_folder, check_target
     from ..models.adapter import find_adapter
     from ..models.base import resolve_base
@@ -72,7 +71,7 @@ def adapter(
         if code:
             text = _code(folder, _basis(folder, its_base, run))
         elif its_base and output and is_gguf:
-            sha256 = export_adapter(folder, its_base.path, output, ids=SourceIds(its_base.id, found.id))
+            sha256 = export_adapter(folder, its_base.path, output, base_id=its_base.id, adapter_id=found.id)
         elif output:
             sha256 = copy_adapter(folder, output)
     if output:

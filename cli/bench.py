@@ -98,7 +98,7 @@ def _quick(
     from ..bench.accuracy.datasets import load_question_set
     from ..bench.accuracy.prompts import PromptSettings
     from ..bench.quick import SECONDS, quick_accuracy, quick_latency
-    from ..models.texts import HELD_OUT_SUMS
+    from ..models.passages import HELD_OUT_SUMS
 
     questions = load_question_set(str(HELD_OUT_SUMS) if data is None else data)  # before a download
     models = _compared(model, adapted, adapter, threads)
@@ -151,7 +151,7 @@ def fidelity(
     from ..bench.environment import ModelSource
     from ..bench.fidelity.fidelity import Role, run_fidelity
     from ..bench.fidelity.fidelity_report import fidelity_table
-    from ..models.texts import HELD_OUT
+    from ..models.passages import HELD_OUT
 
     if (base is None) != (shipped_base is None):
         raise RequestError("--base and --shipped-base require each other")
@@ -232,8 +232,8 @@ def report(
     """
     from ..bench.report import read_reports, render_page
     from ..files.atomic_write import write_file
-    from ..files.hashing import file_sha256
     from ..files.output import check_target
+    from ..files.received_files import file_sha256
 
     check_target(output, replace=replace)
     reports = [report for path in files for report in read_reports(path)]

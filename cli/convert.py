@@ -85,7 +85,8 @@ def convert(
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
     from ..bench.fidelity.conversion import run_conversion
-    from ..models.conversion import ConversionRequest, run_plan
+    from ..convert.convert import plan
+    from ..models.conversion import ConversionRequest
 
     if (output is None) != dry_run:
         raise OptionError("output", "{dry_run} writes no file" if output else "missing")
@@ -98,7 +99,8 @@ def convert(
     with run_bars(threads) as run:
         conversion = request.resolve(run)
         if dry_run:
-            layout, losses, warnings = run_plan(conversion, run)
+            recipe, losses = conversion.measured(run)
+            layout, warnings = plan(recipe, run)
         else:
             result = run_conversion(conversion, run)
             layout, losses, warnings = result.conversion.layout, result.losses, result.warnings

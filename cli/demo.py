@@ -52,8 +52,8 @@ def _measure(adapter: str | None) -> dict[str, Any]:
     from ..models.answer_forms import same_answer
     from ..models.catalogue import adapter_folder
     from ..models.converted import default_model
+    from ..models.passages import HELD_OUT_SUMS
     from ..models.rows import read_rows
-    from ..models.texts import HELD_OUT_SUMS
     from ..runtime.engine.engine import Engine
 
     file = default_model(adapter)

@@ -51,7 +51,7 @@ def learn(
     adapter are measured on questions that were set aside: near-duplicates, which differ in numbers and names,
     are never on both sides.
     """
-    from ..convert.transformers_files import check_packages
+    from ..convert.source.loading import check_packages
     from ..learn.cards import check_output, learn_card, write_card
     from ..learn.questions import LearnRequest
 

@@ -57,7 +57,7 @@ def train(
     The defaults are the published LoRA recipe, and for tinylora the schedule of the shipped adapter
     smollm2-135m-sums-840, whose card has its other options. Requires the extra `train`.
     """
-    from ..convert.transformers_files import check_packages
+    from ..convert.source.loading import check_packages
     from ..files.processors import multiplies_bf16
     from ..learn.cards import train_card, write_card
 

@@ -51,7 +51,7 @@ def convert(recipe: Recipe, run: Run = QUIET, title: str = "convert") -> Convers
     """
     started, output, progress = time.perf_counter(), recipe.output, run.stage(title)
     assert output is not None, "a plan has none"
-    check_target(output, *recipe.files)
+    check_target(output, *filter(None, (recipe.base, recipe.adapter, recipe.importance)))
     model = recipe.open()
     with worker_pool(run.threads) as pool:
         hashed = pool.submit(model.base.sha256)

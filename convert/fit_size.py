@@ -50,8 +50,8 @@ class FileSize:
             raise OptionError("size", reason, self.text)
 
 
-def parse_file_size(text: str, name: str = "size") -> FileSize:
-    """Parse a size, the value of the option `name`.
+def parse_file_size(text: str) -> FileSize:
+    """Parse a size.
 
     Raises:
         OptionError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
@@ -61,7 +61,7 @@ def parse_file_size(text: str, name: str = "size") -> FileSize:
     nbytes = amount * (1 if unit is None else unit)
     if not 0 < nbytes < math.inf or (unit is None and amount > _BITS_MAX):
         raise OptionError(
-            name, f"write it like 600MB, 572MiB, 0.6GB or 3.9bpw (at most {_BITS_MAX})", repr(text)
+            "size", f"write it like 600MB, 572MiB, 0.6GB or 3.9bpw (at most {_BITS_MAX})", repr(text)
         )
     return FileSize(text.strip(), amount, unit)
 

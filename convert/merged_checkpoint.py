@@ -18,13 +18,12 @@ from ..files.output import check_empty, output_errors, sync_folder, sync_tree
 from ..files.progress import Progress, no_progress
 from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
-from ..files.temporary_folder import locked_folder
+from ..files.temporary_folder import temporary_folder
 from .adapter.delta import CONFIG_FILE
 from .merged_model import MergedModel
-from .provenance import AdapterSource, WeightsSource, provenance_entries
+from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import open_checkpoint
-from .source_ids import DEFAULT_IDS, SourceIds
 from .tensors import row_ranges
 
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
@@ -67,7 +66,7 @@ def merge_checkpoint(
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
     parent = output.parent
-    with output_errors(output), locked_folder(parent, f".{output.name}") as part:
+    with output_errors(output), temporary_folder(f".{output.name}", parent, 0o777) as part:
         _copy_other_files(base, part)
         nbytes = sum(row_bytes(prod(shape), GGMLQuantizationType[type_]) for type_, shape in tensors.values())
         with atomic_write(part / _WEIGHTS, nbytes=nbytes) as file:

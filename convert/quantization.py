@@ -24,11 +24,6 @@ class Quantization(Protocol):
     """Chooses the type of every tensor of a model."""
 
     @property
-    def reads(self) -> tuple[Path, ...]:
-        """Files that it reads, which no output may replace."""
-        return ()
-
-    @property
     def keeps_output(self) -> bool:
         """Whether an output matrix that equals the token embedding is stored as well."""
         return False
@@ -65,9 +60,7 @@ class Uniform(Quantization):
 class Same(Quantization):
     """The type that each tensor has in the base."""
 
-    @property
-    def text(self) -> str:
-        return SAME_TYPES
+    text = SAME_TYPES
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
         types = {name: model.base.stored_type(name) for name in model.base.specs}
@@ -80,10 +73,6 @@ class Like(Quantization):
     """The type that each tensor has in another GGUF, of the same model or of a fine-tune of it."""
 
     file: Path
-
-    @property
-    def reads(self) -> tuple[Path, ...]:
-        return (self.file,)
 
     @property
     def keeps_output(self) -> bool:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ..files.received_files import PROMPT_FILE
 from .merged_model import MergedModel
+from .provenance import DEFAULT_IDS, SourceIds
 from .quantization import Quantization, Uniform
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .source_ids import DEFAULT_IDS, SourceIds
 from .vocabulary.vocabulary_list import VocabularyList
 
 
@@ -25,11 +25,6 @@ class Recipe:
     # also search the scales of blocks, with the errors that are left after feedback
     search_scales: bool = False
     ids: SourceIds = DEFAULT_IDS  # names of base and adapter in the provenance
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files and folders that are read."""
-        return (self.base, *filter(None, (self.adapter, self.importance)), *self.quantization.reads)
 
     def open_base(self) -> Checkpoint:
         """Open the base.

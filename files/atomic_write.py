@@ -55,9 +55,9 @@ def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterato
         sync_folder(target.absolute().parent)
 
 
-def write_file(target: Path, content: bytes, *, mode: int = 0o666) -> None:
+def write_file(target: Path, content: bytes) -> None:
     """Write a whole file as atomic_write() does."""
-    with atomic_write(target, mode=mode) as file:
+    with atomic_write(target) as file:
         file.write(content)
 
 

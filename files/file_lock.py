@@ -23,7 +23,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under a known name is n
 _CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 
 
-def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = True) -> bool:
+def lock_file(file: IO[bytes] | int, *, unsupported: bool = True) -> bool:
     """Lock a file against other processes that lock it; without support for locks nothing is locked.
 
     Returns:
@@ -32,7 +32,7 @@ def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = 
     if fcntl is None:
         return unsupported
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # some network file systems

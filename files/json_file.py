@@ -26,10 +26,7 @@ def read_json(path: Path, max_bytes: int = CONFIG_BYTES_MAX) -> dict[str, Any]:
     Raises:
         FileError: the file cannot be read, is larger than `max_bytes`, or holds no object.
     """
-    value = parse_json(read_bounded(path, max_bytes), str(path))
-    if not isinstance(value, dict):
-        raise FileError(f"{path}: not a JSON object")
-    return value
+    return _object(read_bounded(path, max_bytes), str(path))
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
@@ -105,7 +102,11 @@ def json_object(line: bytes, where: str) -> dict[str, Any]:
     """Parse a line that holds a JSON object, or raise FileError, which begins with `where`."""
     if len(line) > LINE_BYTES_MAX:
         raise FileError(f"{where} has {len(line)} bytes; at most {LINE_BYTES_MAX} are read")
-    value = parse_json(line, where)
+    return _object(line, where)
+
+
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    value = parse_json(data, where)
     if not isinstance(value, dict):
         raise FileError(f"{where}: not a JSON object")
     return value

@@ -12,13 +12,13 @@ _NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that canno
 
 
 @contextmanager
-def output_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
-    """Raise OSError, or one of `others`, from the block as an OutputError that names `path`."""
-    errors: tuple[type[Exception], ...] = (OSError, *others)
+def output_errors(path: Path) -> Iterator[None]:
+    """Raise OSError from the block as an OutputError that names `path`."""
     try:
         yield
-    except errors as error:
-        raise OutputError(f"{path}: cannot write: {_reason(error)}") from None
+    except OSError as error:
+        reason = error.strerror or next(iter(str(error).splitlines()), type(error).__name__)
+        raise OutputError(f"{path}: cannot write: {reason}") from None
 
 
 def make_folder(folder: Path) -> None:
@@ -107,7 +107,3 @@ def sync_tree(folder: Path) -> None:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     sync_folder(folder)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)

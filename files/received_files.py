@@ -1,5 +1,6 @@
 """Files and folders that others made: only regular files are opened, and no link takes others along."""
 
+import hashlib
 import os
 import stat
 from errno import EINVAL
@@ -23,6 +24,12 @@ def open_regular(path: Path) -> BufferedReader:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_links(folder: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +13,14 @@ from .file_lock import NO_LINK, create_locked, left_over
 from .output import output_errors
 
 
-def temporary_folder(prefix: str, parent: Path | None = None) -> AbstractContextManager[Path]:
-    """Create a folder that only this user can reach, and that is removed when the block ends."""
-    return locked_folder(parent or cache_dir(), prefix, mode=0o700)
-
-
 @contextmanager
-def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
+def temporary_folder(prefix: str, parent: Path | None = None, mode: int = 0o700) -> Iterator[Path]:
     """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
 
-    It is locked meanwhile. One whose lock is free was left by a process that was killed.
+    By default it is in the cache, and only this user can reach it. It is locked meanwhile. One whose lock is
+    free was left by a process that was killed.
     """
+    parent = parent or cache_dir()
     for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
         shutil.rmtree(left, ignore_errors=True)
     with ExitStack() as lock:

@@ -19,9 +19,9 @@ from thirteen.convert.tensors import TensorPlan, TensorSpec, parse_type, plan_te
 from thirteen.convert.write import write_gguf
 from thirteen.errors import FileError, OutputError
 from thirteen.files.gguf.header import MAGIC, Field, read_header
-from thirteen.files.hashing import file_sha256
 from thirteen.files.json_file import read_json
 from thirteen.files.output import check_target
+from thirteen.files.received_files import file_sha256
 from thirteen.lab.random_model import random_blocks, random_fields
 from thirteen.models.catalogue import catalogue
 

@@ -28,8 +28,8 @@ from thirteen.bench.rounds import (
 from thirteen.bench.table import Table
 from thirteen.bench.workload import Workload, load_engine
 from thirteen.cli.console import progress_bar, show
-from thirteen.files.hashing import file_sha256
 from thirteen.files.progress import Progress
+from thirteen.files.received_files import file_sha256
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, Tokens

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.source.checkpoint import open_checkpoint
-from ..convert.source.loading import check_base_folder
+from ..convert.source.loading import check_base_folder, loaded
 from ..convert.source.rope import FACTORS
-from ..convert.transformers_files import loaded, new_config
+from ..convert.source.transformers_config import new_config
 from ..files.received_files import check_links
 
 

@@ -18,15 +18,13 @@ from ..convert.adapter.basis import Basis
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
-from ..convert.source_ids import SourceIds
 from ..errors import OptionError, RequestError
 from ..files.atomic_write import write_file
 from ..files.from_json import from_json
-from ..files.hashing import file_sha256
 from ..files.journal import Journal
 from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
-from ..files.received_files import PROMPT_FILE
+from ..files.received_files import PROMPT_FILE, file_sha256
 from ..files.temporary_folder import temporary_folder
 from ..models.near_duplicates import masked_beginning, without_near_duplicates
 from ..runtime.options import SEED_MAX
@@ -242,7 +240,7 @@ class _Learning:
         lora, numbers = folder / LORA_FILE, round_to_bfloat16(step.numbers.astype(np.float32))
         write_tinylora_folder(self.base.basis, numbers, folder, self.base.id)
         self.write_prompt(folder)
-        export_adapter(folder, self.base.full, lora, ids=SourceIds(self.base.id, "learned"))
+        export_adapter(folder, self.base.full, lora, base_id=self.base.id, adapter_id="learned")
         return lora
 
     def write_prompt(self, folder: Path) -> None:

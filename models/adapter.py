@@ -10,12 +10,12 @@ from pathlib import Path
 from ..convert.adapter.adapter import adapter_sha256, read_adapter_config
 from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import ShortCode, decode_short_code, looks_like_code
-from ..convert.source_ids import SourceIds, provenance_name
+from ..convert.provenance import SourceIds
 from ..errors import FileError
 from ..files.cache_folder import cache_key, cached
-from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
-from .base import Base, base_name, fetch, resolve_base
+from ..files.received_files import file_sha256
+from .base import Base, base_name, fetch, provenance_name, resolve_base
 from .basis import expand_code
 from .catalogue import adapter_code, catalogue
 
@@ -49,8 +49,9 @@ class Adapter:
         key = cache_key(
             adapter_sha256(found), file_sha256(model), self.source, version("thirteen"), EXPORT_VERSION
         )
-        ids = SourceIds(adapter=self.source)
-        return cached(f"adapter-{key}.gguf", lambda output: export_adapter(found, model, output, ids=ids))
+        return cached(
+            f"adapter-{key}.gguf", lambda output: export_adapter(found, model, output, adapter_id=self.source)
+        )
 
 
 def find_adapter(source: str, base: str | None = None) -> Adapter:

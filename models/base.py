@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..convert.source_ids import provenance_name
 from ..errors import FileError, OfflineError, ThirteenError
-from ..files.gguf.header import read_header
-from ..files.gguf.metadata import MERGED_ADAPTER
+from ..files.gguf.header import MERGED_ADAPTER, read_header
 from .catalogue import adapter_folder, catalogue
 from .hub import RepositoryKind, cached_bases, download
 
@@ -91,6 +89,12 @@ def local_path(source: str) -> Path | None:
     if not name or name.startswith((".", "/", "~")) or name.endswith(_FILES) or is_deep:
         raise FileError(f"{source!r}: no such file or folder")
     return None
+
+
+def provenance_name(source: str) -> str:
+    """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
+    # Path.exists() raises for a code that is too long for the file system.
+    return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
 
 
 def resolve_base(source: str, *, original: bool = False) -> Base:

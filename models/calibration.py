@@ -12,13 +12,12 @@ from ..convert.quantize.importance import write_importance
 from ..convert.source.checkpoint import Checkpoint
 from ..files.cache_folder import cache_key, cached
 from ..files.gguf.header import read_header
-from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
+from ..files.received_files import file_sha256
 from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model
 from ..runtime.machine import default_threads
-from .passages import chunk_passages, read_passages
-from .texts import CALIBRATION
+from .passages import CALIBRATION, chunk_passages, read_passages
 
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens

@@ -35,16 +35,16 @@ class CatalogueBase:
     tokens_per_s: float | None = None  # decode, as measured
 
     def fits(self, available_bytes: int) -> bool:
-        """Whether its file answers with half of the available memory."""
-        return self.memory_bytes() <= _MEMORY_SHARE * available_bytes
+        """Whether its file answers with half of the available memory.
 
-    def memory_bytes(self) -> int:
-        """About what its file needs to answer: weights, 4,096 tokens in a float16 KV cache, the program."""
+        It needs weights, 4,096 tokens in a float16 KV cache, and the program.
+        """
         config = self.config
         heads = config["num_attention_heads"]
         head_dim = config.get("head_dim", config["hidden_size"] // heads)
         cached: int = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim
-        return int(self.parameters * _BITS / 8) + 2 * cached * 4096 + _PROGRAM_BYTES
+        nbytes = int(self.parameters * _BITS / 8) + 2 * cached * 4096 + _PROGRAM_BYTES
+        return nbytes <= _MEMORY_SHARE * available_bytes
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from gguf import TokenType
 
-from ..convert.convert import ConversionReport, convert, plan
+from ..convert.convert import ConversionReport, convert
 from ..convert.fit_size import PREFERENCES, FitSize, parse_file_size
-from ..convert.layout import FileLayout
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
 from ..convert.recipe import Recipe
@@ -26,7 +25,7 @@ from ..runtime.llama.settings import IK, LLAMA
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .adapter import resolve_sources
 from .calibration import CHUNKS, NORMAL, THOROUGH, Calibration, cached_importance, measure_importance
-from .texts import CALIBRATION
+from .passages import CALIBRATION
 from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_size
 
 AUTO = "auto"  # as many tokens as lose the least
@@ -72,17 +71,6 @@ class Conversion:
 def write_model(request: "ConversionRequest", run: Run = QUIET) -> ConversionReport:
     """Convert what a person asks for, without a comparison."""
     return convert(request.resolve(run).measured(run)[0], run)
-
-
-def run_plan(conversion: Conversion, run: Run = QUIET) -> tuple[FileLayout, tuple[SizeLoss, ...], list[str]]:
-    """Lay out a file without writing it.
-
-    Returns:
-        The layout; what the file is predicted to lose, see measured(); and messages for the user.
-    """
-    recipe, losses = conversion.measured(run)
-    layout, warnings = plan(recipe, run)
-    return layout, losses, warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +131,9 @@ class ConversionRequest:
     @property
     def files(self) -> Iterator[Path]:
         """The files and folders that are read, as far as they are here."""
-        names = ("base", "adapter", "vocabulary")
-        yield from (Path(name) for name in (getattr(self, one) for one in names) if name and _exists(name))
+        names = (self.base, self.adapter, self.vocabulary)
+        # Path.exists() raises for a code that is too long.
+        yield from (Path(name) for name in names if name and os.path.exists(name))  # noqa: PTH110
         yield from filter(None, (self.texts, self.importance, self.prompt))
 
     def resolve(self, run: Run = QUIET) -> Conversion:
@@ -230,7 +219,3 @@ def _with_prompt(prompt: Path, base: Checkpoint) -> str:
     )
     names = [name for name, kind in tokens if kind == TokenType.CONTROL]
     return QuestionPrompt.read(prompt).in_template(fields[CHAT_TEMPLATE].value, names)
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path.exists() raises for a code that is too long

@@ -68,7 +68,7 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
     """
     from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415
     from ..files.gguf.header import read_header  # noqa: PLC0415
-    from ..files.hashing import file_sha256  # noqa: PLC0415
+    from ..files.received_files import file_sha256  # noqa: PLC0415
     from .conversion import ConversionRequest, write_model  # noqa: PLC0415
     from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
 
@@ -90,9 +90,9 @@ def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_prog
 
     def make(output: Path) -> None:
         from ..convert.convert import convert  # noqa: PLC0415
+        from ..convert.provenance import SourceIds  # noqa: PLC0415
         from ..convert.quantization import Uniform  # noqa: PLC0415
         from ..convert.recipe import Recipe  # noqa: PLC0415
-        from ..convert.source_ids import SourceIds  # noqa: PLC0415
         from .embedded import embedded  # noqa: PLC0415
 
         folder = adapter_folder(adapter) if adapter else None

@@ -19,7 +19,7 @@ from zipfile import ZipFile
 from ..errors import FileError
 from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir
-from ..files.hashing import file_sha256
+from ..files.received_files import file_sha256
 from ..files.trusted_files import trust_file
 from .catalogue import EmbeddedModel, catalogue
 from .hub import check_host

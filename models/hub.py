@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from ..errors import FileError, OfflineError, ThirteenError, one_line
-from ..files.hashing import file_sha256
-from ..files.received_files import PROMPT_FILE, check_links
+from ..files.received_files import PROMPT_FILE, check_links, file_sha256
 from ..files.trusted_files import file_stamp, is_recorded, record
 from .catalogue import catalogue
 

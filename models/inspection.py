@@ -10,7 +10,7 @@ from ..convert.layout import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.engine_options import PROFILES, EngineOptions
-from ..runtime.llama.model import read_model_header
+from ..runtime.llama.model import check_model_header
 from ..runtime.llama.settings import LLAMA, Settings
 from ..runtime.memory import MemoryEstimate, estimate_memory
 
@@ -70,7 +70,7 @@ def inspect_gguf(path: Path, profiles: Mapping[str, Settings]) -> Inspection:
         metadata=_scalars(header, f"{architecture}."),
         tokenizer=_scalars(header, "tokenizer.ggml."),
         provenance={key: str(value) for key, value in _scalars(header, "thirteen.").items()},
-        memory=_memory(path, profiles),
+        memory=_memory(header, profiles),
     )
 
 
@@ -83,9 +83,9 @@ def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
     }
 
 
-def _memory(path: Path, profiles: Mapping[str, Settings]) -> dict[str, ProfileMemory]:
+def _memory(header: Header, profiles: Mapping[str, Settings]) -> dict[str, ProfileMemory]:
     try:
-        header = read_model_header(path)
+        check_model_header(header)
         parts = {name: estimate_memory(header, one) for name, one in profiles.items()}
     except FileError:
         return {}

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..convert.convert import convert
 from ..convert.fit_size import FitSize, predict_losses
@@ -19,14 +21,14 @@ from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_key, cached
-from ..files.hashing import file_sha256
 from ..files.progress import QUIET, Run
+from ..files.received_files import file_sha256
 from ..files.temporary_folder import temporary_folder
 from ..files.worker_pool import worker_pool
 from ..runtime.llama.model import Model
 from ..runtime.trial import try_files
-from .passages import Passage, read_passages, tokenize_passages
-from .texts import HELD_OUT, vocabulary_passages
+from ..stats.arrays import Doubles
+from .passages import HELD_OUT, Passage, read_passages, tokenize_passages, vocabulary_passages
 from .token_statistics import count_tokens, mean_probability, outside_probability, sample_passages
 
 DEFAULT_SIZE = 49_152
@@ -163,8 +165,17 @@ def rank_vocabulary(
     tables, path = _tables(base), base.path
     config = file_sha256(path / "config.json") if path.is_dir() else ""  # a GGUF's own hash covers all of it
     key = cache_key(_METHOD, POSITIONS, base.sha256(), config, tables.sha256, texts.sha256)
-    with np.load(cached(f"vocabulary-{key}.npz", make)) as statistics:
-        return rank_tokens(tables, statistics["counts"], statistics["probability"])
+    statistics = cached(f"vocabulary-{key}.npz", make)
+    try:
+        return rank_tokens(tables, *_read_statistics(statistics))
+    except (OSError, ValueError, LookupError, EOFError, NotImplementedError, BadZipFile):  # it is damaged
+        make(statistics)
+        return rank_tokens(tables, *_read_statistics(statistics))
+
+
+def _read_statistics(path: Path) -> tuple[NDArray[np.int64], Doubles]:
+    with np.load(path) as arrays:
+        return arrays["counts"], arrays["probability"]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from ..files.gguf.metadata import MERGED_ADAPTER
+from ..files.gguf.header import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle

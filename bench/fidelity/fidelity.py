@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...files.gguf.header import read_header
-from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
-from ...models.texts import HELD_OUT
+from ...files.received_files import file_sha256
+from ...models.passages import HELD_OUT
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import LLAMA
 from ...stats.arrays import Doubles

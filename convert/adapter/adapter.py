@@ -17,10 +17,9 @@ import numpy as np
 
 from ...errors import FileError, shorten
 from ...files.atomic_write import atomic_write, write_file
-from ...files.hashing import file_sha256
 from ...files.json_file import layout_errors, read_json
 from ...files.output import output_folder
-from ...files.received_files import PROMPT_FILE, check_links
+from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint

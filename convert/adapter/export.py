@@ -11,17 +11,12 @@ from gguf import GGUFValueType
 
 from ...errors import FileError
 from ...files.gguf.header import Field
-from ...files.hashing import file_sha256
 from ...files.json_file import decode_utf8, read_bounded
-from ...files.output import check_target
-from ...files.received_files import PROMPT_FILE, PROMPT_KEY
+from ...files.received_files import PROMPT_FILE, PROMPT_KEY, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
-from ..source_ids import DEFAULT_IDS, SourceIds
-from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from ..vocabulary.vocabulary_list import VocabularyList
 from ..write import write_arrays
 from .adapter import WEIGHTS_FILE, PeftAdapter, adapter_folder, load_adapter, read_adapter_config
 from .delta import CONFIG_FILE
@@ -35,14 +30,11 @@ _TEXT = GGUFValueType.STRING
 
 
 def export_adapter(
-    adapter: Path,
-    base: Path,
-    output: Path,
-    *,
-    ids: SourceIds = DEFAULT_IDS,
-    vocabulary: VocabularyList | None = None,
+    adapter: Path, base: Path, output: Path, *, base_id: str = "", adapter_id: str = ""
 ) -> str:
     """Write a PEFT folder as a GGUF LoRA in float32, for a base that may keep only some tokens.
+
+    By default, base and adapter have the names of their file or folder in its provenance.
 
     Returns:
         The file's SHA-256.
@@ -51,11 +43,8 @@ def export_adapter(
         FileError: the adapter does not fit the base, or cannot be a run-time LoRA; the base cannot be read.
         OutputError: `output` cannot be written.
     """
-    check_target(output, base, adapter)
-    checkpoint = open_checkpoint(base, ids.base)
-    if vocabulary is not None:
-        checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
-    loaded = load_adapter(adapter, ids.adapter).for_base(checkpoint)
+    checkpoint = open_checkpoint(base, base_id)
+    loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     fields = {
         "general.architecture": Field(checkpoint.architecture.name, _TEXT),
         "general.type": Field("adapter", _TEXT),

@@ -63,8 +63,8 @@ def encode_short_code(code: ShortCode) -> str:
     numbers = round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
         raise FileError(f"a code for {code.name}: a number is not finite")
-    raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, 2:]
-    symbols = [0, *map(CHARSET.index, code.fingerprint), *to_symbols(raw.tobytes())]
+    raw = quantize(numbers, _BF16).tobytes()
+    symbols = [0, *map(CHARSET.index, code.fingerprint), *to_symbols(raw)]
     prefix = PREFIX + code.name
     return f"{prefix}:{_encode([*symbols, *bech32m_checksum(prefix, symbols)])}"
 
@@ -83,17 +83,13 @@ def decode_short_code(text: str) -> ShortCode:
     if not verify_checksum(PREFIX + code["name"], symbols):
         raise FileError(f"the code {shown!r} is damaged: its checksum does not match")
     raw = to_bytes(symbols[1 + _FINGERPRINT_SYMBOLS : -CHECKSUM_SYMBOLS])
-    numbers = _decode_numbers(raw) if symbols[0] == 0 and raw and not len(raw) % 2 else None
+    numbers = None
+    if symbols[0] == 0 and raw and not len(raw) % 2:
+        numbers = dequantize(np.frombuffer(raw, np.uint8), _BF16)
     if numbers is None or not np.isfinite(numbers).all():
         raise FileError(f"the code {shown!r} has numbers in a format that this version does not support")
     fingerprint = code["body"][1 : 1 + _FINGERPRINT_SYMBOLS]
     return ShortCode(code["name"], fingerprint, numbers)
-
-
-def _decode_numbers(data: bytes) -> Floats:
-    raw = np.zeros((len(data) // 2, 4), np.uint8)
-    raw[:, 2:] = np.frombuffer(data, np.uint8).reshape(-1, 2)
-    return raw.view("<f4").reshape(-1).astype(np.float32)
 
 
 def _encode(symbols: list[int]) -> str:

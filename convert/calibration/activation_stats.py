@@ -100,7 +100,7 @@ def _run_layer(
     lanes = [[InputSums(one.columns, len(one.names)) for one in layer.projections] for _ in range(LANES)]
 
     def run(chunk: int) -> None:
-        made = layer.forward(hidden.load(layer.index, chunk), hidden.load_ffn(layer.index, chunk))
+        made = layer.forward(hidden.load(layer.index, chunk), (*hidden.load(layer.index, chunk, "ffn"),))
         gradients[chunk], outputs = layer.backward(made, gradients[chunk])
         multiplied = [inputs for block in made for inputs in (block.inputs, block.inner)]
         for one, inputs, sums in zip(layer.projections, multiplied, lanes[chunk % LANES], strict=True):

@@ -7,8 +7,10 @@ them.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...files.output import output_errors
@@ -16,7 +18,6 @@ from ...files.progress import Progress, no_progress
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING
 from .decoder import DecoderLayer, DecoderWeights
-from .parts import Parts
 
 Chunk = tuple[int, ...]  # tokens of a piece of calibration text
 _F16_MAX = np.finfo(np.float16).max
@@ -28,31 +29,17 @@ class HiddenStates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def save(self, layer: int, chunk: int, states: Floats) -> None:
-        """Save the states of a chunk before a layer, (tokens, hidden)."""
+    def save(self, layer: int, chunk: int, states: NDArray[Any], kind: str = "hidden") -> None:
+        """Save the states of a chunk before a layer, (tokens, hidden).
+
+        Of the kind "ffn", they are the outputs of the layer's ffn_gate and ffn_up, (2, tokens, ffn).
+        """
         with output_errors(self._folder):
-            np.save(self._path(layer, chunk), states)
+            np.save(self._folder / f"{kind}-{layer}-{chunk}.npy", states)
 
-    def load(self, layer: int, chunk: int) -> Floats:
-        """The states of a chunk before a layer, or after all of them."""
-        states: Floats = np.load(self._path(layer, chunk))
-        return states
-
-    def save_ffn(self, layer: int, chunk: int, outputs: Parts) -> None:
-        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
-        both = np.empty((2, *outputs[0].shape), np.float16)
-        for part, output in zip(both, outputs, strict=True):
-            np.clip(output, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
-        with output_errors(self._folder):
-            np.save(self._path(layer, chunk, "-ffn"), both)
-
-    def load_ffn(self, layer: int, chunk: int) -> tuple[Floats, Floats]:
-        """The outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
-        gate, up = np.load(self._path(layer, chunk, "-ffn")).astype(np.float32)
-        return gate, up
-
-    def _path(self, layer: int, chunk: int, kind: str = "") -> Path:
-        return self._folder / f"{layer}-{chunk}{kind}.npy"
+    def load(self, layer: int, chunk: int, kind: str = "hidden") -> Floats:
+        """What save() has saved, in float32; after all layers, the states too."""
+        return np.asarray(np.load(self._folder / f"{kind}-{layer}-{chunk}.npy"), np.float32)
 
 
 def compute_hidden_states(
@@ -80,7 +67,8 @@ def compute_hidden_states(
         def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Floats] = states) -> Floats:
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
-                kept.save_ffn(layer.index, chunk, made[1].parts)
+                ffn = [np.clip(part, -_F16_MAX, _F16_MAX).astype(np.float16) for part in made[1].parts]
+                kept.save(layer.index, chunk, np.stack(ffn), "ffn")
                 output = layer.output(made)
             kept.save(layer.index + 1, chunk, output)
             return output

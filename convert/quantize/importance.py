@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header, TensorInfo, read_header
-from ...files.gguf.metadata import CheckedMetadata
-from ...files.hashing import file_sha256
+from ...files.received_files import file_sha256
 from ...files.safetensors import read_items
 from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
@@ -221,13 +220,12 @@ def read_importance(path: Path) -> Importance:
     sums, counts = _vectors(header, _SUMS), _scalars(header, _COUNTS)
     if not sums or sums.keys() != counts.keys():
         raise FileError(f"{path}: needs both {_SUMS!r} and {_COUNTS!r} of each matrix")
-    metadata = CheckedMetadata(header)
     return Importance(
         path=path,
         sha256=file_sha256(path),
         mean_squares={name: _means(sums[name], round(counts[name])) for name in sums},
-        datasets=tuple(metadata.array(_DATASETS, _TEXT)),
-        chunk_count=metadata.get(_CHUNK_COUNT, _U32),
+        datasets=tuple(header.array(_DATASETS, _TEXT)),
+        chunk_count=header.value(_CHUNK_COUNT, _U32),
         sensitivity=_scalars(header, _SENSITIVITY),
         lookup_sensitivity=_scalars(header, _LOOKUP_SENSITIVITY).get(EMBEDDING),
         lookup_counts=_vectors(header, _LOOKUPS).get(EMBEDDING),

@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...files.gguf.header import Field, Header, read_header
-from ...files.gguf.metadata import CheckedMetadata
-from ...files.hashing import file_sha256
 from ...files.json_file import layout_errors, read_json
-from ...files.received_files import check_links
+from ...files.received_files import check_links, file_sha256
 from ...files.safetensors import SafetensorsFile, read_items
 from ...stats.arrays import Floats
 from ..tensors import GGML_TYPES
-from . import architecture as arch
-from .architecture import Architecture
+from .architecture import Architecture, tensor_specs, unpermute
 from .model_config import from_config
 from .model_metadata import from_header
 from .tokenizer import tokenizer_fields
@@ -52,7 +49,7 @@ class Checkpoint:
         self.id: str = full.id
         self.path: Path = full.path
         self.architecture = architecture
-        self.specs = arch.tensor_specs(architecture)
+        self.specs = tensor_specs(architecture)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor; of a permuted one only whole heads."""
@@ -120,7 +117,7 @@ class FolderCheckpoint(Checkpoint):
         self.architecture = replace(
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )
-        self.specs = arch.tensor_specs(self.architecture)
+        self.specs = tensor_specs(self.architecture)
         entries = ((name, file.entries[name]) for name, file in self._files.items())
         tensors = {name: (entry.shape, entry.dtype) for name, entry in entries if not name.endswith(_UNREAD)}
         expected = {name: spec.stored_shape for name, spec in self.specs.items()}
@@ -171,9 +168,9 @@ class GgufCheckpoint(Checkpoint):
         self.id = id_
         self.path = path
         self.header: Header = read_header(path)
-        CheckedMetadata(self.header).check_whole()
+        self.header.check_whole()
         self.architecture = from_header(self.header)
-        self.specs = arch.tensor_specs(self.architecture)
+        self.specs = tensor_specs(self.architecture)
         tensors = {tensor.name: (tensor.shape, tensor.type.name) for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
         scaling = self.architecture.family.scaling
@@ -188,7 +185,7 @@ class GgufCheckpoint(Checkpoint):
             return rows
         heads, part = divmod((stop - start) * spec.heads, spec.shape[0])
         assert not part, f"rows {start} to {stop} of {name} are not whole heads"
-        return arch.unpermute(rows, heads)
+        return unpermute(rows, heads)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         return self.header.tensors[self.specs[name].target].type

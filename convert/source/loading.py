@@ -1,14 +1,15 @@
-"""What is refused before transformers or PEFT reads a folder, and silenced while they do."""
+"""Loading by transformers and PEFT: what is refused before, silenced meanwhile, and reported after."""
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ...errors import FileError
+from ...errors import FileError, ThirteenError, install_hint
 from ...files.json_file import read_json
 
 _FILES = (
@@ -56,6 +57,23 @@ def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             values += value.values()
         elif isinstance(value, list):
             values += value
+
+
+def check_packages(*more: str) -> None:
+    """Raise ThirteenError, before hours of work, if torch, transformers or `more` is not installed."""
+    for package in ("torch", "transformers", *more):
+        if find_spec(package) is None:
+            raise ThirteenError(f"this needs {package}: {install_hint('train')}")
+
+
+def loaded(base: Path, load: Callable[[], Any]) -> Any:
+    """A part of a base, by transformers."""
+    try:
+        with silenced():
+            return load()
+    except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
+        reason = str(error).strip().split("\n")[0]
+        raise FileError(f"{base}: transformers cannot load it ({reason:.200})") from error
 
 
 @contextmanager

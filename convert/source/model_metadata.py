@@ -8,7 +8,6 @@ from gguf import GGUFValueType
 
 from ...errors import FileError, shorten
 from ...files.gguf.header import Header
-from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import MAX_COUNT, ModelShape, read_decoder_shape
 from .architecture import CONSTANTS, OUTPUT, Architecture, check
 from .families import FAMILIES, Family
@@ -30,7 +29,7 @@ def from_header(header: Header) -> Architecture:
     Raises:
         FileError: the architecture is not supported, or a value is missing or out of range.
     """
-    where, metadata = str(header.path), CheckedMetadata(header)
+    where = str(header.path)
     name, kind = header.metadata.get("general.architecture"), header.metadata.get("general.type", "model")
     if kind != "model" or str(name) not in FAMILIES:
         what = f"general.type {shorten(kind)}" if kind != "model" else f"the architecture {shorten(name)}"
@@ -46,11 +45,11 @@ def from_header(header: Header) -> Architecture:
     shape = read_decoder_shape(header)
     shape.check(where)
     found: dict[str, Any] = {
-        field: metadata.count(f"{name}.{key}", MAX_COUNT) if type_ is UINT32 else number(values, key, where)
+        field: header.count(f"{name}.{key}", MAX_COUNT) if type_ is UINT32 else number(values, key, where)
         for field, (key, type_, _) in CONSTANTS.items()
         if field in family.reads and key in values
     }
-    width = metadata.count(f"{name}.rope.dimension_count", MAX_COUNT, shape.head_dim)
+    width = header.count(f"{name}.rope.dimension_count", MAX_COUNT, shape.head_dim)
     if width != shape.head_dim:
         found["rope_width"] = width
     if convolved:

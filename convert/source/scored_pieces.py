@@ -14,8 +14,7 @@ from gguf import GGUFValueType as Kind
 from gguf import TokenType
 
 from ...errors import FileError
-from ...files.gguf.header import Field
-from ...files.gguf.metadata import SPACE_ONCE
+from ...files.gguf.header import SPACE_ONCE, Field
 from .pre_tokenizer import rules_of
 from .token_table import Entry, added_tokens, refuse_options, stripping_fields, token_table
 

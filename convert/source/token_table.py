@@ -9,8 +9,7 @@ from gguf import GGUFValueType as Kind
 from gguf import TokenType
 
 from ...errors import FileError
-from ...files.gguf.header import Field
-from ...files.gguf.metadata import STRIPPING_TOKENS
+from ...files.gguf.header import STRIPPING_TOKENS, Field
 
 Entry = tuple[str, int, TokenType]  # text, id and type of a token
 

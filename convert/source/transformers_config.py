@@ -6,10 +6,19 @@ from typing import Any
 from ...errors import FileError
 from .architecture import CONSTANTS, Architecture
 from .checkpoint import Checkpoint
+from .loading import loaded
 from .model_config import from_config
 from .rope import LONG_FACTORS, SHORT_FACTORS
 
 _TOKENS = ("bos_token_id", "eos_token_id")
+
+
+def new_config(base: Checkpoint) -> Any:
+    """The configuration of a GGUF."""
+    from transformers import AutoConfig  # noqa: PLC0415 - takes seconds, and comes with an extra
+
+    fields = transformers_config(base)
+    return loaded(base.path, lambda: AutoConfig.for_model(**fields))
 
 
 def transformers_config(base: Checkpoint) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from gguf import GGUFValueType
 from ...errors import FileError, shorten
 from ...files.atomic_write import write_file
 from ...files.gguf.header import Field, Header
-from ...files.gguf.metadata import CheckedMetadata
 from ...files.json_file import layout_errors, read_json
 from .tokenizer_tables import TokenizerTables
 
@@ -89,12 +88,11 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
     """Which tokens of the full vocabulary a GGUF keeps; None if it is not trimmed."""
     if not any(key.startswith(PREFIX) for key in header.fields):
         return None
-    metadata = CheckedMetadata(header)
-    of, tokens = metadata.count(f"{PREFIX}of", _MAX_TOKENS), metadata.array(f"{PREFIX}tokens", _U32)
-    count = len(metadata.array("tokenizer.ggml.tokens", _TEXT))
+    of, tokens = header.count(f"{PREFIX}of", _MAX_TOKENS), header.array(f"{PREFIX}tokens", _U32)
+    count = len(header.array("tokenizer.ggml.tokens", _TEXT))
     if len(tokens) != count:
-        raise metadata.error(
+        raise header.error(
             f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, but the file has {count} tokens"
         )
-    sha256 = metadata.get(f"{PREFIX}tokenizer_sha256", _TEXT)
+    sha256 = header.value(f"{PREFIX}tokenizer_sha256", _TEXT)
     return VocabularyList(tuple(tokens), of, sha256, str(header.path))

@@ -29,6 +29,10 @@ MAX_NUMBERS = 1 << 20  # in all arrays; the largest vocabularies have half a mil
 # Parts of a file that are read one after another until its header ends; published ones have up to 20 MB.
 _WINDOWS = (1 << 20, 1 << 24, 1 << 26)
 _LENGTH = struct.Struct("<Q")  # before each string
+MERGED_ADAPTER = "thirteen.adapter.id"  # key of a file with a merged adapter
+# Keys for what a tokenizer does and llama.cpp has no key for: no space is put before a text that begins with
+# one, as by Metaspace in tokenizer.json; and these control tokens take the white space after them.
+SPACE_ONCE, STRIPPING_TOKENS = "thirteen.tokenizer.space_once", "thirteen.tokenizer.rstrip"
 SCALARS = {  # formats of struct
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
@@ -126,6 +130,42 @@ class Header:
     def bits_per_weight(self) -> float:
         """Mean bits per weight over all tensors, without the header; 0 without tensors."""
         return 8 * sum(tensor.nbytes for tensor in self.tensors.values()) / max(1, self.weights)
+
+    def error(self, problem: str) -> FileError:
+        """Make an error about the file."""
+        return FileError(f"{self.path}: {problem:.300}")  # a value can be as long as the file
+
+    def check_whole(self) -> None:
+        """Refuse a part of a split file. A merged one keeps the keys of its parts, with a count of 0."""
+        if any(key.startswith("split.") for key in self.fields):
+            count = self.value("split.count", GGUFValueType.UINT16)
+            if count > 1:
+                raise self.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
+
+    def value(self, key: str, type_: GGUFValueType) -> Any:
+        """Return a metadata value of exactly this type, or raise FileError, which names file and key."""
+        field = self.fields.get(key)
+        if field is None:
+            raise self.error(f"metadata key {key!r} is missing")
+        if field.type is not type_:
+            raise self.error(f"metadata key {key!r} is of type {field.type.name}, not {type_.name}")
+        return field.value
+
+    def count(self, key: str, maximum: int, default: int | None = None) -> int:
+        """Return a UINT32 from 1 to `maximum`, or the default, if there is one, where the key is missing."""
+        if default is not None and key not in self.fields:
+            return default
+        value = self.value(key, GGUFValueType.UINT32)
+        if not 1 <= value <= maximum:
+            raise self.error(f"metadata key {key!r} is {value}; it must be from 1 to {maximum}")
+        return int(value)
+
+    def array(self, key: str, element: GGUFValueType) -> list[Any]:
+        """Return an array whose elements have exactly this type."""
+        values: list[Any] = self.value(key, GGUFValueType.ARRAY)
+        if self.fields[key].element is not element:
+            raise self.error(f"metadata key {key!r} is not an array of {element.name}")
+        return values
 
 
 def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:

@@ -11,7 +11,6 @@ from gguf.constants import GGUFValueType
 
 from ...errors import FileError
 from .header import Header
-from .metadata import CheckedMetadata
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_COUNT = 1 << 24  # widths, heads and tokens
@@ -89,21 +88,21 @@ class _Reader:
     """The keys of one architecture, each a number or one number a layer."""
 
     def __init__(self, header: Header) -> None:
-        self.metadata = CheckedMetadata(header)
-        self.architecture: str = self.metadata.get("general.architecture", GGUFValueType.STRING)
-        self.layers = self.metadata.count(f"{self.architecture}.block_count", MAX_LAYERS)
+        self.header = header
+        self.architecture: str = header.value("general.architecture", GGUFValueType.STRING)
+        self.layers = header.count(f"{self.architecture}.block_count", MAX_LAYERS)
         parts = (name.split(".", 2) for name in header.tensors if name.startswith("blk."))
         self._parts = [part for part in parts if len(part) > 2]
 
     def by_layer(self, key: str, default: int | list[int] = 0) -> list[int]:
         """A number for each layer."""
         name = f"{self.architecture}.{key}"
-        found: Any = self.metadata.header.metadata.get(name, default)
+        found: Any = self.header.metadata.get(name, default)
         values = found[: self.layers] if isinstance(found, list) else [found] * self.layers
         if len(values) < self.layers or not all(
             isinstance(value, int) and 0 <= value <= MAX_COUNT for value in values
         ):
-            raise self.metadata.error(
+            raise self.header.error(
                 f"metadata key {name!r} is not a number from 0 to {MAX_COUNT} for each of "
                 f"{self.layers} layers"
             )
@@ -126,7 +125,7 @@ def read_decoder_shape(header: Header) -> DecoderShape:
         FileError: a value is missing, of the wrong type or out of range; file and key are named.
     """
     read = _Reader(header)
-    hidden = read.metadata.count(f"{read.architecture}.embedding_length", MAX_COUNT)
+    hidden = header.count(f"{read.architecture}.embedding_length", MAX_COUNT)
     heads = read.by_layer("attention.head_count")
     kv_heads = read.by_layer("attention.head_count_kv", heads)
     usual = hidden // max(heads) if any(heads) else 0
@@ -151,8 +150,8 @@ def read_decoder_shape(header: Header) -> DecoderShape:
         heads=max(heads),
         kv_heads=max(kv_heads),
         head_dim=keys,
-        vocab=len(read.metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-        context=_read_context(read.metadata, read.architecture),
+        vocab=len(header.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
+        context=_read_context(header, read.architecture),
         experts_used=used,
         kv_widths=tuple(
             (kv_heads[layer] * keys, 0 if latent else kv_heads[layer] * values) for layer in keeping
@@ -176,10 +175,10 @@ def _state_width(read: _Reader, hidden: int, heads: int) -> int:
     return max(kernel - 1, 0) * (inner + 2 * read.number("ssm.group_count") * state) + state * inner
 
 
-def _read_context(metadata: CheckedMetadata, architecture: str) -> int:
+def _read_context(header: Header, architecture: str) -> int:
     """The longest context in tokens: where the graph of llama.cpp has no windows, not beyond one."""
-    context = metadata.count(f"{architecture}.context_length", MAX_CONTEXT)
+    context = header.count(f"{architecture}.context_length", MAX_CONTEXT)
     key = f"{architecture}.attention.sliding_window"
-    if architecture not in _WITHOUT_WINDOWS or not metadata.header.metadata.get(key):
+    if architecture not in _WITHOUT_WINDOWS or not header.metadata.get(key):
         return context
-    return min(context, metadata.count(key, MAX_CONTEXT))
+    return min(context, header.count(key, MAX_CONTEXT))

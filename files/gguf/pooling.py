@@ -3,7 +3,6 @@
 from enum import IntEnum
 
 from .header import Header
-from .metadata import CheckedMetadata
 
 # Architectures of llama.cpp without a KV cache: all tokens of a text see each other.
 ENCODERS = (
@@ -35,7 +34,7 @@ def read_pooling(header: Header) -> Pooling | None:
         return Pooling.MEAN if architecture in (*ENCODERS, *_WITH_CACHE) else None
     if number not in tuple(Pooling):
         what = "a model that ranks texts" if number == 4 else "no pooling that is known"
-        raise CheckedMetadata(header).error(f"metadata key {key!r} is {number!r}: {what}")
+        raise header.error(f"metadata key {key!r} is {number!r}: {what}")
     return Pooling(number)
 
 

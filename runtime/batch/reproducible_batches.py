@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, RequestError
-from ...files.hashing import file_sha256
+from ...files.received_files import file_sha256
 from ..answer import Answer, with_confidence
 from ..engine.engine import Engine
 from ..engine.handle import Handle

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...errors import FileError
 from ...files.gguf.header import Header, read_header
-from ...files.gguf.metadata import CheckedMetadata
 from ...files.gguf.model_shape import read_decoder_shape
 from ..compute import NativeHandle
 from .llama_cpp_library import LLAMA_CPP, LlamaCppLibrary, llama_cpp
@@ -116,27 +115,30 @@ class LoraAdapter(NativeHandle):
 def read_model_header(path: Path) -> Header:
     """Read the header of a model; FileError if the file is no GGUF, or an adapter, or a part of a model."""
     header = read_header(path)
-    metadata = CheckedMetadata(header)
-    _check(metadata, "is an adapter, not a model", header.metadata.get("general.type") != "adapter")
-    _check(metadata, "the file has no tensors", bool(header.tensors))
-    metadata.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
+    check_model_header(header)
     return header
+
+
+def check_model_header(header: Header) -> None:
+    """Raise FileError if a header is that of an adapter, or of a part of a model."""
+    _check(header, "is an adapter, not a model", header.metadata.get("general.type") != "adapter")
+    _check(header, "the file has no tensors", bool(header.tensors))
+    header.check_whole()  # llama.cpp would look for the other parts, which nothing has checked
 
 
 def read_adapter_header(path: Path, base: Header) -> Header:
     """Read the header of a LoRA; FileError if it is a model, or changes what the library would not."""
     header = read_header(path)
-    metadata = CheckedMetadata(header)
-    _check(metadata, "is a model, not an adapter", header.metadata.get("general.type", "model") != "model")
+    _check(header, "is a model, not an adapter", header.metadata.get("general.type", "model") != "model")
     activated = "an activated LoRA (aLoRA), which starts within a prompt, is not supported"
-    _check(metadata, activated, "adapter.alora.invocation_tokens" not in header.fields)
+    _check(header, activated, "adapter.alora.invocation_tokens" not in header.fields)
     for name in header.tensors:  # llama.cpp refuses those that the base does not have, and skips vectors
         target = base.tensors.get(name.removesuffix(".lora_a").removesuffix(".lora_b"))
         problem = f"it changes {name!r}, which cannot be adapted at run time"
-        _check(metadata, problem, target is None or len(target.shape) > 1)
+        _check(header, problem, target is None or len(target.shape) > 1)
     return header
 
 
-def _check(metadata: CheckedMetadata, problem: str, valid: bool) -> None:
+def _check(header: Header, problem: str, valid: bool) -> None:
     if not valid:
-        raise metadata.error(problem)
+        raise header.error(problem)

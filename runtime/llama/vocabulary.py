@@ -10,8 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ...errors import RequestError
-from ...files.gguf.header import Header
-from ...files.gguf.metadata import SPACE_ONCE, STRIPPING_TOKENS
+from ...files.gguf.header import SPACE_ONCE, STRIPPING_TOKENS, Header
 from .llama_cpp_library import llama_cpp
 
 _BPE = ("gpt2", "gemma4")

@@ -8,7 +8,7 @@ from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.quick import quick_accuracy, quick_latency
-from thirteen.models.texts import HELD_OUT_SUMS
+from thirteen.models.passages import HELD_OUT_SUMS
 
 pytestmark = pytest.mark.slow
 

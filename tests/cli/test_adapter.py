@@ -16,9 +16,9 @@ from thirteen.convert.adapter.short_code import (
 )
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.convert import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.source_ids import SourceIds
 from thirteen.models.base import resolve_base
 from thirteen.models.basis import find_basis
 

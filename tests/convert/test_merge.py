@@ -9,9 +9,9 @@ import pytest
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig, TrainableTokensConfig
 from thirteen.convert import tensors
 from thirteen.convert.convert import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.source_ids import SourceIds
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 

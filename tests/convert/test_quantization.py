@@ -15,11 +15,11 @@ from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
 from thirteen.convert.layout import FileLayout
 from thirteen.convert.merged_model import MergedModel
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.source_ids import SourceIds
 from thirteen.convert.tensors import TensorSpec, plan_stored
 from thirteen.errors import FileError, OptionError
 from thirteen.files.gguf.header import read_header

@@ -12,9 +12,9 @@ import pytest
 from thirteen.cli.main import app
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.convert import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.convert.source_ids import SourceIds
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import rollouts

@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from thirteen.models.passages import read_passages
-from thirteen.models.texts import CALIBRATION, HELD_OUT
+from thirteen.models.passages import CALIBRATION, HELD_OUT, read_passages
 from thirteen.runtime.arithmetic.equations import read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer
 

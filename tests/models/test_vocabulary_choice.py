@@ -96,3 +96,16 @@ def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, change
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_damaged_statistics_are_measured_again(base, tmp_path):
+    """The user got a traceback until the file was deleted."""
+    checkpoint, texts = open_checkpoint(base("llama")), vocabulary_choice.read_texts(None)
+    order = vocabulary_choice.rank_vocabulary(checkpoint, texts).order
+    (path,) = (tmp_path / "cache").glob("vocabulary-*.npz")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-100], whole[:200] + bytes(8) + whole[208:], b"no archive"):
+        path.write_bytes(damaged)
+        assert vocabulary_choice.rank_vocabulary(checkpoint, texts).order == order
+        assert path.read_bytes() == whole

@@ -84,14 +84,7 @@ def test_chunks_cut_the_concatenated_passages(tiny):
     assert single == [(BOS, *byte_tokens("ab"))]
 
 
-@pytest.mark.parametrize(
-    ("passages", "chunk_size", "message"),
-    [
-        ([TEXT], 0, "chunk size must be from 1 to the 256 tokens that the model was trained for, not 0"),
-        ([TEXT], 257, "not 257"),
-        ([], 32, "the passages have no tokens"),
-    ],
-)
+@pytest.mark.parametrize(("passages", "chunk_size", "message"), [([], 32, "the passages have no tokens")])
 def test_invalid_input_is_rejected(tiny, passages, chunk_size, message):
     with pytest.raises(RequestError, match=message):
         collect(tiny, passages, chunk_size)

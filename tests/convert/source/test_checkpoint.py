@@ -16,8 +16,7 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
 from thirteen.errors import FileError
-from thirteen.files.gguf.header import read_header
-from thirteen.files.gguf.metadata import STRIPPING_TOKENS
+from thirteen.files.gguf.header import STRIPPING_TOKENS, read_header
 
 from ...runtime.conftest import write_gguf
 
