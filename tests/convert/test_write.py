@@ -1,8 +1,6 @@
 """GGUFs are byte-exact and written atomically."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -34,21 +32,11 @@ PLANS = [plan_tensor(TensorSpec(name, name, shape), type_) for name, (shape, typ
 DATA = [np.random.default_rng(1).bytes(plan.nbytes) for plan in PLANS]
 
 
-def blocks(fail_after: int = 99, failure: type[BaseException] = RuntimeError) -> Iterator[bytes]:
-    """The tensors' bytes in blocks of 50; after `fail_after` of them, `failure` is raised."""
-    parts = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
-    for count, part in enumerate(parts):
-        if count == fail_after:
-            raise failure
-        yield part
-
-
-def write(target: Path, data: Iterator[bytes] | None = None) -> str:
-    return write_gguf(target, FIELDS, PLANS, data or blocks())
+BLOCKS = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
 
 
 def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
-    sha256 = write(tmp_path / "ours.gguf")
+    sha256 = write_gguf(tmp_path / "ours.gguf", FIELDS, PLANS, BLOCKS)
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
     for key, field in list(FIELDS.items())[1:]:
         raw = [field.value] if field.element is not Kind.STRING else field.value
@@ -68,27 +56,12 @@ def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
 
 def test_header_is_read_back_without_empty_arrays(tmp_path):
     empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
-    write_gguf(tmp_path / "a.gguf", FIELDS | empty, PLANS, blocks())
+    write_gguf(tmp_path / "a.gguf", FIELDS | empty, PLANS, BLOCKS)
     header = read_header(tmp_path / "a.gguf")
     assert header.fields == FIELDS
     assert [(t.name, t.shape, t.type) for t in header.tensors.values()] == [
         (p.target, p.shape, p.type) for p in PLANS
     ]
-
-
-@pytest.mark.parametrize(("failure", "after"), [(RuntimeError, 0), (KeyboardInterrupt, 8)])
-def test_failure_leaves_the_previous_file(failure, after, tmp_path):
-    target = tmp_path / "a.gguf"
-    for before in (None, b"previous file"):
-        if before:
-            target.write_bytes(before)
-        with pytest.raises(failure):
-            write(target, blocks(after, failure))
-        assert [path.name for path in tmp_path.iterdir()] == (["a.gguf"] if before else [])
-        assert not before or target.read_bytes() == before
-    write(target)
-    assert read_header(target).tensors
-    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
 
 
 @pytest.mark.parametrize("trusted", [False, True])

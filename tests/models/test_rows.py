@@ -60,7 +60,6 @@ def test_rows_that_differ_are_split_as_ever():
     ("held_out", "message"),
     [
         (0, "held_out 0: must be at least 1 and less than the 6 rows"),
-        (6, "held_out 6: must be at least 1 and less than the 6 rows"),
         (5, "held_out 5: leaves no other question of the 6 rows"),
     ],
 )
@@ -76,13 +75,8 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
         (b"\n\n", "contains no rows"),
         (b"{}", "line 1: 'question' must be a non-empty string, not None"),
         (b'{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
-        (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
-        (b'{"question": 3, "solution": "s"}', "line 1: 'question' must be a non-empty string, not 3"),
         (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
-        (b'{"question": "q", "solution": "s", "answer": NaN}', "line 1: 'answer' must be"),
-        (b"\nnot json", "line 2: not JSON"),
         (b"[" * 100_000, "line 1: not JSON"),
-        (b"[1]", "line 1: not a JSON object"),
         (b"\xff\xfe", "line 1: not UTF-8"),
     ],
 )

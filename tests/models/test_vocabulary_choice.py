@@ -1,4 +1,4 @@
-"""The number of tokens that loses the least at a size, on a small random model."""
+"""Importance files in the cache, and the number of tokens that loses the least at a size."""
 
 import json
 import shutil
@@ -9,25 +9,25 @@ from thirteen.convert.convert import convert
 from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
+from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
-from thirteen.errors import FileError, OptionError
+from thirteen.errors import OptionError
 from thirteen.models import vocabulary_choice
-from thirteen.models.calibration import Calibration, measure_importance
+from thirteen.models.calibration import CHUNKS, Calibration, cached_importance, measure_importance
 from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
-TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
+from ..json_lines import write_rows
 
 
 @pytest.fixture(scope="module")
 def importance(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("importance")
-    (folder / "texts.jsonl").write_text(TEXT, "utf-8")
-    measure_importance(
-        open_checkpoint(base("llama")), None, folder / "a.gguf", Calibration(folder / "texts.jsonl")
+    texts = write_rows(
+        folder / "texts.jsonl", [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
     )
+    measure_importance(open_checkpoint(base("llama")), None, folder / "a.gguf", Calibration(texts))
     return folder / "a.gguf"
 
 
@@ -62,16 +62,6 @@ def test_the_least_predicted_loss_wins(base, importance, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
-    found, plain = read_importance(importance), tmp_path / "plain.gguf"
-    stats = ImportanceStats(found.mean_squares, 1, 64, 1)
-    write_importance(plain, stats, ["a"])
-    size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
-    with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
-        choose(base("llama"), size, plain)
-
-
-@pytest.mark.usefixtures("small")
 def test_a_size_that_no_vocabulary_can_have_is_named(base, importance):
     """It was said of the importance file that it has no sensitivities."""
     size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
@@ -96,3 +86,25 @@ def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, change
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Text of more chunks than any but the greatest reads."""
+    text = "Three pens cost $3.60, so one pen costs $1.20. " * 400
+    return write_rows(tmp_path / "texts.jsonl", [{"text": text}])
+
+
+def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    files = {
+        name: cached_importance(open_checkpoint(base("llama")), None, Calibration(texts, name))
+        for name in CHUNKS
+    }
+    counts = {name: read_importance(path).chunk_count for name, path in files.items()}
+    assert (counts["quick"], counts["normal"]) == (CHUNKS["quick"], CHUNKS["normal"])
+    assert CHUNKS["normal"] < counts["thorough"] <= CHUNKS["thorough"]
+    assert len(set(files.values())) == len(CHUNKS)
+    kept = {path: path.stat().st_mtime_ns for path in files.values()}
+    assert cached_importance(open_checkpoint(base("llama")), None, Calibration(texts)) == files["normal"]
+    assert {path: path.stat().st_mtime_ns for path in files.values()} == kept

@@ -15,7 +15,6 @@ import pytest
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Uniform
@@ -24,7 +23,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 
 from ...refusals import refused
-from ..peft_adapters import peft_merged, save_random_adapter
+from ..peft_adapters import save_random_adapter
 
 Config = dict[str, Any]
 Tensors = dict[str, np.ndarray]
@@ -80,42 +79,6 @@ def scaled(factor: float, part: str) -> Change:
     )
 
 
-REFUSED: dict[str, tuple[str, Change, str]] = {
-    "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
-    "a repeated group": ("lora", config(alpha_pattern={"(?x:(.*) *!)": 4}), "too complex"),
-    "a missing module": (
-        "lora",
-        drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"),
-        "model.layers.1.mlp.up_proj",
-    ),
-    "a module that is no target": (
-        "lora",
-        config(target_modules=["q_proj"]),
-        "mlp.up_proj.weight' is not in both",
-    ),
-    "an alpha that is text": (
-        "lora",
-        config(lora_alpha="6"),
-        "adapter_config.json: unexpected layout (TypeError",
-    ),
-    "repeated layers": ("lora", config(layer_replication=[[0, 2]]), "layer_replication is set"),
-    "an unknown seed": (
-        "tiny",
-        lambda settings, tensors: (
-            settings.update(projection_seed=None),
-            [tensors.pop(key) for key in list(tensors) if key.endswith("_P")],
-        ),
-        "adapter_config.json: unexpected layout (TypeError",
-    ),
-    "a leftover bias": ("lora", put(f"{Q}.base_layer.bias", [1.0]), "bias"),
-    "nothing trained, with magnitudes": ("dora", config(), "zero"),
-    "a missing vector": ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
-    "projections of another shape": ("tiny", put(f"{Q}.tinylora_P", np.ones((5, 3, 3))), "(5, 3, 3)"),
-    "LoHa's missing factor": ("loha", drop(f"{Q}.hada_w1_a"), "hada_w1_a"),
-    "LoHa, nothing trained": ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
-}
-
-
 def as_initialized(base: Path) -> Change:
     """DoRA before its first step: no delta, and the norms of the base as magnitudes."""
 
@@ -131,12 +94,31 @@ def as_initialized(base: Path) -> Change:
     return reset
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_an_unsupported_adapter_is_refused_by_name(case, base, good, tmp_path):
-    kind, how, named = REFUSED[case]
-    if case == "nothing trained, with magnitudes":
-        how = as_initialized(base("llama"))
-    folder = change(good(kind), tmp_path / "adapter", how)
+def without_seed(settings: Config, tensors: Tensors) -> None:
+    settings["projection_seed"] = None
+    for key in list(tensors):
+        if key.endswith("_P"):
+            del tensors[key]
+
+
+REFUSED: list[tuple[str, Change, str]] = [
+    ("lora", config(lora_alpha=0), "zero"),
+    ("lora", config(alpha_pattern={"(?x:(.*) *!)": 4}), "too complex"),
+    ("lora", drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"), "model.layers.1.mlp.up_proj"),
+    ("lora", config(target_modules=["q_proj"]), "mlp.up_proj.weight' is not in both"),
+    ("lora", config(layer_replication=[[0, 2]]), "layer_replication is set"),
+    ("tiny", without_seed, "adapter_config.json: unexpected layout (TypeError"),
+    ("lora", put(f"{Q}.base_layer.bias", [1.0]), "bias"),
+    ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
+    ("tiny", put(f"{Q}.tinylora_P", np.ones((5, 3, 3))), "(5, 3, 3)"),
+    ("loha", drop(f"{Q}.hada_w1_a"), "hada_w1_a"),
+    ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
+]
+
+
+@pytest.mark.parametrize(("kind", "how", "named"), [*REFUSED, ("dora", None, "zero")])
+def test_an_unsupported_adapter_is_refused_by_name(kind, how, named, base, good, tmp_path):
+    folder = change(good(kind), tmp_path / "adapter", how or as_initialized(base("llama")))
     with refused("", named, FileError) as error:
         MergedModel(open_checkpoint(base("llama")), folder)
     assert str(error.value).startswith((str(folder), "adapter: "))  # its path or its name
@@ -176,18 +158,6 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(bas
         convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
-def test_tokens_that_were_trained_on_a_tied_base_are_merged_as_by_peft(base, tmp_path):
-    """They change the embedding and the output alike; adapters.md promised them, and they were refused."""
-    settings = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[5, 261])
-    folder = save_random_adapter(base("llama"), settings, tmp_path / "adapter")
-    model, expected = MergedModel(open_checkpoint(base("llama")), folder), peft_merged(base("llama"), folder)
-    assert model.base.architecture.tied
-    for name, spec in model.base.specs.items():
-        np.testing.assert_allclose(
-            model.rows(name, 0, spec.shape[0]), expected[name], rtol=1e-6, err_msg=name
-        )
-
-
 def test_a_differing_copy_of_a_base_tensor_is_refused(base, tmp_path):
     """PEFT saves the base's output matrix with its delta; it must be that of this base."""
     trained = save_random_adapter(
@@ -198,16 +168,3 @@ def test_a_differing_copy_of_a_base_tensor_is_refused(base, tmp_path):
     folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
     with pytest.raises(FileError, match="copy of 'lm_head"):
         convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
-
-
-def test_a_loaded_adapter_describes_itself(good, base):
-    tiny, lora = load_adapter(good("tiny"), "mine"), load_adapter(good("lora"))
-    assert (tiny.id, tiny.kind, tiny.rank, tiny.trained_parameters) == ("mine", "tinylora", 2, 10)
-    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
-    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
-
-
-def test_the_norm_is_the_frobenius_norm_of_the_product():
-    random = np.random.default_rng(1)
-    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
-    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)

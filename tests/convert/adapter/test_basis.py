@@ -11,7 +11,7 @@ import pytest
 from peft import PeftModel, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.basis import BasisOrigin, grouped_origins, make_basis, read_basis, write_basis
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, write_basis
 from thirteen.convert.adapter.export import copy_adapter
 from thirteen.convert.adapter.tinylora_folder import (
     read_tinylora_numbers,
@@ -87,9 +87,7 @@ def test_the_hash_depends_on_everything_but_the_name(basis):
     [
         ({"rank": 0}, "basis: rank must be an integer from 1 to 64, not 0"),
         ({"numbers": True}, "basis: numbers must be an integer from 1 to 4096, not True"),
-        ({"seed": -1}, "basis: seed must be an integer from 0 to 4294967296, not -1"),
         ({"groups": 2}, "13 numbers do not divide into 2 groups"),
-        ({"groups": "1"}, "into '1' groups"),
     ],
 )
 def test_invalid_parameters_of_a_basis_are_refused(basis, change, message):
@@ -99,13 +97,7 @@ def test_invalid_parameters_of_a_basis_are_refused(basis, change, message):
 
 def test_an_adapter_with_other_factors_is_refused(base, basis, tmp_path):
     """PEFT's SVD has other signs, so the same numbers would make another adapter."""
-    config = TinyLoraConfig(
-        r=2,
-        u=13,
-        weight_tying=1.0,
-        save_projection=True,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    )
+    config = TinyLoraConfig(r=2, u=13, weight_tying=1.0, target_modules="all-linear")
     folder = save_random_adapter(base("llama"), config, tmp_path / "own")
     with pytest.raises(FileError, match="not those of the basis"):
         read_tinylora_numbers(folder, basis)
@@ -176,11 +168,5 @@ def test_the_groups_of_a_saved_adapter_are_found_again(base, tmp_path, groups):
     basis = make_basis(checkpoint, replace(single, groups=groups))
     write_tinylora_folder(basis, np.arange(1, 15, dtype=np.float32), tmp_path, "some/base")
     assert with_saved_groups(single, tmp_path) == basis.origin
-
-
-def test_groups_are_part_of_a_basis(base):
-    single = origin(base("llama"))
-    others = list(grouped_origins(replace(single, numbers=26)))
-    assert len({one.id for one in others}) == 4  # of 1, 2, 13 and 26 groups
-    with pytest.raises(FileError, match=r"basis: 13 groups of \d layers"):
-        make_basis(open_checkpoint(base("llama")), replace(single, groups=13))
+    with pytest.raises(FileError, match=r"basis: 14 groups of \d layers"):
+        make_basis(checkpoint, replace(single, groups=14))

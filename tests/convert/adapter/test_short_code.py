@@ -47,6 +47,8 @@ def test_the_checksum_matches_bip_350():
 def test_a_code_is_exact_in_bfloat16_and_at_most_80_characters(name, numbers):
     rounded = round_to_bfloat16(numbers)
     if not np.isfinite(rounded).all():  # the largest float32 are beyond bfloat16
+        with pytest.raises(FileError, match="not finite"):
+            encode_short_code(ShortCode(name, FINGERPRINT, numbers))
         return
     text = encode_short_code(ShortCode(name, FINGERPRINT, numbers))
     read = decode_short_code(text)
@@ -74,27 +76,14 @@ def test_every_changed_character_is_detected():
                 decode_short_code(changed)
 
 
-def test_swapped_lost_and_doubled_characters_are_detected():
-    code, start = CODE, CODE.rindex(":") + 1
-    for place in range(start, len(code) - 1):
-        if code[place] != code[place + 1]:
-            with pytest.raises(FileError):
-                decode_short_code(code[:place] + code[place + 1] + code[place] + code[place + 2 :])
-        for wrong in (code[:place] + code[place + 1 :], code[:place] + code[place] + code[place:]):
-            with pytest.raises(FileError):
-                decode_short_code(wrong)
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("t13:name", "is not a code"),
-        ("t13:name:", "is not a code"),
         ("t13:name:qqqqqqq", "checksum"),
         ("t13:name:bbbbbbb", "is not a code: .* with qpzry9x8gf2tvdw0s3jn54khce6mua7l after the name"),
         ("T13:name:qqqqqqq", "all in lower or all in upper case"),
         ("t13:name:" + "q" * 30_000, "q…' is not a code"),
-        ("t13:näme:qqqqqqq", "is not a code"),
     ],
 )
 def test_an_invalid_code_is_refused(text, says):
@@ -111,8 +100,3 @@ def test_another_format_and_numbers_that_are_not_finite_are_refused(format_, num
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
     with pytest.raises(FileError, match="this version"):
         decode_short_code(f"{prefix}:{text}")
-
-
-def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(FileError, match="not finite"):
-        encode_short_code(ShortCode("a", FINGERPRINT, np.array([np.inf], np.float32)))

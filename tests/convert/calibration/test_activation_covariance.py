@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
+from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums
 from thirteen.errors import FileError
 
 GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
@@ -48,13 +48,6 @@ def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covari
     optimum = values[:-RANK].sum()
     assert PROBES < 200 and np.trace(covariance - factor @ factor.T) < 1.5 * optimum
     assert np.linalg.eigvalsh(covariance - factor.astype(np.float64) @ factor.T).min() > -1e-5 * values.max()
-
-
-@pytest.mark.parametrize(
-    ("columns", "width"), [(576, 576), (1536, 512), (2048, 512), (8192, 512), (896, 448), (4864, 256), (7, 7)]
-)
-def test_quantization_blocks_divide_the_block_width(columns, width):
-    assert block_width(columns) == width
 
 
 @pytest.mark.parametrize("columns", [64, 768])

@@ -75,15 +75,6 @@ def test_values_out_of_range_are_refused_and_others_stay_finite(name):
             assert np.isfinite(back).all()
 
 
-def test_vectors_and_non_contiguous_rows_are_quantized():
-    rows = weights()
-    assert quantize_rows(rows[0], Type.F32, "w") == rows[0].tobytes()
-    transposed = np.ascontiguousarray(rows.T).T
-    assert not transposed.flags.c_contiguous
-    for type_ in (Type.F32, Type.Q8_0):
-        assert quantize_rows(transposed, type_, "w") == quantize_rows(rows, type_, "w")
-
-
 @pytest.mark.parametrize("scale", [1e-30, 1e30, 3e38])
 def test_only_ratios_of_the_importance_count(scale):
     """Weights became 0 or NaN."""

@@ -94,16 +94,6 @@ def test_refitted_scales_bring_rows_closer_to_a_small_change(name):
     assert refitted < 0.6 * given
 
 
-def test_a_covariance_multiplies_like_the_full_matrix():
-    random = np.random.default_rng(4)
-    low_rank = random.standard_normal((96, 5)).astype(np.float32)
-    full = low_rank @ low_rank.T + np.kron(np.eye(3), np.ones((32, 32)))
-    blocks = np.stack([full[at : at + 32, at : at + 32] for at in (0, 32, 64)]).astype(np.float32)
-    vectors = random.standard_normal((96, 2)).astype(np.float32)
-    product = Covariance(blocks, low_rank).multiply(vectors)
-    assert np.allclose(product, full @ vectors, rtol=1e-4, atol=1e-3)
-
-
 FITTED = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
 
 

@@ -107,35 +107,24 @@ def changed(arrays: Arrays | None = None, **keys: Any) -> Callable[[Path], Any]:
     return damage
 
 
-BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "the older format": (
-        lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight\x0a\0\0\0"),
-        "not a GGUF file",
-    ),
-    "a model": (
+BAD: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight"), "not a GGUF file"),
+    (
         changed(general__type=None, general__architecture=("llama", Kind.STRING, None)),
         "not an importance file: its general.type is 'model', not 'imatrix'",
     ),
-    "no data": (lambda path: write(path, {"other": ONE}), "needs both '.in_sum2' and"),
-    "sums without a count": (
-        changed({f"{Q}.counts": None}),
-        "needs both '.in_sum2' and '.counts' of each matrix",
-    ),
-    "a negative sum": (
-        changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}),
-        f"tensor '{Q}.in_sum2' holds -2.0",
-    ),
-    "an infinite sum": (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
-    "several experts": (
+    (changed({f"{Q}.counts": None}), "needs both '.in_sum2' and '.counts' of each matrix"),
+    (changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}), f"tensor '{Q}.in_sum2' holds -2.0"),
+    (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
+    (
         changed({f"{Q}.in_sum2": np.ones((4, 64), np.float32), f"{Q}.counts": np.ones((4, 1), np.float32)}),
         f"tensor '{Q}.in_sum2' is F32 of the shape (4, 64); only F32 of dense models is read",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path, what):
-    damage, says = BAD[what]
+@pytest.mark.parametrize(("damage", "says"), BAD)
+def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path, damage, says):
     path = tmp_path / "importance.gguf"
     shutil.copy(TINY, path)
     damage(path)

@@ -1,6 +1,5 @@
 """The loss of an embedding covers its uses: token lookup, the output product, or both."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from thirteen.convert.quantize.quant_error import TypeLosses
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
-from thirteen.files.progress import no_progress
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -118,19 +116,6 @@ def test_rows_are_weighted_by_token_frequency():
     assert exact == 0
     assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX.values[7:8]), rel=1e-3)
     assert 0 < half < odd
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied):
-    names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
-    specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
-    with ThreadPoolExecutor(1) as pool:
-        options = TypeLosses(MATRIX.rows, IMPORTANCE, COSTS, tied).measure_all(
-            specs.values(), pool, no_progress
-        )
-    for name, choices in options.items():
-        assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
-        assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
 
 
 def test_costs_without_a_type_for_a_matrix_are_refused():

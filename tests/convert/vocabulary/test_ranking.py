@@ -11,22 +11,15 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.ranking import (
     REPACKED_ROWS,
     check_size,
-    form_factor,
-    is_latin,
     must_stay,
     rank_tokens,
     required_tokens,
 )
-from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables, token_text
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
-from thirteen.models.passages import read_passages, tokenize_passages
-from thirteen.models.texts import HELD_OUT
-from thirteen.models.token_statistics import count_tokens
-from thirteen.models.vocabulary_choice import read_texts
-from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
 from .kept_lists import closed_list, tables_of
@@ -115,18 +108,6 @@ def test_required_tokens_come_first(tables, ranking):
     assert [*ranking.order[: ranking.required]] == required_tokens(tables)
 
 
-@pytest.mark.exhaustive
-def test_held_out_problems_keep_nearly_all_tokens():
-    """Half of the tokens, chosen on the built-in texts."""
-    tables = tables_of(embedded())
-    with Model(embedded()) as model:
-        counts = count_tokens(model, list(tokenize_passages(model, read_texts(None).built_in)))
-        kept = set(rank_tokens(tables, counts).choose(24_576).tokens)
-        passages = [one for one in read_passages(HELD_OUT) if one.question is not None]
-        used = [token for one in passages for token in model.tokenize(one.text, special=False, bos=False)]
-    assert sum(token in kept for token in used) > 0.995 * len(used)
-
-
 def test_probability_and_merge_order_rank_the_others():
     """Ten times the probability outweighs a little later merge; words come before pieces of code."""
     tables = small_tables([("q", "x"), ("q", "y"), ("Q", "Z"), ("Ġ", "q")])
@@ -168,11 +149,3 @@ def test_sizes_out_of_range_are_refused(tables, ranking):
 )
 def test_numbers_signs_white_space_and_latex_stay(stay, texts):
     assert {text: must_stay(text) for text in texts} == dict.fromkeys(texts, stay)
-
-
-def test_scripts_and_forms():
-    assert all(map(is_latin, ("the", "é", "ß", " 12", "“", "½")))
-    assert not any(map(is_latin, ("и", "苹果", "aя", "α")))
-    forms = (" apple", " Anna", "ecake", "-pound", ".getElement")
-    assert [form_factor(text) for text in forms] == [1.0, 1.5, 2.0, 2.5, 4.0]
-    assert (token_text("Ġthe"), token_text("Ã"), token_text("<|é中|>")) == (" the", None, None)
