@@ -15,6 +15,7 @@ from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.files.trusted_files import is_trusted, trust_file
 
+from ..runtime.conftest import finish
 from ..runtime.conftest import write_gguf as write_foreign
 
 FIELDS = {
@@ -45,10 +46,7 @@ def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
     for plan, data in zip(PLANS, DATA, strict=True):
         rows = np.frombuffer(data, np.uint8).reshape(*plan.shape[:-1], -1)
         writer.add_tensor(plan.target, rows, raw_dtype=plan.type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, tmp_path / "theirs.gguf")
     written = (tmp_path / "ours.gguf").read_bytes()
     assert written == (tmp_path / "theirs.gguf").read_bytes()
     assert sha256 == hashlib.sha256(written).hexdigest()

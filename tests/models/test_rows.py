@@ -1,11 +1,14 @@
-"""Training rows: what is refused, and splits that keep a question on one side."""
+"""Training rows: what is refused, forms of answers, and splits that keep questions apart."""
 
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from thirteen.errors import FileError, RequestError
+from thirteen.models.answer_forms import same_answer
+from thirteen.models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from thirteen.models.rows import TrainingRow, read_rows, split_rows
 
 
@@ -93,3 +96,111 @@ def test_numbers_of_a_table_and_a_byte_order_mark_are_read(tmp_path):
         b'{"question": "r", "solution": "s", "answer": null}'
     )
     assert [row.answer for row in read_rows(path)] == ["18", ""]
+
+
+def is_same(form, text, expected):
+    return same_answer(SimpleNamespace(text=text, value=None), TrainingRow("?", "", expected, form))
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("12.5 km", True),
+        ("`12.5 km`", True),
+        ("It is 12.54 km, rounded:\nAnswer: **12.5 km**", True),
+        ("  12.5\u00a0KM. ", True),
+        ("12.50 km", False),
+        ("About 12.5 km", False),
+        ("", False),
+    ],
+)
+def test_texts_are_compared_after_normalization(text, same):
+    assert is_same("text", text, "12.5 km") == same
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('{"b": [1, 2.0], "a": "x"}', True),
+        ('Here:\n```json\n{"a": "x", "b": [1, 2]}\n```\nThat is it.', True),
+        ('\n{"a": "x", "b": [1, 2]}\n```', True),  # after an answer that begins with a fence
+        ('{"a": "x", "b": [true, 2]}', False),
+        ('{"a": "x", "b": [1, 2]} as asked', False),
+        ("[" * 100_000, False),
+        ("", False),
+    ],
+)
+def test_json_is_compared_by_value(text, same):
+    assert is_same("json", text, '{"a": "x", "b": [1, 2]}') == same
+
+
+@pytest.mark.parametrize(
+    ("rows", "form"),
+    [
+        ([{"answer": "2.5"}, {"answer": 7}], "number"),
+        ([{"answer": "red"}, {"answer": "12 by 3"}], "text"),
+        ([{"answer": {"a": 1}}, {"answer": "[1, 2]"}], "json"),
+        ([{"answer": "2.5 km", "answer_type": "text"}, {"answer": "7", "answer_type": "text"}], "text"),
+        ([{"answer": True, "answer_type": "json"}], "json"),
+        ([{"answer": "red", "answer_type": None}], "text"),
+    ],
+)
+def test_the_form_is_named_or_recognized(tmp_path, rows, form):
+    assert {row.form for row in read_forms(tmp_path, rows)} == {form}
+
+
+def read_forms(folder, rows):
+    lines = [json.dumps({"question": "?"} | row) for row in rows]
+    (path := folder / "rows.jsonl").write_text("\n".join(lines))
+    return read_rows(path, ("answer",), any_form=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"answer": 7}, {"answer": "red"}],
+            "line 2: the answer is of the form text, and number before: give",
+        ),
+        (
+            [{"answer": 7, "answer_type": "date"}],
+            "line 1: 'answer_type' must be number, text, json, not 'date'",
+        ),
+        ([{"answer": "red", "answer_type": "number"}], "line 1: 'answer' must be a number, not 'red'"),
+        ([{"answer": "{", "answer_type": "json"}], "line 1: 'answer': not JSON"),
+    ],
+)
+def test_what_cannot_be_decided_is_one_line(tmp_path, rows, message):
+    with pytest.raises(FileError, match=message):
+        read_forms(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("Paco had 26 cookies. How many are left?", "Ann Lee had 4 cookies. Who ate 9 of them?", True),
+        ("Tom has three pens.", "Ida has 1,250.5 pens.", True),
+        ("Tom has twenty-five pens.", "Ida has 1/2 of forty pens.", False),
+        ("Mr. Lee has 5 cows. How many legs?", "Mrs. Lee has 7 cows. How many ears?", True),
+        ("小明有5个苹果。他吃了2个。", "小明有7个苹果。还剩几个。", True),
+        ("Paco had 26 cookies.", "Paco ate 26 cookies.", False),
+        ("HOW MANY PENS HAS TOM? 3.", "how many pens has tom? 4.", True),
+        ("Combien de caf\u00e9s ?", "Combien de cafe\u0301s ?", True),
+        ("There are 3 pens. Tom has 2?", "There are 3 cups. Tom has 2?", False),
+    ],
+)
+def test_near_duplicates_differ_in_numbers_and_names(one, other, near):
+    assert (masked_beginning(one) == masked_beginning(other)) == near
+    rows = [TrainingRow(one, "", "1")]
+    assert without_near_duplicates(rows, [TrainingRow(other, "", "2")]) == ([] if near else rows)
+
+
+def test_groups_are_set_aside_as_a_whole():
+    things = ("pens", "cups", "hats", "figs", "nuts", "keys", "rings", "maps")
+    rows = [TrainingRow(f"Tom has {n} {thing}. Why?", "", "1") for thing in things for n in range(5)]
+    rest, held = set_aside(rows, 0.3, seed=1)
+    beginnings = [{masked_beginning(row.question) for row in part} for part in (rest, held)]
+    assert len(held) == 10 and len(rest) == 30 and not beginnings[0] & beginnings[1]
+    assert set_aside(rows, 0.3, seed=1) == (rest, held) != set_aside(rows, 0.3, seed=2)
+    with pytest.raises(RequestError, match=r"held_out 0.1: the 40 questions have 8 different beginnings"):
+        set_aside(rows, 0.1, seed=1)

@@ -9,26 +9,21 @@ from thirteen.convert.convert import convert
 from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.importance import read_importance
+from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
-from thirteen.errors import OptionError
+from thirteen.errors import FileError, OptionError
 from thirteen.models import vocabulary_choice
-from thirteen.models.calibration import CHUNKS, Calibration, cached_importance, measure_importance
+from thirteen.models.calibration import CHUNKS, Calibration, cached_importance
 from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
 from ..json_lines import write_rows
 
 
-@pytest.fixture(scope="module")
-def importance(base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("importance")
-    texts = write_rows(
-        folder / "texts.jsonl", [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
-    )
-    measure_importance(open_checkpoint(base("llama")), None, folder / "a.gguf", Calibration(texts))
-    return folder / "a.gguf"
+@pytest.fixture
+def importance(measured):
+    return measured("llama")
 
 
 @pytest.fixture
@@ -59,6 +54,16 @@ def test_the_least_predicted_loss_wins(base, importance, tmp_path):
     assert all(loss.total == loss.quantization + loss.outside for loss in losses)
     best = min(losses, key=lambda loss: loss.total)
     assert (272 if kept is None else len(kept.tokens)) == best.tokens
+
+
+@pytest.mark.usefixtures("small")
+def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
+    found, plain = read_importance(importance), tmp_path / "plain.gguf"
+    stats = ImportanceStats(found.mean_squares, 1, 64, 1)
+    write_importance(plain, stats, ["a"])
+    size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
+    with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
+        choose(base("llama"), size, plain)
 
 
 @pytest.mark.usefixtures("small")

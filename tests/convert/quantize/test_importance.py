@@ -20,6 +20,7 @@ from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import FileError
 
 from ...refusals import refused
+from ...runtime.conftest import finish
 from .covariances import correlated, importance_with, in_blocks
 
 TINY = (
@@ -47,11 +48,7 @@ def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None
             writer.add_key_value(key, *entry)
     for name, array in arrays.items():
         writer.add_tensor(name, np.asarray(array))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finish(writer, path)
 
 
 def importance(**arrays: int) -> Importance:
@@ -142,10 +139,9 @@ SPECS = [
 
 
 def test_lookup_counts_of_another_vocabulary_are_refused():
-    fitting = importance(attn_q=64, ffn_down=96)
-    replace(fitting, lookup_counts=np.ones(99, np.float32)).check_fits(SPECS)
+    fitting = replace(importance(attn_q=64, ffn_down=96), lookup_counts=np.ones(98, np.float32))
     with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
-        replace(fitting, lookup_counts=np.ones(98, np.float32)).check_fits(SPECS)
+        fitting.check_fits(SPECS)
 
 
 @pytest.mark.parametrize(

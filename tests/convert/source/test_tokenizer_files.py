@@ -234,4 +234,3 @@ def test_conversations_are_rendered_as_by_transformers(folder, name, first):
     assert template.render(messages) == expected
     converted = LlamaVocabulary.convert(folder, checkpoints.VOCAB)
     assert converted.ids(expected, special=True) == source(expected, add_special_tokens=False).input_ids
-    converted.close()

@@ -5,6 +5,7 @@ The judge is llama.cpp's tokenizer, on SmolLM2's vocabulary and on SentencePiece
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from thirteen.files.gguf.header import Field
 from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
-from ..source.pieces import LlamaVocabulary, made_once, published_model, save_json, trained_model
+from ..source.pieces import LlamaVocabulary, published_model, save_json, trained_model
 from .kept_lists import closed_list
 
 NAMES = ["smollm2", "llama", "gemma", pytest.param("mistral", marks=pytest.mark.exhaustive)]
@@ -38,10 +39,6 @@ class Trimmed:
     kept: VocabularyList
     full: LlamaVocabulary
     trimmed: LlamaVocabulary
-
-    def close(self) -> None:
-        self.full.close()
-        self.trimmed.close()
 
     def check(self, text: str) -> bool:
         """Check the guarantee for a text; whether all its original tokens are kept."""
@@ -75,8 +72,7 @@ def vocabulary_of(
 
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory):
-    with made_once(tmp_path_factory, make, Trimmed.close) as made:
-        yield made
+    return cache(lambda name: make(name, tmp_path_factory.mktemp("trimmed")))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,7 +105,6 @@ def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
         part = replace(one, kept=kept, trimmed=small)
         for text in tokenizer_texts.lines(200):
             part.check(text)
-        small.close()
 
 
 def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):

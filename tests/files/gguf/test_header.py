@@ -21,6 +21,7 @@ from thirteen.errors import FileError
 from thirteen.files.gguf.header import MAX_ENTRIES, MAX_NUMBERS, Field, Header, StringArray, read_header
 
 from ...refusals import refused
+from ...runtime.conftest import finish
 
 Entries = dict[str, Field]
 Arrays = dict[str, tuple[np.ndarray, Type]]
@@ -71,11 +72,7 @@ def write(path: Path, entries: Entries, arrays: Arrays, alignment: int = 32) -> 
         writer.add_key_value(key, field.value, field.type, field.element)
     for name, (raw, type_) in arrays.items():
         writer.add_tensor(name, raw, raw_dtype=type_)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finish(writer, path)
 
 
 def check_sound(header: Header) -> None:
