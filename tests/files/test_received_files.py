@@ -37,6 +37,16 @@ def test_a_link_that_leads_outside_its_folder_is_refused(name, tmp_path):
         check_links(folder)
 
 
+def test_a_link_to_a_folder_outside_and_a_circle_of_links(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a").symlink_to("b")
+    (tmp_path / "base" / "b").symlink_to("a")
+    check_links(tmp_path / "base")
+    (tmp_path / "base" / "additional_chat_templates").symlink_to("..")
+    with pytest.raises(FileError, match="additional_chat_templates: leads outside"):
+        check_links(tmp_path / "base")
+
+
 def test_a_snapshot_of_the_hubs_cache_leads_to_its_own_blobs_only(tmp_path):
     repository = tmp_path / "models--some--base"
     snapshot = repository / "snapshots" / ("0" * 40)

@@ -42,12 +42,17 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
 @pytest.mark.parametrize(
     ("content", "named"),
     [
+        (b"", "header too small"),
         (struct.pack("<Q", 2**63) + b"{}", "header too large"),
         (
             content_of({"__metadata__": {"a": "b" * (1 << 23)}}, b""),
             "a header of .* bytes; at most 8,388,608",
         ),
+        (content_of(b"\xff{}"), "invalid UTF-8"),
+        (content_of({"a": entry(dtype="F33")}), "unknown variant `F33`"),
         (content_of({"a": entry(offsets=[0, 60])}), "invalid shape, data type, or offset"),
+        (content_of({"a": entry()}, bytes(65)), "file not fully covered"),
+        (content_of({"a": entry(), "b": entry()}), "invalid offset for tensor"),
     ],
 )
 def test_damaged_safetensors_header_is_named(content, named, tmp_path):
