@@ -62,6 +62,7 @@ BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
     ),
     "pissa": ("llama", lora(init_lora_weights="pissa")),
     "dora on the untied embedding": ("qwen2", lora(targets=["q_proj", "embed_tokens"], use_dora=True)),
+    "dora on it by a regex": ("qwen2", lora(targets=r".*\.(embed_tok\w+|0\..*_proj)", use_dora=True)),
     "lora with a new norm": ("llama", lora(modules_to_save=["norm"])),
     "lora with trained tokens": ("qwen2", lora(trainable_token_indices=[3, 270])),
     "trained tokens of a tied base": ("llama", lora(targets=["q_proj"], trainable_token_indices=[5, 261])),

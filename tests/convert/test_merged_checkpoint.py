@@ -84,6 +84,14 @@ def test_output_folder_must_be_empty(base, tmp_path):
     assert (tmp_path / "empty" / "model.safetensors").exists()
 
 
+def test_a_gguf_is_refused(base, tmp_path):
+    folder, gguf = save_random_adapter(base("llama"), LORA, tmp_path / "adapter"), tmp_path / "base.gguf"
+    convert(Recipe(base("llama"), gguf, Uniform("F32")))
+    with pytest.raises(FileError, match=r"base\.gguf: a GGUF; --to-safetensors takes a base in safetensors"):
+        merge_checkpoint(gguf, folder, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
 @pytest.mark.parametrize("name", ["LICENSE", "adapter/README.md"])
 def test_no_file_outside_a_received_folder_is_taken_along(name, base, tmp_path):
     """`merge` copied what a link named LICENSE led to, and `convert` embedded it as a chat template."""

@@ -133,6 +133,16 @@ def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind):
         np.testing.assert_allclose(written[name], values, rtol=1e-5, atol=1e-6)
 
 
+def test_an_adapter_that_peft_merges_leaves_a_base_to_tie(stored_twice, base, tmp_path):
+    """That the two matrices differ by rounding was taken for a change by the adapter."""
+    source, config = stored_twice("Q8_0", "F16"), LoHaConfig(r=2, target_modules=["q_proj"])
+    adapter = save_random_adapter(base("llama untied"), config, tmp_path / "adapter")
+    report = convert(Recipe(source, tmp_path / "out.gguf", Uniform("F16"), adapter=adapter))
+    assert any("it is stored once" in warning for warning in report.warnings)
+    assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
+    assert np.array_equal(read_gguf(tmp_path / "out.gguf")[EMBEDDING], read_gguf(source)[OUTPUT])
+
+
 def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     """A plan for a size reads the statistics of the output for the one matrix."""
     path, texts, importance = stored_twice("Q5_0", "Q8_0"), tmp_path / "t.jsonl", tmp_path / "i.gguf"

@@ -1,11 +1,14 @@
 """Activation statistics equal those of llama-imatrix; the covariance of inputs equals that of NumPy.
 
-The file in tests/data was made by the llama-imatrix of llama-cpp-python 0.3.36's llama.cpp:
+The files in tests/data were made by the llama-imatrix of llama-cpp-python 0.3.36's llama.cpp:
 
     llama-imatrix -m UNTIED -f tests/data/imatrix.txt -c 32 --process-output --no-ppl -ngl 0 -t 2 \
         -o tests/data/imatrix-tiny.gguf
+    llama-imatrix -m SmolLM2-135M-Instruct.Q4_1.gguf -f tests/data/imatrix.txt -c 64 --no-ppl -ngl 0 -t 2 \
+        -o imatrix-smollm2.gguf
 
-UNTIED is the model of the fixture below.
+UNTIED is the model of the fixture below. The second file was reduced to layers 0, 15 and 29 by
+write_importance().
 """
 
 from pathlib import Path
@@ -51,6 +54,13 @@ def test_all_stats_equal_llama_imatrix_with_a_begin_of_text_token(untied):
     stats, oracle = collect(untied), read_importance(DATA / "imatrix-tiny.gguf")
     check(stats, oracle)
     assert stats.sums.keys() == oracle.mean_squares.keys()
+
+
+@pytest.mark.exhaustive
+def test_stats_of_the_real_model_equal_llama_imatrix(smollm2):
+    oracle = read_importance(DATA / "imatrix-smollm2.gguf")
+    check(collect(smollm2, chunk_size=64), oracle, tolerance=0.03)  # llama.cpp rounds activations to 8 bits
+    assert len(oracle.mean_squares) == 21
 
 
 def test_the_stats_are_the_same_for_any_number_of_threads(tiny):

@@ -15,7 +15,7 @@ from thirteen.convert.quantize.costs import (
     ordinary_costs,
     read_costs,
 )
-from thirteen.errors import FileError
+from thirteen.errors import FileError, OptionError
 
 GOOD = {"target": "x86", "layer": {"Q4_K": 0.03, "Q6_K": 0.05}, "output": {"Q4_K": 0.04}}
 
@@ -73,6 +73,13 @@ def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
         read_costs(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
+    with pytest.raises(FileError, match=r"none\.json: No such file"):
+        read_costs(tmp_path / "none.json")
+    with pytest.raises(OptionError, match="target 'gpu': not a target"):
+        costs_for("gpu")
 
 
 @pytest.mark.parametrize(

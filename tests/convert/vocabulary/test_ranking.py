@@ -20,6 +20,11 @@ from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
+from thirteen.models.passages import read_passages, tokenize_passages
+from thirteen.models.texts import HELD_OUT
+from thirteen.models.token_statistics import count_tokens
+from thirteen.models.vocabulary_choice import read_texts
+from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
 from .kept_lists import closed_list, tables_of
@@ -106,6 +111,18 @@ def test_required_tokens_come_first(tables, ranking):
     assert first >= {"A", "Ċ", "Ġ", "<|im_end|>", "7", "$", "Ġ+", "frac", "ĠĠĠĠ", "Â£"}
     assert not first & {"Ġapples", "Ġthe"}
     assert [*ranking.order[: ranking.required]] == required_tokens(tables)
+
+
+@pytest.mark.exhaustive
+def test_held_out_problems_keep_nearly_all_tokens():
+    """Half of the tokens, chosen on the built-in texts."""
+    tables = tables_of(embedded())
+    with Model(embedded()) as model:
+        counts = count_tokens(model, list(tokenize_passages(model, read_texts(None).built_in)))
+        kept = set(rank_tokens(tables, counts).choose(24_576).tokens)
+        passages = [one for one in read_passages(HELD_OUT) if one.question is not None]
+        used = [token for one in passages for token in model.tokenize(one.text, special=False, bos=False)]
+    assert sum(token in kept for token in used) > 0.995 * len(used)
 
 
 def test_probability_and_merge_order_rank_the_others():
