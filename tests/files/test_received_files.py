@@ -12,14 +12,24 @@ from thirteen.files.received_files import check_links
 from thirteen.files.safetensors import SafetensorsFile
 from thirteen.files.trusted_files import is_trusted, trust_file, untrusted_by_default
 
+from ..refusals import refused
+
 
 @pytest.mark.parametrize("read", [read_json, read_header, SafetensorsFile])
-def test_a_pipe_or_a_device_is_refused_at_once(read, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pipe", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("none", "No such file"),
+        (".", "Is a directory"),
+    ],
+)
+def test_only_a_regular_file_is_read(read, path, message, tmp_path):
     """Opening the pipe waited for a writer; the device never ended."""
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(FileError, match=f"{path}: not a regular file"):
-            read(path)
+    with refused(tmp_path / path, message, FileError):
+        read(tmp_path / path)
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "additional_chat_templates/rag.jinja"])

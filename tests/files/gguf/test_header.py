@@ -194,11 +194,13 @@ U8, U32, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 8, 9))
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
         (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
+        (crafted((struct.pack("<Q", 2**63),)), "past the end"),
         (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
         (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
         (crafted((text(b"k") + U8 + b"1",) * 2), "'k' occurs twice"),
         (crafted((text(b"general.alignment") + U32 + bytes(4),)), "general.alignment is 0"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
+        (crafted(infos=(declared(()),)), "the shape ()"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
         (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
         (crafted(infos=(declared((33,), type_=8),)), "rows of 33, not a multiple of Q8_0's block of 32"),
@@ -206,6 +208,10 @@ U8, U32, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 8, 9))
         # Published holes of GGUF parsers: sizes whose sum or product wraps around, and data beyond the end.
         (crafted((number_array(2**61, STRING, b""),)), "past the end"),  # CVE-2024-21825
         (crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)), "past the end"),  # CVE-2024-23605
+        (  # CVE-2025-53630
+            crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
+            "is truncated",
+        ),
         (crafted(infos=(declared((2**62 - 1, 1)),)), "is truncated"),  # CVE-2026-27940
         (crafted(infos=(declared((2**31, 2**31, 2, 1)),)), "is truncated"),  # CVE-2026-33298
         (crafted(infos=(declared((1 << 20,)),)), "is truncated"),  # CVE-2026-7482
