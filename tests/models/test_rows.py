@@ -63,6 +63,7 @@ def test_rows_that_differ_are_split_as_ever():
     ("held_out", "message"),
     [
         (0, "held_out 0: must be at least 1 and less than the 6 rows"),
+        (6, "held_out 6: must be at least 1 and less than the 6 rows"),
         (5, "held_out 5: leaves no other question of the 6 rows"),
     ],
 )
@@ -78,8 +79,11 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
         (b"\n\n", "contains no rows"),
         (b"{}", "line 1: 'question' must be a non-empty string, not None"),
         (b'{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
+        (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
         (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
+        (b'{"question": "q", "solution": "s", "answer": NaN}', "line 1: 'answer' must be"),
         (b"[" * 100_000, "line 1: not JSON"),
+        (b"[1]", "line 1: not a JSON object"),
         (b"\xff\xfe", "line 1: not UTF-8"),
     ],
 )
@@ -109,6 +113,7 @@ def is_same(form, text, expected):
         ("`12.5 km`", True),
         ("It is 12.54 km, rounded:\nAnswer: **12.5 km**", True),
         ("  12.5\u00a0KM. ", True),
+        ("First.\n\nThe answer is 12.5 km.", True),
         ("12.50 km", False),
         ("About 12.5 km", False),
         ("", False),
@@ -124,6 +129,7 @@ def test_texts_are_compared_after_normalization(text, same):
         ('{"b": [1, 2.0], "a": "x"}', True),
         ('Here:\n```json\n{"a": "x", "b": [1, 2]}\n```\nThat is it.', True),
         ('\n{"a": "x", "b": [1, 2]}\n```', True),  # after an answer that begins with a fence
+        ('{"a": "X", "b": [1, 2]}', False),
         ('{"a": "x", "b": [true, 2]}', False),
         ('{"a": "x", "b": [1, 2]} as asked', False),
         ("[" * 100_000, False),
@@ -138,6 +144,7 @@ def test_json_is_compared_by_value(text, same):
     ("rows", "form"),
     [
         ([{"answer": "2.5"}, {"answer": 7}], "number"),
+        ([{"answer": "It is 7.\n#### 7"}], "number"),
         ([{"answer": "red"}, {"answer": "12 by 3"}], "text"),
         ([{"answer": {"a": 1}}, {"answer": "[1, 2]"}], "json"),
         ([{"answer": "2.5 km", "answer_type": "text"}, {"answer": "7", "answer_type": "text"}], "text"),
@@ -181,7 +188,9 @@ def test_what_cannot_be_decided_is_one_line(tmp_path, rows, message):
         ("Paco had 26 cookies. How many are left?", "Ann Lee had 4 cookies. Who ate 9 of them?", True),
         ("Tom has three pens.", "Ida has 1,250.5 pens.", True),
         ("Tom has twenty-five pens.", "Ida has 1/2 of forty pens.", False),
+        ("Tom has twenty-five pens.", "Ida has ninety pens.", True),
         ("Mr. Lee has 5 cows. How many legs?", "Mrs. Lee has 7 cows. How many ears?", True),
+        ("Mr. Lee has 5 cows. How many?", "Mrs. Jones painted 7 walls. How many?", False),
         ("小明有5个苹果。他吃了2个。", "小明有7个苹果。还剩几个。", True),
         ("Paco had 26 cookies.", "Paco ate 26 cookies.", False),
         ("HOW MANY PENS HAS TOM? 3.", "how many pens has tom? 4.", True),
