@@ -15,6 +15,7 @@ import pytest
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
+from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Uniform
@@ -122,6 +123,18 @@ def test_an_unsupported_adapter_is_refused_by_name(kind, how, named, base, good,
     with refused("", named, FileError) as error:
         MergedModel(open_checkpoint(base("llama")), folder)
     assert str(error.value).startswith((str(folder), "adapter: "))  # its path or its name
+
+
+def test_a_loaded_adapter_describes_itself(good, base):
+    lora = load_adapter(good("lora"))
+    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
+    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
+
+
+def test_the_norm_is_the_frobenius_norm_of_the_product():
+    random = np.random.default_rng(1)
+    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
+    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
 
 
 def test_usual_patterns_are_applied(good, tmp_path):

@@ -79,7 +79,7 @@ def test_a_changed_byte_of_a_basis_is_detected(basis, tmp_path):
 
 
 def test_the_hash_depends_on_everything_but_the_name(basis):
-    for change in ({"rank": 1}, {"numbers": 12}, {"seed": 1}, {"base_sha256": "0"}):
+    for change in ({"rank": 1}, {"numbers": 12}, {"seed": 1}, {"base_sha256": "0"}, {"groups": 13}):
         assert replace(basis.origin, **change).id != basis.origin.id
     assert replace(basis.origin, name="other").id == basis.origin.id
 
@@ -89,7 +89,9 @@ def test_the_hash_depends_on_everything_but_the_name(basis):
     [
         ({"rank": 0}, "basis: rank must be an integer from 1 to 64, not 0"),
         ({"numbers": True}, "basis: numbers must be an integer from 1 to 4096, not True"),
+        ({"seed": -1}, "basis: seed must be an integer from 0 to 4294967296, not -1"),
         ({"groups": 2}, "13 numbers do not divide into 2 groups"),
+        ({"groups": "1"}, "into '1' groups"),
     ],
 )
 def test_invalid_parameters_of_a_basis_are_refused(basis, change, message):
@@ -197,6 +199,7 @@ def with_values(shape: tuple[int, int], values: list[float]) -> np.ndarray:
 MATRICES = {
     "tall": np.random.default_rng(1).normal(size=(96, 40)),
     "wide": np.random.default_rng(2).normal(size=(40, 96)),
+    "nearly equal values": with_values((30, 20), [2.0, 1.0, 1.0 - 1e-5, 0.5]),
     "equal values": with_values((30, 20), [2.0, 2.0, 0.5, 0.25]),
     "equal values at the cut": with_values((30, 20), [2.0, 1.0, 1.0, 1.0, 0.5]),
     "all values equal": np.linalg.qr(np.random.default_rng(3).normal(size=(24, 24)))[0],

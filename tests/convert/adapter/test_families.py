@@ -18,6 +18,10 @@ from ...llama_cpp_logits import logits
 from ..peft_adapters import base_tensors, load, peft_merged, save_random_adapter
 
 pytestmark = pytest.mark.torch
+RARE = pytest.mark.exhaustive
+# Families whose stored tensors are others than Llama's come first.
+STORED = ["llama", "gemma3", "phi3", "lfm2"]
+STORED += [pytest.param(name, marks=RARE) for name in FAMILIES if name not in STORED]
 TOKENS = np.random.default_rng(7).integers(0, 256, 40).tolist()
 
 
@@ -35,9 +39,7 @@ def kinds(targets: list[str]) -> dict[str, PeftConfig]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(
-    "kind", ["lora", "tinylora, redrawn", pytest.param("dora with rslora", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("kind", ["lora", "tinylora, redrawn", pytest.param("dora with rslora", marks=RARE)])
 def test_a_merge_equals_pefts(name, kind, base, tmp_path):
     base = open_checkpoint(base(name))
     config = kinds(base.architecture.family.targets)[kind]
@@ -50,7 +52,7 @@ def test_a_merge_equals_pefts(name, kind, base, tmp_path):
         assert np.linalg.norm(rows - spec.offset - merged) <= 1e-6 * np.linalg.norm(merged), tensor
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "phi3", "lfm2"])
+@pytest.mark.parametrize("name", STORED)
 def test_a_merged_folder_is_what_peft_saves(name, base, tmp_path):
     """Gemma's norms had one more, and LFM2's kernels another shape."""
     base = base(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums
+from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import FileError, RequestError
 from thirteen.models.passages import Passage, chunk_passages
@@ -73,6 +73,7 @@ def test_the_stats_are_the_same_for_any_number_of_threads(tiny):
     ("passages", "chunk_size", "message"),
     [
         ([TEXT], 0, "chunk size must be from 1 to the 256 tokens that the model was trained for, not 0"),
+        ([TEXT], 257, "not 257"),
         ([], 32, "the passages have no tokens"),
     ],
 )
@@ -133,6 +134,13 @@ def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covari
     optimum = values[:-RANK].sum()
     assert PROBES < 200 and np.trace(covariance - factor @ factor.T) < 1.5 * optimum
     assert np.linalg.eigvalsh(covariance - factor.astype(np.float64) @ factor.T).min() > -1e-5 * values.max()
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [(576, 576), (1536, 512), (2048, 512), (8192, 512), (896, 448), (4864, 256), (7, 7)]
+)
+def test_quantization_blocks_divide_the_block_width(columns, width):
+    assert block_width(columns) == width
 
 
 @pytest.mark.parametrize("columns", [64, 768])

@@ -133,13 +133,13 @@ def test_degenerate_weights_get_finite_scales(name, seed, scale, sign):
     assert np.abs(rounded - rows).max() <= 0.5 * np.abs(rows).max() + 1e-6
 
 
-def damped(covariance):
-    """The full covariance with the damping of each block, (columns, columns)."""
+def full_of(covariance, damping):
+    """The full covariance with a damping of each block, (columns, columns)."""
     count, width, _ = covariance.blocks.shape
     full = (covariance.low_rank @ covariance.low_rank.T).astype(np.float64)
     for block, variances in enumerate(covariance.variances.reshape(count, width)):
         span = slice(width * block, width * block + width)
-        full[span, span] = covariance.blocks[block] + DAMPING * variances.mean() * np.eye(width)
+        full[span, span] = covariance.blocks[block] + damping * variances.mean() * np.eye(width)
     return full
 
 
@@ -151,7 +151,9 @@ def test_variances_are_those_that_later_columns_leave_unexplained(seed, count, r
     own = np.eye(8, dtype=np.float32) * random.uniform(0.5, 2, (count, 1, 1)).astype(np.float32)
     parts = low_rank.reshape(count, 8, rank)
     covariance = Covariance(own + parts @ parts.transpose(0, 2, 1), low_rank)
-    feedback, full = error_feedback(covariance), damped(covariance)
+    product = covariance.multiply(np.eye(8 * count, dtype=np.float32))
+    assert np.allclose(product, full_of(covariance, 0), rtol=1e-4, atol=1e-3)
+    feedback, full = error_feedback(covariance), full_of(covariance, DAMPING)
     for block in range(count):
         now, later = slice(8 * block, 8 * block + 8), slice(8 * block + 8, None)
         explained = full[now, later] @ np.linalg.solve(full[later, later], full[later, now])

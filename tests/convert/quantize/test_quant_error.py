@@ -118,6 +118,16 @@ def test_rows_are_weighted_by_token_frequency():
     assert 0 < half < odd
 
 
+@pytest.mark.parametrize(
+    ("name", "tied", "timed"), [(EMBEDDING, True, True), (EMBEDDING, False, False), (OUTPUT, False, True)]
+)
+def test_lookups_cost_no_time(name, tied, timed):
+    options = TypeLosses(MATRIX.rows, IMPORTANCE, COSTS, tied).measure(
+        TensorSpec(name, name, (ROWS, COLUMNS))
+    )
+    assert {option.cost > 0 for option in options} == {timed}
+
+
 def test_costs_without_a_type_for_a_matrix_are_refused():
     """The plan ended in a ValueError: a matrix without options has no smallest size."""
     costs = replace(COSTS, layer={"Q4_K": 1.0, "Q6_K": 1.5}, output={"Q4_K": 1.0})

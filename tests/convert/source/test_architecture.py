@@ -115,6 +115,7 @@ LINEAR_WINDOW = {"full_attention": {}, "sliding_attention": {"rope_type": "linea
         ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ("llama", {"no_rope_layers": [0] + [1] * 15}, "unrotated"),
         ("llama", {"layer_types": ["linear_attention"] * 16}, "layer_types"),
+        ("llama", {"layer_types": ["full_attention"]}, "unexpected layout"),
         ("llama", {"rope_scaling": LONGROPE}, "rope scaling is longrope, which llama.cpp's llama"),
         ("llama", {"residual_multiplier": 2.0}, "residual_scale"),
         ("llama", {"hidden_act": "gelu"}, "gelu"),
@@ -168,8 +169,10 @@ def test_linear_scaling_is_that_of_llama_cpp(type_, key, factor, expected):
         ("llama", "llama.rope.freq_base", Field(float("inf"), F32), "rope.freq_base"),
         ("llama", "llama.attention.causal", Field(False, BOOL), "llama.attention.causal is False"),
         ("llama", "llama.pooling_type", Field(3, U32), "llama.pooling_type is 3"),
+        ("llama", "llama.rope.scaling.attn_factor", Field(2.0, F32), "scaling.attn_factor is 2.0"),
         ("gemma3", "gemma3.attention.sliding_window", Field(16.5, F32), "sliding_window' is not a number"),
         ("lfm2", "lfm2.attention.head_count_kv", Field(["a"] * 3, ARRAY, TEXT), "head_count_kv"),
+        ("lfm2", "lfm2.attention.head_count_kv", Field([0, 2], ARRAY, U32), "head_count_kv' is not a number"),
         ("phi3", "phi3.rope.dimension_count", Field(24, U32), "rope.dimension_count rotates 24 of 16"),
     ],
 )

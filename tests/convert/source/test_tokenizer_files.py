@@ -68,6 +68,7 @@ def around(*single: str) -> Change:
 BERT = {"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}
 TOKENIZER: list[tuple[Change, str]] = [
     (add("<x>", 272), "'<x>' has the id 272, .* 272 rows"),
+    (put("model", "vocab", "the", value="7"), "'the' has the id '7'"),
     (add("A", 270), "'A' has 2 ids"),
     (add("<x>", 270, lstrip=True), "'<x>' has lstrip True"),
     (lambda tokenizer: tokenizer.pop("model"), "unexpected layout .*'model'"),

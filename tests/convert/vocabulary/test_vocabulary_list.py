@@ -59,6 +59,8 @@ def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
         ({"of": ...}, "unexpected layout (KeyError: 'of')"),
         ({"tokenizer_sha256": 3}, "not a vocabulary list"),
         ({"tokens": [1, 3, 3]}, "ascending ids below 10"),
+        ({"tokens": []}, "not a vocabulary list"),
+        ({"tokens": [-1, 3]}, "ascending ids below 10"),
         ({"tokens": [1, 10]}, "ascending ids below 10"),
         ({"tokens": [False]}, "ascending ids below 10"),
     ],
