@@ -3,7 +3,7 @@
 import ctypes
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from ...json_changes import Change, change_json
 from . import tokenizer_texts
 
 CONTROL = ("<unk>", "<s>", "</s>")
@@ -121,6 +122,31 @@ class LlamaVocabulary:
         length = (llama_cpp.llama_token_to_piece(self.vocab, t, buffer, 4096, 0, False) for t in tokens)
         return b"".join(buffer.raw[:size] for size in length)
 
-    def differing(self, source: Tokenizer, texts: list[str]) -> list[str]:
-        """The texts that have other tokens in their tokenizer's library."""
-        return [text for text in texts if source.encode(text).ids != self.ids(text)]
+
+def fields_of(folder: Path, vocab: int, **changes: Change) -> dict[str, Any]:
+    """Change JSON files, given by their stems, and convert the tokenizer to GGUF metadata values."""
+    for name, change in changes.items():
+        change_json(folder / f"{name}.json", change)
+    return {
+        key.removeprefix("tokenizer.").removeprefix("ggml."): field.value
+        for key, field in tokenizer_fields(folder, vocab).items()
+    }
+
+
+def comparison(
+    save: Callable[[str, Path], Tokenizer], factory: pytest.TempPathFactory
+) -> Callable[[str, list[str]], list[str]]:
+    """differing(name, texts): those with other tokens in llama.cpp than in what `save` saves."""
+
+    @cache
+    def pair(name: str) -> tuple[Tokenizer, LlamaVocabulary]:
+        folder = factory.mktemp("tokenizer")
+        tokenizer = save(name, folder)
+        tokenizer.encode_special_tokens = True
+        return tokenizer, LlamaVocabulary.convert(folder, tokenizer.get_vocab_size())
+
+    def differing(name: str, texts: list[str]) -> list[str]:
+        source, converted = pair(name)
+        return [text for text in texts if source.encode(text).ids != converted.ids(text)]
+
+    return differing

@@ -8,7 +8,6 @@ import base64
 import json
 import unicodedata
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from gguf import TokenType
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.pre_tokenizer import GPT_4O, PRE_TOKENIZERS, TEKKEN
-from thirteen.convert.source.tokenizer import tokenizer_fields
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ...byte_level import byte_names
 from . import tokenizer_texts
-from .pieces import LlamaVocabulary
+from .pieces import comparison, fields_of
 
 KEYS = {name: key for key, name in PRE_TOKENIZERS.items()}
 VOCAB = 2000
@@ -85,21 +83,12 @@ NAMES = [*KEYS, "smollm2 as published", pytest.param("llama3 as published", mark
 
 @pytest.fixture(scope="module")
 def differing(trained, tmp_path_factory):
-    """differing(name, texts): those with other tokens in llama.cpp than in the source."""
-
-    @cache
-    def pair(name: str) -> tuple[Tokenizer, LlamaVocabulary]:
-        folder = tmp_path_factory.mktemp("rules")
+    def save_named(name: str, folder: Path) -> Tokenizer:
         rules, model = PUBLISHED[name]() if name in PUBLISHED else (name, trained)
-        tokenizer = save(folder, model, rules)
-        tokenizer.encode_special_tokens = True
-        return tokenizer, LlamaVocabulary.convert(folder, tokenizer.get_vocab_size())
+        return save(folder, model, rules)
 
-    def differing(name: str, texts: list[str]) -> list[str]:
-        tokenizer, converted = pair(name)
-        return converted.differing(tokenizer, comparable(name, texts))
-
-    return differing
+    differing = comparison(save_named, tmp_path_factory)
+    return lambda name, texts: differing(name, comparable(name, texts))
 
 
 def save(folder: Path, model: dict[str, Any], name: str) -> Tokenizer:
@@ -161,8 +150,8 @@ def test_neighbours_of_all_kinds_are_split_as_by_the_source(differing, text):
 def test_matches_alone_are_the_same_as_everything_between(tmp_path, trained):
     """OLMo 2's and GPT-4o's files write the rule so."""
     save(tmp_path, trained, "dbrx")
-    path = tmp_path / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    tokenizer["pre_tokenizer"]["pretokenizers"][0] |= {"behavior": "Removed", "invert": True}
-    path.write_text(json.dumps(tokenizer))
-    assert tokenizer_fields(tmp_path, VOCAB)["tokenizer.ggml.pre"].value == "dbrx"
+
+    def between(tokenizer: Any) -> None:
+        tokenizer["pre_tokenizer"]["pretokenizers"][0] |= {"behavior": "Removed", "invert": True}
+
+    assert fields_of(tmp_path, VOCAB, tokenizer=between)["pre"] == "dbrx"
