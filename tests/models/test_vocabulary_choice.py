@@ -1,6 +1,5 @@
 """Importance files in the cache, and the number of tokens that loses the least at a size."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from thirteen.models import vocabulary_choice
 from thirteen.models.calibration import CHUNKS, Calibration, cached_importance
 from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
+from ..json_changes import change_json, put
 from ..json_lines import write_rows
 
 
@@ -77,16 +77,17 @@ def test_a_size_that_no_vocabulary_can_have_is_named(base, importance):
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("changed", ["tokenizer.json", "config.json"])
-def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, changed):
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", lambda tokenizer: tokenizer["model"]["merges"].reverse()),
+        ("config.json", put("rms_norm_eps", value=0.1)),
+    ],
+)
+def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, file, change):
     """Two bases with the same weights shared them, although other merges give other tokens."""
     copy = Path(shutil.copytree(base("llama"), tmp_path / "copy"))
-    content = json.loads((copy / changed).read_text("utf-8"))
-    if changed == "tokenizer.json":
-        content["model"]["merges"].reverse()
-    else:
-        content["rms_norm_eps"] = 0.1
-    (copy / changed).write_text(json.dumps(content), "utf-8")
+    change_json(copy / file, change)
     texts = vocabulary_choice.read_texts(None)
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)

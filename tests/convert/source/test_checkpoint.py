@@ -20,6 +20,8 @@ from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.gguf.metadata import STRIPPING_TOKENS
 
+from ...checkpoints import SPECIAL
+from ...json_changes import change_json, put
 from ...refusals import refused
 from ...runtime.conftest import write_gguf
 
@@ -60,14 +62,12 @@ def test_quantized_gguf_is_dequantized(type_, tolerance, base, tmp_path):
 def test_a_gguf_keeps_what_its_tokenizer_does_beyond_llama_cpp(base, tmp_path):
     """Of a GGUF made from it, the tokens no longer took the white space after them."""
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"][-1]["rstrip"] = True
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    change_json(folder / "tokenizer.json", put("added_tokens", -1, "rstrip", value=True))
     convert(Recipe(folder, tmp_path / "first.gguf"))
     convert(Recipe(tmp_path / "first.gguf", tmp_path / "second.gguf"))
     first, second = (read_header(tmp_path / f"{name}.gguf").fields for name in ("first", "second"))
-    assert first[STRIPPING_TOKENS].value == [tokenizer["added_tokens"][-1]["content"]]
     assert second[STRIPPING_TOKENS] == first[STRIPPING_TOKENS]
+    assert first[STRIPPING_TOKENS].value == [SPECIAL[-1]]
 
 
 def test_a_gguf_that_has_shrunk_is_named(base, tmp_path):
