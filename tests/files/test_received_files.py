@@ -1,7 +1,6 @@
 """Files that others made: pipes, links that lead outside a folder, too long ones, and records of trust."""
 
 import os
-from pathlib import Path
 
 import pytest
 from thirteen.errors import FileError, RequestError
@@ -82,23 +81,22 @@ def test_a_file_of_any_length_is_read_up_to_the_limit(tmp_path, length):
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path):
     """A file that nothing trusts."""
     path = tmp_path / "a.gguf"
     path.write_bytes(b"one")
     return path
 
 
-def is_trusted_by_others(file: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+def is_trusted_by_others(file, monkeypatch):
     """Whether another process trusts a file: only the cache folder counts."""
     with monkeypatch.context() as other:
         other.setattr(trusted_files, "_recorded_here", set())
         return is_trusted(file)
 
 
-def test_a_file_is_trusted_by_all_processes_until_it_changes(
-    file: Path, records: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("records")
+def test_a_file_is_trusted_by_all_processes_until_it_changes(file, monkeypatch):
     assert not is_trusted(file)
     trust_file(file)
     assert is_trusted(file) and is_trusted_by_others(file, monkeypatch)
@@ -106,10 +104,9 @@ def test_a_file_is_trusted_by_all_processes_until_it_changes(
     assert not is_trusted(file)
 
 
+@pytest.mark.usefixtures("records")
 @pytest.mark.parametrize("place", ["cache", "cache/trusted"])
-def test_a_cache_that_cannot_be_written_is_no_error(
-    place: str, file: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(place, file, tmp_path, monkeypatch):
     """A file stands where the folder would be, which even root cannot write to."""
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("")
@@ -117,7 +114,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert is_trusted(file) and not is_trusted_by_others(file, monkeypatch)
 
 
-def test_the_environment_has_three_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_has_three_values(monkeypatch):
     for value, expected in {"": None, "always": True, "never": False}.items():
         monkeypatch.setenv("THIRTEEN_UNTRUSTED", value)
         assert untrusted_by_default() is expected
