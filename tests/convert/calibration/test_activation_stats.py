@@ -94,19 +94,17 @@ def test_non_finite_activations_are_rejected(tmp_path, write_tiny, value):
 GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
 
 
-def sums_of(inputs, gradients=GRADIENTS, parts=2):
-    """Statistics of inputs that were added in parts, the last one to other sums."""
-    spans = np.array_split(np.arange(len(inputs)), parts)
-    sums, other = InputSums(inputs.shape[1], 2), InputSums(inputs.shape[1], 2)
-    for span in spans[:-1]:
-        sums.add(inputs[span], [0.3 * gradients[span], 0.7 * gradients[span]])
-    other.add(inputs[spans[-1]], [0.3 * gradients[spans[-1]], 0.7 * gradients[spans[-1]]])
-    return sums.stats("blk.0.ffn_down.weight", [other])
+def sums_of(inputs):
+    """Statistics of inputs of two matrices; the second half is added to other sums."""
+    halves = [InputSums(inputs.shape[1], 2) for _ in range(2)]
+    for sums, part, gradients in zip(halves, np.split(inputs, 2), np.split(GRADIENTS, 2), strict=True):
+        sums.add(part, [0.3 * gradients, 0.7 * gradients])
+    return halves[0].stats("blk.0.ffn_down.weight", halves[1:])
 
 
-def covariance_of(inputs, gradients=GRADIENTS):
+def covariance_of(inputs):
     length = np.linalg.norm(inputs, axis=1)
-    weights = np.divide(np.sqrt(gradients), length, out=np.zeros_like(gradients), where=length > 0)
+    weights = np.divide(np.sqrt(GRADIENTS), length, out=np.zeros_like(GRADIENTS), where=length > 0)
     covariance = (weights[:, None] * inputs).T @ inputs
     return covariance / np.trace(covariance)
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from hypothesis import given
@@ -22,10 +21,12 @@ from .covariances import correlated, importance_with, in_blocks
 pytestmark = pytest.mark.slow
 
 SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q4_K", "Q3_K", "Q2_K", "IQ4_XS", "MXFP4"]
+FULL = correlated(512)
+ROWS = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
 
 
-def quantized(rows, type_):
-    return np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(len(rows), -1)
+def quantized(rows, type_, importance=None):
+    return np.frombuffer(quantize_rows(rows, type_, "test", importance), np.uint8).reshape(len(rows), -1)
 
 
 def output_error(full, rows, data, type_):
@@ -35,11 +36,9 @@ def output_error(full, rows, data, type_):
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_gptq_lowers_the_output_error(name):
-    full = correlated(512)
-    rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
-    blocks = quantized(rows, Type[name])
-    rounded = gptq_round(rows, blocks, Type[name], error_feedback(in_blocks(full, 256, 12)))
-    assert output_error(full, rows, rounded, Type[name]) < 0.8 * output_error(full, rows, blocks, Type[name])
+    blocks = quantized(ROWS, Type[name])
+    rounded = gptq_round(ROWS, blocks, Type[name], error_feedback(in_blocks(FULL, 256, 12)))
+    assert output_error(FULL, ROWS, rounded, Type[name]) < 0.8 * output_error(FULL, ROWS, blocks, Type[name])
 
 
 @pytest.mark.filterwarnings("error")
@@ -47,37 +46,33 @@ def test_gptq_lowers_the_output_error(name):
 def test_blocks_of_zeros_stay_zero(name):
     """The reciprocal of MXFP4's smallest scale overflowed."""
     rows = np.zeros((2, 512), np.float32)
-    feedback = error_feedback(in_blocks(correlated(512), 256, 12))
+    feedback = error_feedback(in_blocks(FULL, 256, 12))
     rounded = gptq_round(rows, quantized(rows, Type[name]), Type[name], feedback)
     assert not dequantize(rounded, Type[name]).any()
 
 
 @pytest.mark.parametrize("name", [name for name in SCALAR if name != "MXFP4"])
 def test_searched_scales_lower_the_output_error(name):
-    full = correlated(512)
-    rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
-    blocks, covariance = quantized(rows, Type[name]), in_blocks(full, 256, 12)
+    blocks, covariance = quantized(ROWS, Type[name]), in_blocks(FULL, 256, 12)
     feedback = error_feedback(covariance, block_layout(Type[name]).group_size)
-    given = gptq_round(rows, blocks, Type[name], feedback)
-    searched = gptq_round(rows, blocks, Type[name], feedback, scales="search")
-    assert output_error(full, rows, searched, Type[name]) < 0.97 * output_error(full, rows, given, Type[name])
+    given = gptq_round(ROWS, blocks, Type[name], feedback)
+    searched = gptq_round(ROWS, blocks, Type[name], feedback, scales="search")
+    assert output_error(FULL, ROWS, searched, Type[name]) < 0.97 * output_error(FULL, ROWS, given, Type[name])
     parts = [
         gptq_round(part, data, Type[name], feedback, scales="search")
-        for part, data in zip(np.split(rows, 4), np.split(blocks, 4), strict=True)
+        for part, data in zip(np.split(ROWS, 4), np.split(blocks, 4), strict=True)
     ]
     assert np.array_equal(np.concatenate(parts), searched)
 
 
 def test_low_rank_coupling_recovers_most_of_a_full_covariance():
-    full = correlated(512)
-    rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
-    blocks = quantized(rows, Type.Q4_0)
+    blocks = quantized(ROWS, Type.Q4_0)
 
     def error_with(covariance):
-        rounded = gptq_round(rows, blocks, Type.Q4_0, error_feedback(covariance))
-        return output_error(full, rows, rounded, Type.Q4_0)
+        rounded = gptq_round(ROWS, blocks, Type.Q4_0, error_feedback(covariance))
+        return output_error(FULL, ROWS, rounded, Type.Q4_0)
 
-    uncoupled, coupled, one = (error_with(in_blocks(full, *shape)) for shape in ((64, 0), (64, 12), (512, 0)))
+    uncoupled, coupled, one = (error_with(in_blocks(FULL, *shape)) for shape in ((64, 0), (64, 12), (512, 0)))
     assert coupled < 0.7 * uncoupled
     assert coupled < 1.3 * one
 
@@ -90,12 +85,10 @@ def test_refitted_scales_bring_rows_closer_to_a_small_change(name):
     changed = (dequantize(data, Type[name]) + delta).astype(np.float32)
     feedback = error_feedback(in_blocks(full, 256, 0))
     given, refitted = (
-        output_error(
-            full, changed, gptq_round(changed, data, Type[name], feedback, scales=scales), Type[name]
-        )
-        for scales in ("given", "refit")
+        gptq_round(changed, data, Type[name], feedback, scales=scales) for scales in ("given", "refit")
     )
-    assert refitted < 0.6 * given
+    errors = [output_error(full, changed, rounded, Type[name]) for rounded in (refitted, given)]
+    assert errors[0] < 0.6 * errors[1]
 
 
 FITTED = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
@@ -113,7 +106,7 @@ def test_fitted_scales_round_as_well_as_ggmls(name):
     random = np.random.default_rng(1)
     rows = random.standard_t(5, (64, 512)).astype(np.float32)
     importance = random.gamma(1, size=512).astype(np.float32)
-    ggml = np.frombuffer(quantize_rows(rows, Type[name], "test", importance), np.uint8).reshape(64, -1)
+    ggml = quantized(rows, Type[name], importance)
     ours, theirs = (
         (np.square(nearest(rows, blocks, Type[name]) - rows) @ importance).sum()
         for blocks in (fit_scales(rows, Type[name], importance), ggml)
@@ -177,7 +170,7 @@ def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
     importance = importance_with(Covariance(blocks, np.zeros((256, 0), np.float32)), tmp_path)
     assert FeedbackCache(importance).get("m") is not None
     assert FeedbackCache(importance).get("m", group_size=32) is None
-    plan = plan_tensor(TensorSpec("m", "m", (2, 256)), GGMLQuantizationType.Q4_K)
+    plan = plan_tensor(TensorSpec("m", "m", (2, 256)), Type.Q4_K)
     rows = np.random.default_rng(1).standard_normal((2, 256), np.float32)
     given, searched = (
         RowQuantizer(importance, search_scales=search).quantize(plan, rows) for search in (False, True)
@@ -187,7 +180,7 @@ def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
 
 def test_merged_rows_that_are_not_finite_are_refused(tmp_path):
     """They were written, where only the rows of the base were checked."""
-    plan = plan_tensor(TensorSpec("m", "m", (4, 256)), GGMLQuantizationType.Q4_0)
+    plan = plan_tensor(TensorSpec("m", "m", (4, 256)), Type.Q4_0)
     quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
     rows = np.random.default_rng(1).standard_normal((4, 256), np.float32)
     with pytest.raises(FileError, match="not finite"):
@@ -196,7 +189,7 @@ def test_merged_rows_that_are_not_finite_are_refused(tmp_path):
 
 def test_a_matrix_without_importance_takes_a_type_that_needs_it(tmp_path):
     """An untied embedding has none in an importance file."""
-    plan = plan_tensor(TensorSpec("embed", "embed", (4, 256)), GGMLQuantizationType.IQ3_XXS)
+    plan = plan_tensor(TensorSpec("embed", "embed", (4, 256)), Type.IQ3_XXS)
     quantizer = RowQuantizer(importance_with(in_blocks(np.eye(256) / 256, 256, 0), tmp_path))
     assert len(quantizer.quantize(plan, np.ones((4, 256), np.float32))) == plan.nbytes
 
@@ -208,7 +201,7 @@ def test_an_adapter_survives_the_rounding_of_its_base(tmp_path, name, most, size
     random, full = np.random.default_rng(2), correlated(256)
     rows, b, a = (random.standard_normal(shape, np.float32) for shape in ((64, 256), (64, 2), (2, 256)))
     delta = np.float32(size) * b @ a
-    plan = plan_tensor(TensorSpec("m", "m", rows.shape), GGMLQuantizationType[name])
+    plan = plan_tensor(TensorSpec("m", "m", rows.shape), Type[name])
     quantizer = RowQuantizer(importance_with(in_blocks(full / np.trace(full), 256, 0), tmp_path))
     base, adapted = (
         dequantize(

@@ -109,54 +109,46 @@ def bos(value: bool) -> Change:
 
 
 BOS, EOS, EOT, EOM, PAD = (f"{name}_token_id" for name in ("bos", "eos", "eot", "eom", "padding"))
-AROUND = ("add_bos_token", "add_eos_token")
+ADD_BOS, ADD_EOS = "add_bos_token", "add_eos_token"
 
 
 @pytest.mark.parametrize(
-    ("changes", "keys", "values"),
+    ("changes", "expected"),
     [
         # End tokens that llama.cpp does not recognize have keys of their own.
-        (
-            {"generation_config": put("eos_token_id", value=[258, 256, 65, 66])},
-            (EOS, EOT, EOM),
-            (258, 65, 66),
-        ),
-        ({"tokenizer_config": dict.clear, "config": put("eos_token_id", value=256)}, (EOS,), (256,)),
+        ({"generation_config": put("eos_token_id", value=[258, 256, 65, 66])}, {EOS: 258, EOT: 65, EOM: 66}),
+        ({"tokenizer_config": dict.clear, "config": put("eos_token_id", value=256)}, {EOS: 256}),
         (
             {
                 "tokenizer_config": dict.clear,
                 "generation_config": put("eos_token_id", value=[258, 256]),
                 "config": put("bos_token_id", value=257),
             },
-            (EOS, BOS),
-            (258, 257),
+            {EOS: 258, BOS: 257},
         ),
         # As in transformers, add_bos_token is ignored if there is a post-processor.
         (
             {"tokenizer": around("<|endoftext|>", "A", "<|im_end|>"), "tokenizer_config": bos(False)},
-            AROUND,
-            (True, True),
+            {ADD_BOS: True, ADD_EOS: True},
         ),
-        ({"tokenizer": around("A"), "tokenizer_config": bos(True)}, AROUND, (False, False)),
-        ({}, AROUND[:1], (False,)),
-        ({"tokenizer_config": bos(True)}, AROUND[:1], (True,)),
+        ({"tokenizer": around("A"), "tokenizer_config": bos(True)}, {ADD_BOS: False, ADD_EOS: False}),
+        ({}, {ADD_BOS: False}),
+        ({"tokenizer_config": bos(True)}, {ADD_BOS: True}),
         (
             {"tokenizer": around("<|im_start|>", "A"), "tokenizer_config": put("bos_token", value=None)},
-            (BOS, *AROUND[:1]),
-            (257, True),
+            {BOS: 257, ADD_BOS: True},
         ),
         # Old Llamas have the padding token -1, and some fine-tunes name a token that they never added.
-        ({"tokenizer_config": put("pad_token", value="[PAD]")}, (PAD,), (None,)),
+        ({"tokenizer_config": put("pad_token", value="[PAD]")}, {PAD: None}),
         (
             {"tokenizer_config": put("pad_token", value=None), "config": put("pad_token_id", value=-1)},
-            (PAD,),
-            (None,),
+            {PAD: None},
         ),
     ],
 )
-def test_special_tokens_are_those_of_the_files(folder, changes, keys, values):
+def test_special_tokens_are_those_of_the_files(folder, changes, expected):
     fields = converted(folder, **changes)
-    assert tuple(fields.get(key) for key in keys) == values
+    assert {key: fields.get(key) for key in expected} == expected
 
 
 def test_chat_templates_are_copied_exactly(folder):
