@@ -26,15 +26,14 @@ def test_an_answer_that_is_to_be_scored_is_a_number(tmp_path, answer):
     read_rows(path)  # a text to learn may end in anything
 
 
+GSM8K = "She sold 48/2 = <<48/2=24>>24 clips.\n#### "  # of its answers, what follows the last mark counts
+
+
+@pytest.mark.parametrize("before", ["", GSM8K])
 @pytest.mark.parametrize("answer", ["1,234", "-$3.50", "1/2", 72, 0.5, "75%"])
-def test_numbers_stay_as_they_are_written(tmp_path, answer):
-    assert read_rows(write(tmp_path / "rows", answer=answer), ("answer",))[0].answer == str(answer)
-
-
-def test_the_answer_of_a_row_of_gsm8k_follows_its_last_mark(tmp_path):
-    """It was taken for no number: every solution was wrong."""
-    path = write(tmp_path / "rows", answer="She sold 48/2 = <<48/2=24>>24 clips.\n#### 1,072")
-    assert read_rows(path, ("answer",))[0].answer == "1,072"
+def test_numbers_stay_as_they_are_written(tmp_path, before, answer):
+    path = write(tmp_path / "rows", answer=f"{before}{answer}" if before else answer)
+    assert read_rows(path, ("answer",))[0].answer == str(answer)
 
 
 @pytest.mark.parametrize("field", ["question", "solution", "answer"])
@@ -102,42 +101,31 @@ def test_numbers_of_a_table_and_a_byte_order_mark_are_read(tmp_path):
     assert [row.answer for row in read_rows(path)] == ["18", ""]
 
 
-def is_same(form, text, expected):
-    return same_answer(SimpleNamespace(text=text, value=None), TrainingRow("?", "", expected, form))
-
-
-@pytest.mark.parametrize(
-    ("text", "same"),
-    [
-        ("12.5 km", True),
-        ("`12.5 km`", True),
-        ("It is 12.54 km, rounded:\nAnswer: **12.5 km**", True),
-        ("  12.5\u00a0KM. ", True),
-        ("First.\n\nThe answer is 12.5 km.", True),
-        ("12.50 km", False),
-        ("About 12.5 km", False),
-        ("", False),
-    ],
+SAME = {  # a row's form and answer -> texts that state it
+    ("text", "12.5 km"): (
+        "12.5 km",
+        "`12.5 km`",
+        "It is 12.54 km, rounded:\nAnswer: **12.5 km**",
+        "  12.5\u00a0KM. ",
+        "First.\n\nThe answer is 12.5 km.",
+    ),
+    ("json", '{"a": "x", "b": [1, 2]}'): (
+        '{"b": [1, 2.0], "a": "x"}',
+        'Here:\n```json\n{"a": "x", "b": [1, 2]}\n```\nThat is it.',
+        '\n{"a": "x", "b": [1, 2]}\n```',  # after an answer that begins with a fence
+    ),
+}
+OTHERS = (
+    *("12.50 km", "About 12.5 km", '{"a": "X", "b": [1, 2]}', '{"a": "x", "b": [true, 2]}'),
+    *('{"a": "x", "b": [1, 2]} as asked', "[" * 100_000, ""),
 )
-def test_texts_are_compared_after_normalization(text, same):
-    assert is_same("text", text, "12.5 km") == same
 
 
-@pytest.mark.parametrize(
-    ("text", "same"),
-    [
-        ('{"b": [1, 2.0], "a": "x"}', True),
-        ('Here:\n```json\n{"a": "x", "b": [1, 2]}\n```\nThat is it.', True),
-        ('\n{"a": "x", "b": [1, 2]}\n```', True),  # after an answer that begins with a fence
-        ('{"a": "X", "b": [1, 2]}', False),
-        ('{"a": "x", "b": [true, 2]}', False),
-        ('{"a": "x", "b": [1, 2]} as asked', False),
-        ("[" * 100_000, False),
-        ("", False),
-    ],
-)
-def test_json_is_compared_by_value(text, same):
-    assert is_same("json", text, '{"a": "x", "b": [1, 2]}') == same
+@pytest.mark.parametrize(("form", "expected"), SAME)
+def test_texts_are_compared_after_normalization_and_json_by_value(form, expected):
+    row, texts = TrainingRow("?", "", expected, form), SAME[form, expected]
+    found = {text: same_answer(SimpleNamespace(text=text, value=None), row) for text in (*texts, *OTHERS)}
+    assert found == dict.fromkeys(texts, True) | dict.fromkeys(OTHERS, False)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,6 @@ from ..json_lines import write_rows
 
 
 @pytest.fixture
-def importance(measured):
-    return measured("llama")
-
-
-@pytest.fixture
 def small(monkeypatch, tmp_path):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
@@ -36,19 +31,23 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
-def target(base: Path, output: Path, type_: str) -> FitSize:
-    size = convert(Recipe(base, output, Uniform(type_))).layout.file_bytes
-    return FitSize(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+@pytest.fixture
+def choose(base, small, tmp_path):
+    """choose(importance, size): choose for a size in bytes, by default that of the whole model in Q5_0."""
+
+    def choose(importance: Path, size: int = 0) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
+        folder = base("llama")
+        size = size or convert(Recipe(folder, tmp_path / "a.gguf", Uniform("Q5_0"))).layout.file_bytes
+        target = FitSize(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+        return choose_vocabulary_size(
+            Recipe(folder, None, target, importance=importance), open_checkpoint(folder)
+        )
+
+    return choose
 
 
-def choose(base: Path, size: FitSize, importance: Path) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
-    recipe = Recipe(base, None, size, importance=importance)
-    return choose_vocabulary_size(recipe, open_checkpoint(base))
-
-
-@pytest.mark.usefixtures("small")
-def test_the_least_predicted_loss_wins(base, importance, tmp_path):
-    kept, losses = choose(base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance)
+def test_the_least_predicted_loss_wins(choose, measured):
+    kept, losses = choose(measured("llama"))
     assert [loss.tokens for loss in losses] == [265, 268, 272]
     assert losses[-1].outside == 0 < losses[1].outside < losses[0].outside
     assert all(loss.total == loss.quantization + loss.outside for loss in losses)
@@ -56,24 +55,17 @@ def test_the_least_predicted_loss_wins(base, importance, tmp_path):
     assert (272 if kept is None else len(kept.tokens)) == best.tokens
 
 
-@pytest.mark.usefixtures("small")
-def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
-    found, plain = read_importance(importance), tmp_path / "plain.gguf"
-    stats = ImportanceStats(found.mean_squares, 1, 64, 1)
-    write_importance(plain, stats, ["a"])
-    size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
+def test_an_importance_matrix_without_sensitivities_is_refused(choose, measured, tmp_path):
+    found, plain = read_importance(measured("llama")), tmp_path / "plain.gguf"
+    write_importance(plain, ImportanceStats(found.mean_squares, 1, 64, 1), ["a"])
     with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
-        choose(base("llama"), size, plain)
+        choose(plain)
 
 
-@pytest.mark.usefixtures("small")
-def test_a_size_that_no_vocabulary_can_have_is_named(base, importance):
+def test_a_size_that_no_vocabulary_can_have_is_named(choose, measured):
     """It was said of the importance file that it has no sensitivities."""
-    size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
-    with pytest.raises(
-        OptionError, match=r"size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
-    ):
-        choose(base("llama"), size, importance)
+    with pytest.raises(OptionError, match=r"size 1000B: 1,000 bytes cannot be met .* the smallest file poss"):
+        choose(measured("llama"), 1000)
 
 
 @pytest.mark.usefixtures("small")
