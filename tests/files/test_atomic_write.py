@@ -13,13 +13,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
     target = tmp_path / "a"
     target.write_bytes(b"old")
 
-    def fail() -> None:
-        with atomic_write(target) as file:
-            file.write(b"new")
-            raise ValueError
-
-    with pytest.raises(ValueError):
-        fail()
+    with pytest.raises(ValueError), atomic_write(target) as file:
+        file.write(b"new")
+        raise ValueError
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
     with atomic_write(target) as file:
         file.write(b"new")
