@@ -9,13 +9,14 @@ from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write, write_file
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, failure):
     target = tmp_path / "a"
     target.write_bytes(b"old")
 
-    with pytest.raises(ValueError), atomic_write(target) as file:
+    with pytest.raises(failure), atomic_write(target) as file:
         file.write(b"new")
-        raise ValueError
+        raise failure
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
     with atomic_write(target) as file:
         file.write(b"new")

@@ -129,6 +129,7 @@ def write(folder: Path, config: Any, name: str = "config.json") -> Path:
     ("settings", "key"),
     [
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}}, "auto_map"),
+        ({"custom_pipelines": {"x": {"impl": "evil.Pipeline"}}}, "custom_pipelines"),
         ({"trust_remote_code": True}, "trust_remote_code"),
         ({"_new_in_a_later_version_internal": 1}, "_new_in_a_later_version_internal"),
         ({"attn_implementation": "someone/kernel"}, "attn_implementation"),
@@ -137,7 +138,7 @@ def write(folder: Path, config: Any, name: str = "config.json") -> Path:
         ({"megatron_config": {"x": 1}, "megatron_core": "evil"}, "megatron_config"),
     ],
 )
-@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "adapter_config.json"])
 def test_settings_that_name_code_are_refused_in_every_file(settings, key, name, tmp_path):
     with refused(write(tmp_path, LLAMA | settings, name) / name, f"'{key}' names code", FileError):
         refuse_code(tmp_path)

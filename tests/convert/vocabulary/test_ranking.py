@@ -137,6 +137,8 @@ WORD = {"probability": {"word": 0.5}}
             {"probability": {"qy": 1e-3, "qx": 1e-5}},
             ["qy", "qx", "Ġq", "QZ"],
         ),
+        # Tokens of other scripts are the last: и of two bytes.
+        (small_tables([("Ð", "¸"), ("q", "x")]), {"probability": {"Ð¸": 0.5}}, ["qx", "Ð¸"]),
         # Tokens of the texts come by their counts and ids, each after what it is built from.
         (
             small_tables([("q", "x"), ("q", "y"), ("q", "z"), ("q", "w"), ("y", "z"), ("qx", "yz")]),
@@ -150,6 +152,11 @@ WORD = {"probability": {"word": 0.5}}
 )
 def test_counts_probability_and_merge_order_rank_the_others(tables, statistics, last):
     assert ranked_texts(tables, **statistics)[-len(last) :] == last
+
+
+def test_equal_pairs_join_the_leftmost():
+    tables = small_tables([("q", "q"), ("qq", "q")])
+    assert [tables.tokens[i] for i in tables.built_from(tables.ids["qqq"])] == ["qq", "qqq"]
 
 
 def test_sizes_out_of_range_are_refused(tables, ranking):
