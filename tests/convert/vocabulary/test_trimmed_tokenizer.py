@@ -107,6 +107,12 @@ def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
             part.check(text)
 
 
+def test_pieces_are_joined_as_by_llama_cpp(trimmed):
+    one = trimmed("gemma")
+    for text in tokenizer_texts.lines(200):
+        assert one.tables.split(text) == tuple(one.full.ids(text)), text
+
+
 def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):
     tables = trimmed("gemma").tables
     required = {tables.tokens[token] for token in required_tokens(tables)}
