@@ -106,6 +106,7 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, mon
     ("file", "name"),
     [
         ("Llama-3.2-1B", "llama-3.2-1b"),
+        ("Llama-3.2-1B.GGUF", "llama-3.2-1b"),
         ("Llama-3.2-1B-Instruct-v2.gguf", "llama-3.2-1b-instruc"),
         ("_TinyLlama_v1 (chat).gguf", "tinyllama-v1--chat-"),
     ],
@@ -113,7 +114,7 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, mon
 def test_a_base_has_its_whole_name_up_to_twenty_characters(base, model, file, name):
     """Folders of Llamas of 1 and 3 billion parameters were both "llama-3"."""
     path = model.with_name(file)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         shutil.copy(model, path)
     else:
         shutil.copytree(base("llama"), path)

@@ -96,6 +96,7 @@ def changed(arrays: Arrays, **general: str) -> Callable[[Path], Any]:
 BAD: list[tuple[Callable[[Path], Any], str]] = [
     (lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight"), "not a GGUF file"),
     (changed({}, architecture="llama"), "not an importance file: its general.type is 'model', not 'imatrix'"),
+    (changed(dict.fromkeys(tensors_of(TINY)) | {"other": ONE}), "needs both '.in_sum2' and '.counts'"),
     (changed({f"{Q}.counts": None}), "needs both '.in_sum2' and '.counts' of each matrix"),
     (changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}), f"tensor '{Q}.in_sum2' holds -2.0"),
     (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
