@@ -92,7 +92,7 @@ def test_a_gguf_is_refused(base, tmp_path):
     assert not (tmp_path / "merged").exists()
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "chat_template.jinja", "adapter/README.md"])
+@pytest.mark.parametrize("name", ["LICENSE", "adapter/README.md"])
 def test_no_file_outside_a_received_folder_is_taken_along(name, base, tmp_path):
     """`merge` copied what a link named LICENSE led to, and `convert` embedded it as a chat template."""
     (tmp_path / "secret").write_text("secret")

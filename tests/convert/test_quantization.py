@@ -1,11 +1,9 @@
 """Each quantization lays out its file exactly before it is written."""
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,8 +29,6 @@ from .vocabulary.kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.slow
 
-Base = Callable[[str], Path]
-
 
 def fit(size: int, text: str = "") -> FitSize:
     return FitSize(FileSize(text or f"{size}B", size, 1), "quality", costs_for("x86"))
@@ -45,9 +41,7 @@ def limits(message: str) -> list[str]:
 
 @pytest.mark.parametrize("trimmed", [False, True])
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_layout_is_that_of_the_file(
-    base: Base, measured: Base, tmp_path: Path, *, adapted: bool, trimmed: bool
-) -> None:
+def test_a_layout_is_that_of_the_file(base, measured, tmp_path, adapted, trimmed):
     """A plan measured a header with another type, other names, and without the keys of the scales."""
     folder, example = base("llama long"), tmp_path / "example.gguf"
     kept = closed_list(tables_of(folder), [261]) if trimmed else None
@@ -74,7 +68,7 @@ def test_a_layout_is_that_of_the_file(
         assert planned.prediction is None or planned.prediction.file_bytes == planned.file_bytes
 
 
-def test_rows_that_no_block_of_the_type_divides_are_a_warning(base: Base) -> None:
+def test_rows_that_no_block_of_the_type_divides_are_a_warning(base):
     """`--type Q4_K` wrote most of SmolLM2-135M as Q5_0 without a word."""
     _, warnings = plan(Recipe(base("llama"), quantization=Uniform("Q4_K")))
     (warning,) = warnings
@@ -82,7 +76,7 @@ def test_rows_that_no_block_of_the_type_divides_are_a_warning(base: Base) -> Non
     assert plan(Recipe(base("llama"), quantization=Uniform("Q4_0")))[1] == []
 
 
-def test_a_plan_is_for_the_library_that_suits_it_best(base: Base, measured: Base, tmp_path: Path) -> None:
+def test_a_plan_is_for_the_library_that_suits_it_best(base, measured, tmp_path):
     """The other one reads everything a twentieth faster, then a fifth, then Q8_0 alone, at a tenth."""
     recipe = Recipe(base("llama"), tmp_path / "a.gguf", importance=measured("llama"))
     ours = costs_for("x86")
@@ -105,7 +99,7 @@ def test_a_plan_is_for_the_library_that_suits_it_best(base: Base, measured: Base
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_each_prediction_is_that_of_a_plan(base: Base, measured: Base, name: str, tmp_path: Path) -> None:
+def test_each_prediction_is_that_of_a_plan(base, measured, name, tmp_path):
     recipe = Recipe(base(name), tmp_path / "a.gguf", Uniform("Q5_0"), importance=measured(name))
     size = convert(replace(recipe, importance=None)).layout.file_bytes
     tables = tables_of(base(name))
@@ -126,9 +120,7 @@ def test_each_prediction_is_that_of_a_plan(base: Base, measured: Base, name: str
         assert limits(str(predicted.value)) == limits(str(planned.value))
 
 
-def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
-    base, measured, tmp_path, monkeypatch
-):
+def test_searched_scales_are_the_same_for_any_number_of_threads(base, measured, tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
     def converted(name: str, *, search_scales: bool, threads: int) -> str:

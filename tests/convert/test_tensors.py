@@ -1,10 +1,11 @@
-"""Types and sizes of planned tensors."""
+"""Types and sizes of planned tensors, and of files as they are asked for."""
 
 from math import prod
 
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape
+from thirteen.convert.fit_size import parse_file_size
 from thirteen.convert.tensors import GGML_TYPES, TensorSpec, parse_type, plan_uniform
 from thirteen.errors import OptionError
 
@@ -47,3 +48,25 @@ def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all():
         parse_type("Q4_K_M")
     with pytest.raises(OptionError, match=r"'sane': no such type; .* TQ1_0, same; size mixes types$"):
         parse_type("sane", "same")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("600MB", 600_000_000),
+        ("572MiB", 572 << 20),
+        ("0.6GB", 600_000_000),
+        ("600 mb", 600_000_000),
+        ("3.9bpw", 3_900_000),
+    ],
+)
+def test_a_size_is_bytes_or_bits_per_weight(text, expected):
+    assert parse_file_size(text).file_bytes(8_000_000) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB", "9" * 308 + "GB"]
+)
+def test_an_invalid_size_is_refused(text):
+    with pytest.raises(OptionError, match=r"size '.*': "):
+        parse_file_size(text)

@@ -1,8 +1,6 @@
 """GGUFs are byte-exact and written atomically."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import gguf
 import numpy as np
@@ -17,6 +15,7 @@ from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field, read_header
 from thirteen.files.trusted_files import is_trusted, trust_file
 
+from ..runtime.conftest import finish
 from ..runtime.conftest import write_gguf as write_foreign
 
 FIELDS = {
@@ -32,23 +31,12 @@ FIELDS = {
 SHAPES = {"x.weight": ((3, 64), Type.Q8_0), "x.bias": ((5,), Type.F32), "y.weight": ((2, 256), Type.Q4_K)}
 PLANS = [plan_tensor(TensorSpec(name, name, shape), type_) for name, (shape, type_) in SHAPES.items()]
 DATA = [np.random.default_rng(1).bytes(plan.nbytes) for plan in PLANS]
+BLOCKS = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
 
 
-def blocks(fail_after: int = 99, failure: type[BaseException] = RuntimeError) -> Iterator[bytes]:
-    """The tensors' bytes in blocks of 50; after `fail_after` of them, `failure` is raised."""
-    parts = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
-    for count, part in enumerate(parts):
-        if count == fail_after:
-            raise failure
-        yield part
-
-
-def write(target: Path, data: Iterator[bytes] | None = None) -> str:
-    return write_gguf(target, FIELDS, PLANS, data or blocks())
-
-
-def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
-    sha256 = write(tmp_path / "ours.gguf")
+def test_file_is_byte_identical_to_the_gguf_packages_without_empty_arrays(tmp_path):
+    empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
+    sha256 = write_gguf(tmp_path / "ours.gguf", FIELDS | empty, PLANS, BLOCKS)
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
     for key, field in list(FIELDS.items())[1:]:
         raw = [field.value] if field.element is not Kind.STRING else field.value
@@ -57,38 +45,11 @@ def test_file_is_byte_identical_to_the_gguf_packages(tmp_path):
     for plan, data in zip(PLANS, DATA, strict=True):
         rows = np.frombuffer(data, np.uint8).reshape(*plan.shape[:-1], -1)
         writer.add_tensor(plan.target, rows, raw_dtype=plan.type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, tmp_path / "theirs.gguf")
     written = (tmp_path / "ours.gguf").read_bytes()
     assert written == (tmp_path / "theirs.gguf").read_bytes()
     assert sha256 == hashlib.sha256(written).hexdigest()
-
-
-def test_header_is_read_back_without_empty_arrays(tmp_path):
-    empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
-    write_gguf(tmp_path / "a.gguf", FIELDS | empty, PLANS, blocks())
-    header = read_header(tmp_path / "a.gguf")
-    assert header.fields == FIELDS
-    assert [(t.name, t.shape, t.type) for t in header.tensors.values()] == [
-        (p.target, p.shape, p.type) for p in PLANS
-    ]
-
-
-@pytest.mark.parametrize(("failure", "after"), [(RuntimeError, 0), (KeyboardInterrupt, 8)])
-def test_failure_leaves_the_previous_file(failure, after, tmp_path):
-    target = tmp_path / "a.gguf"
-    for before in (None, b"previous file"):
-        if before:
-            target.write_bytes(before)
-        with pytest.raises(failure):
-            write(target, blocks(after, failure))
-        assert [path.name for path in tmp_path.iterdir()] == (["a.gguf"] if before else [])
-        assert not before or target.read_bytes() == before
-    write(target)
-    assert read_header(target).tensors
-    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+    assert read_header(tmp_path / "ours.gguf").fields == FIELDS
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -9,17 +9,14 @@ from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write, write_file
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path, failure):
     target = tmp_path / "a"
     target.write_bytes(b"old")
 
-    def fail() -> None:
-        with atomic_write(target) as file:
-            file.write(b"new")
-            raise ValueError
-
-    with pytest.raises(ValueError):
-        fail()
+    with pytest.raises(failure), atomic_write(target) as file:
+        file.write(b"new")
+        raise failure
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
     with atomic_write(target) as file:
         file.write(b"new")

@@ -69,13 +69,9 @@ def test_unknown_fields_are_ignored_and_missing_ones_have_their_defaults():
     [
         ({"name": 3}, "name: 3 should be a valid string"),
         ({"kind": "c"}, "kind: 'c' should be 'a' or 'b'"),
-        ({"sure": 1}, "sure: 1 should be a valid boolean"),
-        ({"several": {}}, r"several: \{\} should be a valid array"),
         ({"several": [{"count": 1, "part": "1"}]}, r"several\[0\]: part: '1' should be a valid number"),
-        ({"several": [{"count": 1.5, "part": 1}]}, "count: 1.5 should be a valid integer"),
         ({"several": [{"part": 1}]}, r"several\[0\]: count is missing"),
         ({"by_name": {"z": "1"}}, "by_name: z: '1' should be a valid integer"),
-        ({"pair": {"one": 1, "other": None}}, "pair: one: 1 should be an object"),
         ({"maybe": "x" * 1000}, "maybe: 'xx"),
     ],
 )

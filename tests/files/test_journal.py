@@ -54,14 +54,14 @@ def test_a_second_writer_is_refused(tmp_path):
 
 
 def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path):
-    path, identity = tmp_path / "new" / "a.jsonl", {"seed": 1}
-    with Journal(path, identity, "batch") as journal:
+    path = tmp_path / "new" / "a.jsonl"
+    with Journal(path, IDENTITY, "batch") as journal:
         journal.record({"n": 1})
         journal.record({"n": 2})
-    again = Journal(path, identity, "batch")
+    again = Journal(path, IDENTITY, "batch")
     assert again.entries == [{"n": 1}, {"n": 2}]
     with again:
         again.record({"n": 3})
-    assert Journal(path, identity, "batch").entries == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert Journal(path, IDENTITY, "batch").entries == [{"n": 1}, {"n": 2}, {"n": 3}]
     with pytest.raises(RequestError, match="seed is 1"):
         Journal(path, {"seed": 2}, "batch")

@@ -1,9 +1,11 @@
 """A fake Hugging Face hub on a real socket: the routes that huggingface_hub uses, with fault injection."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -78,6 +80,18 @@ def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
     routes = [Route(path, hub.respond, methods=["GET"]) for path in (*_ROUTES, "/datasets" + _FILE, _FILE)]
     with background_server(Starlette(routes=routes)) as hub.url:
         yield hub
+
+
+def hub_environment(url: str, home: Path) -> dict[str, str]:
+    """The environment of a process that knows this hub alone, with its cache in a folder."""
+    hidden = ("HF_", "HUGGING", "TRANSFORMERS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 def _download(name: str, published: bytes, sent: bytes, commit: str) -> Response:

@@ -1,6 +1,5 @@
 """Bases and adapters by all their names; an exported adapter is used again only if nothing has changed."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from thirteen.models.catalogue import catalogue
 from thirteen.models.embedded import embedded
 
 from ..convert.peft_adapters import save_random_adapter
+from ..json_changes import change_json, put
 from ..runtime.conftest import write_gguf
 
 
@@ -58,8 +58,7 @@ def test_another_alpha_or_exporter_is_another_file(adapter, model, monkeypatch):
     """The name was a hash of the weights alone: an adapter a hundred times as strong was never exported."""
     weak = lora(adapter, model)
     assert lora(adapter, model) == weak
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 400}))
+    change_json(adapter / "adapter_config.json", put("lora_alpha", value=400))
     strong = lora(adapter, model)
     assert strong != weak
     assert np.allclose(factor(strong), 100 * factor(weak))
@@ -115,9 +114,10 @@ def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(base, tmp_path, mon
 def test_a_base_has_its_whole_name_up_to_twenty_characters(base, model, file, name):
     """Folders of Llamas of 1 and 3 billion parameters were both "llama-3"."""
     path = model.with_name(file)
-    (shutil.copy if path.suffix.lower() == ".gguf" else shutil.copytree)(
-        model if path.suffix.lower() == ".gguf" else base("llama"), path
-    )
+    if path.suffix.lower() == ".gguf":
+        shutil.copy(model, path)
+    else:
+        shutil.copytree(base("llama"), path)
     assert basis_of(path).origin.name == name
 
 

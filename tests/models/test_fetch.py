@@ -17,35 +17,30 @@ from thirteen.models.catalogue import adapter_folder, catalogue
 from thirteen.models.embedded import embedded
 from thirteen.models.hub import check_host
 
-from .hub_server import Repository, serve
+from .hub_server import Repository, hub_environment, serve
 
 pytestmark = pytest.mark.slow
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 WEIGHTS = os.urandom(100_000)
 BASE = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": WEIGHTS}
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+OTHERS = (
+    *("config.json", "tokenizer.json", "generation_config.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
 SHARDED = {
-    **{name: data for name, data in BASE.items() if name != "model.safetensors"},
-    "generation_config.json": b"{}",
-    "tokenizer_config.json": b'{"a": 1}',
-    "special_tokens_map.json": b'{"b": 1}',
-    "added_tokens.json": b'{"c": 1}',
-    "chat_template.jinja": b"{{ messages }}",
-    "model-00001-of-00002.safetensors": WEIGHTS[:60_000],
-    "model-00002-of-00002.safetensors": WEIGHTS[60_000:],
-    "model.safetensors.index.json": json.dumps(
-        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    ).encode(),
+    **{name: name.encode() for name in OTHERS},
+    **dict(zip(SHARDS, (WEIGHTS[:60_000], WEIGHTS[60_000:]), strict=True)),
+    "model.safetensors.index.json": json.dumps({"weight_map": dict(zip("ab", SHARDS, strict=True))}).encode(),
 }
-NOT_NEEDED = {
-    "README.md": b"# a model",
-    "consolidated.safetensors": b"another copy",
-    "original/consolidated.00.pth": b"and again",
-    "original/params.safetensors": b"below the root",
-    "pytorch_model.bin": b"pickles",
-    "onnx/model.onnx": b"another format",
-    "train.py": b"print()",
-}
+NOT_NEEDED = dict.fromkeys(
+    (
+        *("README.md", "consolidated.safetensors", "original/consolidated.00.pth", "train.py"),
+        *("original/params.safetensors", "pytorch_model.bin", "onnx/model.onnx"),
+    ),
+    b"not needed",
+)
 ADAPTER = {
     "adapter_config.json": b"{}",
     "adapter_model.safetensors": WEIGHTS[:1_000],
@@ -71,16 +66,13 @@ class Child:
     def __init__(self, url: str, home: Path) -> None:
         self.home = home
         self._processes: dict[str, subprocess.Popen[str]] = {}
-        hidden = ("HF_", "HUGGING", "TRANSFORMERS_")
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | {
-            "HF_ENDPOINT": url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-        }
+        self._environment = hub_environment(url, home)
 
-    def _process(self, environment: dict[str, str]) -> subprocess.Popen[str]:
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.communicate()  # end of input ends the process
+
+    def _ask(self, call: tuple[str, str], environment: dict[str, str]) -> tuple[str, str]:
         key = repr(environment)
         if key not in self._processes:
             self._processes[key] = subprocess.Popen(
@@ -90,26 +82,19 @@ class Child:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-        return self._processes[key]
-
-    def close(self) -> None:
-        for process in self._processes.values():
-            process.communicate()  # end of input ends the process
-
-    def ask(self, call: tuple[str, str | None, str], environment: dict[str, str]) -> tuple[str, str]:
-        process = self._process(environment)
+        process = self._processes[key]
         process.stdin.write(json.dumps(call) + "\n")
         process.stdin.flush()
         outcome, text = json.loads(process.stdout.readline())
         return outcome, text
 
     def path(self, source: str, kind: str = "base", **environment: str) -> Path:
-        outcome, text = self.ask((source, kind), environment)
+        outcome, text = self._ask((source, kind), environment)
         assert outcome == "path", text
         return Path(text)
 
     def error(self, source: str, kind: str = "base", **environment: str) -> str:
-        outcome, text = self.ask((source, kind), environment)
+        outcome, text = self._ask((source, kind), environment)
         assert outcome == "error", text
         assert "\n" not in text
         return text
@@ -250,10 +235,8 @@ def test_offline_a_complete_cache_is_used(child, away):
 def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, repository):
     """File names of a repository are untrusted, and the star of a pattern also matches separators."""
     outside = child.home.parent
-    hostile = [
-        f"{start}evil.safetensors"
-        for start in ("../../", "/", f"{outside}/", "..\\..\\", "a/../../../", "C:")
-    ]
+    starts = ("../../", "/", f"{outside}/", "..\\..\\", "a/../../../", "C:")
+    hostile = [f"{start}evil.safetensors" for start in starts]
     repository.commits[OLD] = BASE | dict.fromkeys(hostile, b"evil")
     assert _contents(child.path("some/base@v1")) == BASE
     assert hub.downloaded() == set(BASE)
@@ -293,7 +276,7 @@ def test_an_existing_path_is_returned_unchanged(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "source",
-    ["./a", "../a/b", "/a/b", "~/a", "~nobody/a", "a/b/c", "a\\b", "out/model.gguf", "", "x" * 5_000 + "//"],
+    ["./a", "../a/b", "/a/b", "~nobody/a", "a/b/c", "a\\b", "out/model.gguf", "", "x" * 5_000 + "//"],
 )
 def test_a_string_that_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 from gguf import GGUFValueType
 from thirteen.errors import FileError
-from thirteen.models.passages import Passage, read_passages, tokenize_passages
+from thirteen.models.passages import Passage, chunk_passages, read_passages, tokenize_passages
 from thirteen.runtime.llama.model import Model
 
 from ..byte_level import byte_names
@@ -49,23 +49,21 @@ def test_all_kinds_of_lines_are_read_in_order(file):
     ]
 
 
-BAD = {
-    "blank texts only": ([{"text": " "}], "no passage has any text"),
-    "half a character": (['{"text": "\\ud800"}'], "line 1: has a lone surrogate"),
-    "not JSON": ([{"text": "a"}, "{"], "line 2: not JSON: "),
-    "another key": ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
-    "a text that is a number": ([{"text": 1}], "line 1: 'text' is not a string"),
-    "a question without answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
-    "an answer that is a number": ([{"question": "a", "answer": 4}], "line 1: 'answer' is not a string"),
-    "not an object": (["[1]"], "line 1: not a JSON object"),
-    "a line too long": ([{"text": "a" * (1 << 20)}], "line 1 has 1048588 bytes; at most 1048576 are read"),
-    "an empty question": ([{"question": " ", "answer": "4"}], "line 1: 'question' is empty"),
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, what):
-    lines, message = BAD[what]
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"text": " "}], "no passage has any text"),
+        (['{"text": "\\ud800"}'], "line 1: has a lone surrogate"),
+        ([{"text": "a"}, "{"], "line 2: not JSON: "),
+        ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
+        ([{"text": 1}], "line 1: 'text' is not a string"),
+        ([{"question": "a"}], "line 1: 'answer' is missing"),
+        ([{"question": " ", "answer": "4"}], "line 1: 'question' is empty"),
+        ([{"text": "a" * (1 << 20)}], "line 1 has 1048588 bytes; at most 1048576 are read"),
+    ],
+    ids=range(8),
+)
+def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, lines, message):
     path = file(*lines)
     with refused(path, message, FileError):
         read_passages(path)
@@ -92,3 +90,11 @@ def test_a_template_with_a_date_has_always_the_same(write_tiny, tmp_path):
 def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_path):
     path = write_tiny(tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
     assert tokens(path, Passage("4", "2 + 2?")) == [BOS, *byte_tokens("2 + 2?\n4")]
+
+
+def test_chunks_cut_the_concatenated_passages(tiny):
+    text = [BOS, *byte_tokens("abcd"), BOS, *byte_tokens("efghij")]
+    with Model(tiny) as model:
+        chunks = chunk_passages(model, [Passage("abcd"), Passage("efghij")], 4)
+        assert chunk_passages(model, [Passage("ab")], 4) == [(BOS, *byte_tokens("ab"))]
+    assert chunks == [(BOS, *text[start + 1 : start + 4]) for start in (0, 4, 8)]

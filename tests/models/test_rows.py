@@ -1,11 +1,14 @@
-"""Training rows: what is refused, and splits that keep a question on one side."""
+"""Training rows: what is refused, forms of answers, and splits that keep questions apart."""
 
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from thirteen.errors import FileError, RequestError
+from thirteen.models.answer_forms import same_answer
+from thirteen.models.near_duplicates import masked_beginning, set_aside, without_near_duplicates
 from thirteen.models.rows import TrainingRow, read_rows, split_rows
 
 
@@ -23,15 +26,14 @@ def test_an_answer_that_is_to_be_scored_is_a_number(tmp_path, answer):
     read_rows(path)  # a text to learn may end in anything
 
 
+GSM8K = "She sold 48/2 = <<48/2=24>>24 clips.\n#### "  # of its answers, what follows the last mark counts
+
+
+@pytest.mark.parametrize("before", ["", GSM8K])
 @pytest.mark.parametrize("answer", ["1,234", "-$3.50", "1/2", 72, 0.5, "75%"])
-def test_numbers_stay_as_they_are_written(tmp_path, answer):
-    assert read_rows(write(tmp_path / "rows", answer=answer), ("answer",))[0].answer == str(answer)
-
-
-def test_the_answer_of_a_row_of_gsm8k_follows_its_last_mark(tmp_path):
-    """It was taken for no number: every solution was wrong."""
-    path = write(tmp_path / "rows", answer="She sold 48/2 = <<48/2=24>>24 clips.\n#### 1,072")
-    assert read_rows(path, ("answer",))[0].answer == "1,072"
+def test_numbers_stay_as_they_are_written(tmp_path, before, answer):
+    path = write(tmp_path / "rows", answer=f"{before}{answer}" if before else answer)
+    assert read_rows(path, ("answer",))[0].answer == str(answer)
 
 
 @pytest.mark.parametrize("field", ["question", "solution", "answer"])
@@ -77,10 +79,8 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
         (b"{}", "line 1: 'question' must be a non-empty string, not None"),
         (b'{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
         (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
-        (b'{"question": 3, "solution": "s"}', "line 1: 'question' must be a non-empty string, not 3"),
         (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
         (b'{"question": "q", "solution": "s", "answer": NaN}', "line 1: 'answer' must be"),
-        (b"\nnot json", "line 2: not JSON"),
         (b"[" * 100_000, "line 1: not JSON"),
         (b"[1]", "line 1: not a JSON object"),
         (b"\xff\xfe", "line 1: not UTF-8"),
@@ -99,3 +99,105 @@ def test_numbers_of_a_table_and_a_byte_order_mark_are_read(tmp_path):
         b'{"question": "r", "solution": "s", "answer": null}'
     )
     assert [row.answer for row in read_rows(path)] == ["18", ""]
+
+
+SAME = {  # a row's form and answer -> texts that state it
+    ("text", "12.5 km"): (
+        "12.5 km",
+        "`12.5 km`",
+        "It is 12.54 km, rounded:\nAnswer: **12.5 km**",
+        "  12.5\u00a0KM. ",
+        "First.\n\nThe answer is 12.5 km.",
+    ),
+    ("json", '{"a": "x", "b": [1, 2]}'): (
+        '{"b": [1, 2.0], "a": "x"}',
+        'Here:\n```json\n{"a": "x", "b": [1, 2]}\n```\nThat is it.',
+        '\n{"a": "x", "b": [1, 2]}\n```',  # after an answer that begins with a fence
+    ),
+}
+OTHERS = (
+    *("12.50 km", "About 12.5 km", '{"a": "X", "b": [1, 2]}', '{"a": "x", "b": [true, 2]}'),
+    *('{"a": "x", "b": [1, 2]} as asked', "[" * 100_000, ""),
+)
+
+
+@pytest.mark.parametrize(("form", "expected"), SAME)
+def test_texts_are_compared_after_normalization_and_json_by_value(form, expected):
+    row, texts = TrainingRow("?", "", expected, form), SAME[form, expected]
+    found = {text: same_answer(SimpleNamespace(text=text, value=None), row) for text in (*texts, *OTHERS)}
+    assert found == dict.fromkeys(texts, True) | dict.fromkeys(OTHERS, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "form"),
+    [
+        ([{"answer": "2.5"}, {"answer": 7}], "number"),
+        ([{"answer": "It is 7.\n#### 7"}], "number"),
+        ([{"answer": "red"}, {"answer": "12 by 3"}], "text"),
+        ([{"answer": {"a": 1}}, {"answer": "[1, 2]"}], "json"),
+        ([{"answer": "2.5 km", "answer_type": "text"}, {"answer": "7", "answer_type": "text"}], "text"),
+        ([{"answer": True, "answer_type": "json"}], "json"),
+        ([{"answer": "red", "answer_type": None}], "text"),
+    ],
+)
+def test_the_form_is_named_or_recognized(tmp_path, rows, form):
+    assert {row.form for row in read_forms(tmp_path, rows)} == {form}
+
+
+def read_forms(folder, rows):
+    lines = [json.dumps({"question": "?"} | row) for row in rows]
+    (path := folder / "rows.jsonl").write_text("\n".join(lines))
+    return read_rows(path, ("answer",), any_form=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"answer": 7}, {"answer": "red"}],
+            "line 2: the answer is of the form text, and number before: give",
+        ),
+        (
+            [{"answer": 7, "answer_type": "date"}],
+            "line 1: 'answer_type' must be number, text, json, not 'date'",
+        ),
+        ([{"answer": "red", "answer_type": "number"}], "line 1: 'answer' must be a number, not 'red'"),
+        ([{"answer": "{", "answer_type": "json"}], "line 1: 'answer': not JSON"),
+    ],
+)
+def test_what_cannot_be_decided_is_one_line(tmp_path, rows, message):
+    with pytest.raises(FileError, match=message):
+        read_forms(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "near"),
+    [
+        ("Paco had 26 cookies. How many are left?", "Ann Lee had 4 cookies. Who ate 9 of them?", True),
+        ("Tom has three pens.", "Ida has 1,250.5 pens.", True),
+        ("Tom has twenty-five pens.", "Ida has 1/2 of forty pens.", False),
+        ("Tom has twenty-five pens.", "Ida has ninety pens.", True),
+        ("Mr. Lee has 5 cows. How many legs?", "Mrs. Lee has 7 cows. How many ears?", True),
+        ("Mr. Lee has 5 cows. How many?", "Mrs. Jones painted 7 walls. How many?", False),
+        ("小明有5个苹果。他吃了2个。", "小明有7个苹果。还剩几个。", True),
+        ("Paco had 26 cookies.", "Paco ate 26 cookies.", False),
+        ("HOW MANY PENS HAS TOM? 3.", "how many pens has tom? 4.", True),
+        ("Combien de caf\u00e9s ?", "Combien de cafe\u0301s ?", True),
+        ("There are 3 pens. Tom has 2?", "There are 3 cups. Tom has 2?", False),
+    ],
+)
+def test_near_duplicates_differ_in_numbers_and_names(one, other, near):
+    assert (masked_beginning(one) == masked_beginning(other)) == near
+    rows = [TrainingRow(one, "", "1")]
+    assert without_near_duplicates(rows, [TrainingRow(other, "", "2")]) == ([] if near else rows)
+
+
+def test_groups_are_set_aside_as_a_whole():
+    things = ("pens", "cups", "hats", "figs", "nuts", "keys", "rings", "maps")
+    rows = [TrainingRow(f"Tom has {n} {thing}. Why?", "", "1") for thing in things for n in range(5)]
+    rest, held = set_aside(rows, 0.3, seed=1)
+    beginnings = [{masked_beginning(row.question) for row in part} for part in (rest, held)]
+    assert len(held) == 10 and len(rest) == 30 and not beginnings[0] & beginnings[1]
+    assert set_aside(rows, 0.3, seed=1) == (rest, held) != set_aside(rows, 0.3, seed=2)
+    with pytest.raises(RequestError, match=r"held_out 0.1: the 40 questions have 8 different beginnings"):
+        set_aside(rows, 0.1, seed=1)

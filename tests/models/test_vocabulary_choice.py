@@ -1,6 +1,5 @@
-"""The number of tokens that loses the least at a size, on a small random model."""
+"""Importance files in the cache, and the number of tokens that loses the least at a size."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,20 +14,11 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OptionError
 from thirteen.models import vocabulary_choice
-from thirteen.models.calibration import Calibration, measure_importance
+from thirteen.models.calibration import CHUNKS, Calibration, cached_importance
 from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
-TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
-
-
-@pytest.fixture(scope="module")
-def importance(base, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("importance")
-    (folder / "texts.jsonl").write_text(TEXT, "utf-8")
-    measure_importance(
-        open_checkpoint(base("llama")), None, folder / "a.gguf", Calibration(folder / "texts.jsonl")
-    )
-    return folder / "a.gguf"
+from ..json_changes import change_json, put
+from ..json_lines import write_rows
 
 
 @pytest.fixture
@@ -41,19 +31,23 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
-def target(base: Path, output: Path, type_: str) -> FitSize:
-    size = convert(Recipe(base, output, Uniform(type_))).layout.file_bytes
-    return FitSize(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+@pytest.fixture
+def choose(base, small, tmp_path):
+    """choose(importance, size): choose for a size in bytes, by default that of the whole model in Q5_0."""
+
+    def choose(importance: Path, size: int = 0) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
+        folder = base("llama")
+        size = size or convert(Recipe(folder, tmp_path / "a.gguf", Uniform("Q5_0"))).layout.file_bytes
+        target = FitSize(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+        return choose_vocabulary_size(
+            Recipe(folder, None, target, importance=importance), open_checkpoint(folder)
+        )
+
+    return choose
 
 
-def choose(base: Path, size: FitSize, importance: Path) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
-    recipe = Recipe(base, None, size, importance=importance)
-    return choose_vocabulary_size(recipe, open_checkpoint(base))
-
-
-@pytest.mark.usefixtures("small")
-def test_the_least_predicted_loss_wins(base, importance, tmp_path):
-    kept, losses = choose(base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance)
+def test_the_least_predicted_loss_wins(choose, measured):
+    kept, losses = choose(measured("llama"))
     assert [loss.tokens for loss in losses] == [265, 268, 272]
     assert losses[-1].outside == 0 < losses[1].outside < losses[0].outside
     assert all(loss.total == loss.quantization + loss.outside for loss in losses)
@@ -61,37 +55,31 @@ def test_the_least_predicted_loss_wins(base, importance, tmp_path):
     assert (272 if kept is None else len(kept.tokens)) == best.tokens
 
 
-@pytest.mark.usefixtures("small")
-def test_an_importance_matrix_without_sensitivities_is_refused(base, importance, tmp_path):
-    found, plain = read_importance(importance), tmp_path / "plain.gguf"
-    stats = ImportanceStats(found.mean_squares, 1, 64, 1)
-    write_importance(plain, stats, ["a"])
-    size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
+def test_an_importance_matrix_without_sensitivities_is_refused(choose, measured, tmp_path):
+    found, plain = read_importance(measured("llama")), tmp_path / "plain.gguf"
+    write_importance(plain, ImportanceStats(found.mean_squares, 1, 64, 1), ["a"])
     with pytest.raises(FileError, match=r"plain\.gguf: has no sensitivities"):
-        choose(base("llama"), size, plain)
+        choose(plain)
 
 
-@pytest.mark.usefixtures("small")
-def test_a_size_that_no_vocabulary_can_have_is_named(base, importance):
+def test_a_size_that_no_vocabulary_can_have_is_named(choose, measured):
     """It was said of the importance file that it has no sensitivities."""
-    size = FitSize(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
-    with pytest.raises(
-        OptionError, match=r"size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
-    ):
-        choose(base("llama"), size, importance)
+    with pytest.raises(OptionError, match=r"size 1000B: 1,000 bytes cannot be met .* the smallest file poss"):
+        choose(measured("llama"), 1000)
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("changed", ["tokenizer.json", "config.json"])
-def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, changed):
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", lambda tokenizer: tokenizer["model"]["merges"].reverse()),
+        ("config.json", put("rms_norm_eps", value=0.1)),
+    ],
+)
+def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, file, change):
     """Two bases with the same weights shared them, although other merges give other tokens."""
     copy = Path(shutil.copytree(base("llama"), tmp_path / "copy"))
-    content = json.loads((copy / changed).read_text("utf-8"))
-    if changed == "tokenizer.json":
-        content["model"]["merges"].reverse()
-    else:
-        content["rms_norm_eps"] = 0.1
-    (copy / changed).write_text(json.dumps(content), "utf-8")
+    change_json(copy / file, change)
     texts = vocabulary_choice.read_texts(None)
     for folder in (base("llama"), copy, base("llama")):
         vocabulary_choice.rank_vocabulary(open_checkpoint(folder), texts)
@@ -109,3 +97,25 @@ def test_damaged_statistics_are_measured_again(base, tmp_path):
         path.write_bytes(damaged)
         assert vocabulary_choice.rank_vocabulary(checkpoint, texts).order == order
         assert path.read_bytes() == whole
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Text of more chunks than any but the greatest reads."""
+    text = "Three pens cost $3.60, so one pen costs $1.20. " * 400
+    return write_rows(tmp_path / "texts.jsonl", [{"text": text}])
+
+
+def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    files = {
+        name: cached_importance(open_checkpoint(base("llama")), None, Calibration(texts, name))
+        for name in CHUNKS
+    }
+    counts = {name: read_importance(path).chunk_count for name, path in files.items()}
+    assert (counts["quick"], counts["normal"]) == (CHUNKS["quick"], CHUNKS["normal"])
+    assert CHUNKS["normal"] < counts["thorough"] <= CHUNKS["thorough"]
+    assert len(set(files.values())) == len(CHUNKS)
+    kept = {path: path.stat().st_mtime_ns for path in files.values()}
+    assert cached_importance(open_checkpoint(base("llama")), None, Calibration(texts)) == files["normal"]
+    assert {path: path.stat().st_mtime_ns for path in files.values()} == kept

@@ -5,7 +5,6 @@ Damages that `thirteen adapter` refuses too are in tests/cli/test_bad_input.py.
 
 import json
 import shutil
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,9 @@ from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 
+from ...json_changes import Change, drop, put
 from ...refusals import refused
-from ..peft_adapters import peft_merged, save_random_adapter
-
-Config = dict[str, Any]
-Tensors = dict[str, np.ndarray]
-Change = Callable[[Config, Tensors], Any]
+from ..peft_adapters import save_random_adapter
 
 TARGETS = ["q_proj", "up_proj"]
 GOOD = {
@@ -51,101 +47,84 @@ def good(base, tmp_path_factory):
     )
 
 
-def change(folder: Path, target: Path, how: Change) -> Path:
-    """A copy of an adapter whose config and tensors `how` changed."""
+def changed(folder: Path, target: Path, *changes: Change) -> Path:
+    """A copy of an adapter whose settings and tensors, which are in one object here, were changed."""
     shutil.copytree(folder, target)
     config, weights = target / "adapter_config.json", target / "adapter_model.safetensors"
-    settings, tensors = json.loads(config.read_text()), load_file(weights)
-    how(settings, tensors)
-    config.write_text(json.dumps(settings))
+    content = json.loads(config.read_text()) | load_file(weights)
+    for change in changes:
+        change(content)
+    tensors = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
+    config.write_text(json.dumps({key: value for key, value in content.items() if key not in tensors}))
     save_file(tensors, weights)
     return target
 
 
-def config(**values: Any) -> Change:
-    return lambda settings, _: settings.update(values)
-
-
-def drop(*keys: str) -> Change:
-    return lambda _, tensors: [tensors.pop(key) for key in keys]
-
-
-def put(key: str, value: Any) -> Change:
-    return lambda _, tensors: tensors.update({key: np.asarray(value, np.float32)})
-
-
 def scaled(factor: float, part: str) -> Change:
-    return lambda _, tensors: tensors.update(
-        {key: value * np.float32(factor) for key, value in tensors.items() if part in key}
+    return lambda content: content.update(
+        {key: value * np.float32(factor) for key, value in content.items() if part in key}
     )
-
-
-REFUSED: dict[str, tuple[str, Change, str]] = {
-    "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
-    "a repeated group": ("lora", config(alpha_pattern={"(?x:(.*) *!)": 4}), "too complex"),
-    "a missing module": (
-        "lora",
-        drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"),
-        "model.layers.1.mlp.up_proj",
-    ),
-    "a module that is no target": (
-        "lora",
-        config(target_modules=["q_proj"]),
-        "mlp.up_proj.weight' is not in both",
-    ),
-    "an alpha that is text": (
-        "lora",
-        config(lora_alpha="6"),
-        "adapter_config.json: unexpected layout (TypeError",
-    ),
-    "repeated layers": ("lora", config(layer_replication=[[0, 2]]), "layer_replication is set"),
-    "an unknown seed": (
-        "tiny",
-        lambda settings, tensors: (
-            settings.update(projection_seed=None),
-            [tensors.pop(key) for key in list(tensors) if key.endswith("_P")],
-        ),
-        "adapter_config.json: unexpected layout (TypeError",
-    ),
-    "a leftover bias": ("lora", put(f"{Q}.base_layer.bias", [1.0]), "bias"),
-    "nothing trained, with magnitudes": ("dora", config(), "zero"),
-    "a missing vector": ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
-    "projections of another shape": ("tiny", put(f"{Q}.tinylora_P", np.ones((5, 3, 3))), "(5, 3, 3)"),
-    "LoHa's missing factor": ("loha", drop(f"{Q}.hada_w1_a"), "hada_w1_a"),
-    "LoHa, nothing trained": ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
-}
 
 
 def as_initialized(base: Path) -> Change:
     """DoRA before its first step: no delta, and the norms of the base as magnitudes."""
 
-    def reset(_: Config, tensors: Tensors) -> None:
+    def reset(content: dict[str, Any]) -> None:
         checkpoint = open_checkpoint(base)
-        for key in tensors:
+        for key, value in content.items():
             if "lora_B" in key:
-                tensors[key] = np.zeros_like(tensors[key])
-            if "magnitude" in key:
+                content[key] = np.zeros_like(value)
+            if "lora_magnitude_vector" in key:
                 name = key.removeprefix("base_model.model.").replace("lora_magnitude_vector", "weight")
-                tensors[key] = np.linalg.norm(checkpoint.rows(name, 0, len(tensors[key])), axis=1)
+                content[key] = np.linalg.norm(checkpoint.rows(name, 0, len(value)), axis=1)
 
     return reset
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_an_unsupported_adapter_is_refused_by_name(case, base, good, tmp_path):
-    kind, how, named = REFUSED[case]
-    if case == "nothing trained, with magnitudes":
-        how = as_initialized(base("llama"))
-    folder = change(good(kind), tmp_path / "adapter", how)
+def without_seed(content: dict[str, Any]) -> None:
+    drop(*(key for key in content if key.endswith("_P")))(content)
+    content["projection_seed"] = None
+
+
+REFUSED: list[tuple[str, Change, str]] = [
+    ("lora", put("lora_alpha", value=0), "zero"),
+    ("lora", put("alpha_pattern", value={"(?x:(.*) *!)": 4}), "too complex"),
+    ("lora", drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"), "model.layers.1.mlp.up_proj"),
+    ("lora", put("target_modules", value=["q_proj"]), "mlp.up_proj.weight' is not in both"),
+    ("lora", put("layer_replication", value=[[0, 2]]), "layer_replication is set"),
+    ("tiny", without_seed, "adapter_config.json: unexpected layout (TypeError"),
+    ("lora", put(f"{Q}.base_layer.bias", value=np.ones(1, np.float32)), "bias"),
+    ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
+    ("tiny", put(f"{Q}.tinylora_P", value=np.ones((5, 3, 3), np.float32)), "(5, 3, 3)"),
+    ("loha", drop(f"{Q}.hada_w1_a"), "hada_w1_a"),
+    ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "named"), [*REFUSED, ("dora", None, "zero")])
+def test_an_unsupported_adapter_is_refused_by_name(kind, change, named, base, good, tmp_path):
+    folder = changed(good(kind), tmp_path / "adapter", change or as_initialized(base("llama")))
     with refused("", named, FileError) as error:
         MergedModel(open_checkpoint(base("llama")), folder)
     assert str(error.value).startswith((str(folder), "adapter: "))  # its path or its name
 
 
+def test_a_loaded_adapter_describes_itself(good, base):
+    lora = load_adapter(good("lora"))
+    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
+    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
+
+
+def test_the_norm_is_the_frobenius_norm_of_the_product():
+    random = np.random.default_rng(1)
+    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
+    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
+
+
 def test_usual_patterns_are_applied(good, tmp_path):
     usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
-    adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=usual, r=99)))
-    assert adapter.rank == 4
+    changes = put("rank_pattern", value=usual), put("r", value=99)
+    assert load_adapter(changed(good("lora"), tmp_path / "adapter", *changes)).rank == 4
 
 
 def test_the_projections_to_redraw_are_bounded(tmp_path):
@@ -163,7 +142,7 @@ def test_the_projections_to_redraw_are_bounded(tmp_path):
 
 
 def test_some_zero_deltas_are_a_warning(base, good, tmp_path):
-    folder = change(good("lora"), tmp_path / "adapter", scaled(0, f"{UP}.lora_B"))
+    folder = changed(good("lora"), tmp_path / "adapter", scaled(0, f"{UP}.lora_B"))
     assert MergedModel(open_checkpoint(base("llama")), folder).warnings == ["1 of 4 deltas are zero"]
 
 
@@ -176,18 +155,6 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(bas
         convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
 
 
-def test_tokens_that_were_trained_on_a_tied_base_are_merged_as_by_peft(base, tmp_path):
-    """They change the embedding and the output alike; adapters.md promised them, and they were refused."""
-    settings = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[5, 261])
-    folder = save_random_adapter(base("llama"), settings, tmp_path / "adapter")
-    model, expected = MergedModel(open_checkpoint(base("llama")), folder), peft_merged(base("llama"), folder)
-    assert model.base.architecture.tied
-    for name, spec in model.base.specs.items():
-        np.testing.assert_allclose(
-            model.rows(name, 0, spec.shape[0]), expected[name], rtol=1e-6, err_msg=name
-        )
-
-
 def test_a_differing_copy_of_a_base_tensor_is_refused(base, tmp_path):
     """PEFT saves the base's output matrix with its delta; it must be that of this base."""
     trained = save_random_adapter(
@@ -195,19 +162,6 @@ def test_a_differing_copy_of_a_base_tensor_is_refused(base, tmp_path):
     )
     key = "base_model.model.lm_head.base_layer.weight"
     convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=trained))
-    folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
+    folder = changed(trained, tmp_path / "adapter", scaled(1.01, key))
     with pytest.raises(FileError, match="copy of 'lm_head"):
         convert(Recipe(base("llama untied"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
-
-
-def test_a_loaded_adapter_describes_itself(good, base):
-    tiny, lora = load_adapter(good("tiny"), "mine"), load_adapter(good("lora"))
-    assert (tiny.id, tiny.kind, tiny.rank, tiny.trained_parameters) == ("mine", "tinylora", 2, 10)
-    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
-    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
-
-
-def test_the_norm_is_the_frobenius_norm_of_the_product():
-    random = np.random.default_rng(1)
-    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
-    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)

@@ -1,7 +1,5 @@
 """Adapters of all families: merged as by PEFT, and applied at run time as by PEFT."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import open_checkpoint
 
-from ...checkpoints import FAMILIES, save_model
+from ...checkpoints import FAMILIES
 from ...llama_cpp_logits import logits
 from ..peft_adapters import base_tensors, load, peft_merged, save_random_adapter
 
@@ -25,11 +23,6 @@ RARE = pytest.mark.exhaustive
 STORED = ["llama", "gemma3", "phi3", "lfm2"]
 STORED += [pytest.param(name, marks=RARE) for name in FAMILIES if name not in STORED]
 TOKENS = np.random.default_rng(7).integers(0, 256, 40).tolist()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return cache(lambda name: save_model(tmp_path_factory.mktemp("base") / "base", FAMILIES[name]()))
 
 
 def kinds(targets: list[str]) -> dict[str, PeftConfig]:
@@ -47,8 +40,8 @@ def kinds(targets: list[str]) -> dict[str, PeftConfig]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("kind", ["lora", "tinylora, redrawn", pytest.param("dora with rslora", marks=RARE)])
-def test_a_merge_equals_pefts(name, kind, checkpoint, tmp_path):
-    base = open_checkpoint(checkpoint(name))
+def test_a_merge_equals_pefts(name, kind, base, tmp_path):
+    base = open_checkpoint(base(name))
     config = kinds(base.architecture.family.targets)[kind]
     step = 1.0 if isinstance(config, TinyLoraConfig) else 0.2
     folder = save_random_adapter(base.path, config, tmp_path / "adapter", step=step)
@@ -60,9 +53,9 @@ def test_a_merge_equals_pefts(name, kind, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_a_merged_folder_is_what_peft_saves(name, checkpoint, tmp_path):
+def test_a_merged_folder_is_what_peft_saves(name, base, tmp_path):
     """Gemma's norms had one more, and LFM2's kernels another shape."""
-    base = checkpoint(name)
+    base = base(name)
     config = LoraConfig(r=2, target_modules=open_checkpoint(base).architecture.family.targets)
     folder = save_random_adapter(base, config, tmp_path / "adapter")
     merge_checkpoint(base, folder, tmp_path / "merged")
@@ -73,8 +66,8 @@ def test_a_merged_folder_is_what_peft_saves(name, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_run_time_lora_computes_what_peft_does(name, checkpoint, tmp_path):
-    base = checkpoint(name)
+def test_a_run_time_lora_computes_what_peft_does(name, base, tmp_path):
+    base = base(name)
     targets = open_checkpoint(base).architecture.family.targets
     config = LoraConfig(r=2, lora_alpha=4, target_modules=targets)
     folder = save_random_adapter(base, config, tmp_path / "adapter", step=0.1)

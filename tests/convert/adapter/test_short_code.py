@@ -5,7 +5,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from thirteen.convert.adapter.basis import NAME_MAX, NUMBERS_MAX
@@ -44,9 +44,12 @@ def test_the_checksum_matches_bip_350():
 
 
 @given(NAMES, NUMBERS)
+@example("a", np.array([np.inf], np.float32))
 def test_a_code_is_exact_in_bfloat16_and_at_most_80_characters(name, numbers):
     rounded = round_to_bfloat16(numbers)
     if not np.isfinite(rounded).all():  # the largest float32 are beyond bfloat16
+        with pytest.raises(FileError, match="not finite"):
+            encode_short_code(ShortCode(name, FINGERPRINT, numbers))
         return
     text = encode_short_code(ShortCode(name, FINGERPRINT, numbers))
     read = decode_short_code(text)
@@ -63,26 +66,20 @@ def test_the_longest_code_can_be_decoded():
     assert decode_short_code(text).numbers.tobytes() == round_to_bfloat16(numbers).tobytes()
 
 
-def test_every_changed_character_is_detected():
+def test_changed_swapped_lost_and_doubled_characters_are_detected():
     """1,000 random changes of one character, in the name and the colons too."""
-    rng, code = random.Random(13), CODE
+    rng, start = random.Random(13), CODE.rindex(":") + 1
+    damaged = []
     for _ in range(1_000):
-        place, other = rng.randrange(len(code)), rng.choice(string.printable)
-        changed = code[:place] + other + code[place + 1 :]
-        if changed.strip() != code:
+        place = rng.randrange(len(CODE))
+        damaged.append(CODE[:place] + rng.choice(string.printable) + CODE[place + 1 :])
+    for place in range(start, len(CODE) - 1):
+        before, first, second, after = CODE[:place], CODE[place], CODE[place + 1], CODE[place + 2 :]
+        damaged += (before + text + after for text in (second + first, second, first * 2 + second))
+    for code in damaged:
+        if code.strip() != CODE:
             with pytest.raises(FileError):
-                decode_short_code(changed)
-
-
-def test_swapped_lost_and_doubled_characters_are_detected():
-    code, start = CODE, CODE.rindex(":") + 1
-    for place in range(start, len(code) - 1):
-        if code[place] != code[place + 1]:
-            with pytest.raises(FileError):
-                decode_short_code(code[:place] + code[place + 1] + code[place] + code[place + 2 :])
-        for wrong in (code[:place] + code[place + 1 :], code[:place] + code[place] + code[place:]):
-            with pytest.raises(FileError):
-                decode_short_code(wrong)
+                decode_short_code(code)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +87,11 @@ def test_swapped_lost_and_doubled_characters_are_detected():
     [
         ("t13:name", "is not a code"),
         ("t13:name:", "is not a code"),
+        ("t13:näme:qqqqqqq", "is not a code"),
         ("t13:name:qqqqqqq", "checksum"),
         ("t13:name:bbbbbbb", "is not a code: .* with qpzry9x8gf2tvdw0s3jn54khce6mua7l after the name"),
         ("T13:name:qqqqqqq", "all in lower or all in upper case"),
         ("t13:name:" + "q" * 30_000, "q…' is not a code"),
-        ("t13:näme:qqqqqqq", "is not a code"),
     ],
 )
 def test_an_invalid_code_is_refused(text, says):
@@ -111,8 +108,3 @@ def test_another_format_and_numbers_that_are_not_finite_are_refused(format_, num
     text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
     with pytest.raises(FileError, match="this version"):
         decode_short_code(f"{prefix}:{text}")
-
-
-def test_numbers_that_are_not_finite_are_refused():
-    with pytest.raises(FileError, match="not finite"):
-        encode_short_code(ShortCode("a", FINGERPRINT, np.array([np.inf], np.float32)))

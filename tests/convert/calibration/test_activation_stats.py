@@ -1,4 +1,4 @@
-"""Activation statistics equal those of llama-imatrix, over the same chunks.
+"""Activation statistics equal those of llama-imatrix; the covariance of inputs equals that of NumPy.
 
 The files in tests/data were made by the llama-imatrix of llama-cpp-python 0.3.36's llama.cpp:
 
@@ -15,29 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from thirteen.convert.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import FileError, RequestError
 from thirteen.models.passages import Passage, chunk_passages
 from thirteen.runtime.llama.model import Model
 
-from ...byte_level import byte_names
 from ...runtime.conftest import tensors
 from .weights import stats_of
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = Passage((DATA / "imatrix.txt").read_text())
-BOS = 256  # of the tiny model
 
 
 @pytest.fixture(scope="module")
 def untied(tmp_path_factory, write_tiny):
     output = np.random.default_rng(7).normal(0, 0.3, (259, 64)).astype(np.float32)
     return write_tiny(tmp_path_factory.mktemp("untied") / "untied.gguf", {}, {"output.weight": output})
-
-
-def byte_tokens(text):
-    """Tokens of plain text in the tiny model: one per byte."""
-    return [byte_names().index(character) for character in text]
 
 
 def collect(path, passages=(TEXT,), chunk_size=32, **options):
@@ -75,19 +69,9 @@ def test_the_stats_are_the_same_for_any_number_of_threads(tiny):
     assert all(np.array_equal(blocks, three.covariances[name]) for name, blocks in one.covariances.items())
 
 
-def test_chunks_cut_the_concatenated_passages(tiny):
-    with Model(tiny) as model:
-        chunks = chunk_passages(model, [Passage("abcd"), Passage("efghij")], 4)
-        single = chunk_passages(model, [Passage("ab")], 4)
-    text = [BOS, *byte_tokens("abcd"), BOS, *byte_tokens("efghij")]
-    assert chunks == [(BOS, *text[start + 1 : start + 4]) for start in (0, 4, 8)]
-    assert single == [(BOS, *byte_tokens("ab"))]
-
-
-@pytest.mark.parametrize(("passages", "chunk_size", "message"), [([], 32, "the passages have no tokens")])
-def test_invalid_input_is_rejected(tiny, passages, chunk_size, message):
-    with pytest.raises(RequestError, match=message):
-        collect(tiny, passages, chunk_size)
+def test_passages_without_tokens_are_refused(tiny):
+    with pytest.raises(RequestError, match="the passages have no tokens"):
+        collect(tiny, [], 32)
 
 
 @pytest.mark.parametrize("value", [np.nan, 3e38])
@@ -97,3 +81,63 @@ def test_non_finite_activations_are_rejected(tmp_path, write_tiny, value):
     path = write_tiny(tmp_path / "nan.gguf", {}, {"blk.1.ffn_up.weight": broken})
     with pytest.raises(FileError, match="activations are not finite numbers: those after layer 1"):
         collect(path)
+
+
+GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
+
+
+def sums_of(inputs):
+    """Statistics of inputs of two matrices; the second half is added to other sums."""
+    halves = [InputSums(inputs.shape[1], 2) for _ in range(2)]
+    for sums, part, gradients in zip(halves, np.split(inputs, 2), np.split(GRADIENTS, 2), strict=True):
+        sums.add(part, [0.3 * gradients, 0.7 * gradients])
+    return halves[0].stats("blk.0.ffn_down.weight", halves[1:])
+
+
+def covariance_of(inputs):
+    length = np.linalg.norm(inputs, axis=1)
+    weights = np.divide(np.sqrt(GRADIENTS), length, out=np.zeros_like(GRADIENTS), where=length > 0)
+    covariance = (weights[:, None] * inputs).T @ inputs
+    return covariance / np.trace(covariance)
+
+
+def inputs_of_rank(rank, columns, noise):
+    random = np.random.default_rng(5)
+    mixed = random.standard_normal((500, rank)) @ random.standard_normal((rank, columns))
+    return (mixed + noise * random.standard_normal((500, columns))).astype(np.float32)
+
+
+def test_blocks_are_those_of_the_covariance_weighted_by_gradients():
+    inputs = inputs_of_rank(6, 1024, 0.5)
+    inputs[7] = 0  # a zero vector has no direction
+    blocks, covariance = sums_of(inputs).blocks, covariance_of(inputs)
+    assert blocks.shape == (2, 512, 512)
+    for block in range(2):
+        span = slice(512 * block, 512 * block + 512)
+        assert np.allclose(blocks[block], covariance[span, span], atol=1e-6)
+
+
+def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covariance():
+    inputs = inputs_of_rank(200, 768, 1)
+    factor, covariance = sums_of(inputs).low_rank, covariance_of(inputs)
+    values = np.linalg.eigvalsh(covariance)
+    optimum = values[:-RANK].sum()
+    assert PROBES < 200 and np.trace(covariance - factor @ factor.T) < 1.5 * optimum
+    assert np.linalg.eigvalsh(covariance - factor.astype(np.float64) @ factor.T).min() > -1e-5 * values.max()
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [(576, 576), (1536, 512), (2048, 512), (8192, 512), (896, 448), (4864, 256), (7, 7)]
+)
+def test_quantization_blocks_divide_the_block_width(columns, width):
+    assert block_width(columns) == width
+
+
+@pytest.mark.parametrize("columns", [64, 768])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_sums_that_are_not_finite_are_an_error_that_names_the_weight(columns, value):
+    """The sketch was computed first: "SVD did not converge"."""
+    inputs = inputs_of_rank(6, columns, 0.5)
+    inputs[3, 5] = value
+    with np.errstate(all="ignore"), pytest.raises(FileError, match=r"not finite .* blk\.0\.ffn_down"):
+        sums_of(inputs)

@@ -40,15 +40,15 @@ def test_every_shipped_table_is_complete(target):
 
 
 def test_any_has_the_common_types_of_processors_at_the_highest_relative_cost():
-    both = costs_for("any")
     tables = [costs_for(target) for target in ("x86", "x86-avx512", "arm")]
-    assert both.layer["Q4_K"] == 1
     for part in ("layer", "output"):
-        costs = [getattr(table, part) for table in tables]
-        assert set(getattr(both, part)) == set.intersection(*map(set, costs))
-        for name, cost in getattr(both, part).items():
-            relative = [c[name] / table.layer["Q4_K"] for c, table in zip(costs, tables, strict=True)]
-            assert cost == pytest.approx(max(relative))
+        relative = [
+            {name: cost / table.layer["Q4_K"] for name, cost in getattr(table, part).items()}
+            for table in tables
+        ]
+        common = set.intersection(*map(set, relative))
+        highest = {name: max(costs[name] for costs in relative) for name in common}
+        assert getattr(costs_for("any"), part) == pytest.approx(highest)
 
 
 def test_a_table_is_read_from_a_file(cost_file):
@@ -74,10 +74,9 @@ def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
         ("{", "not JSON"),
         ({"target": "x86"}, "output must have Q4_K"),
         (GOOD | {"layer": [1]}, r"layer has \[1\]"),
+        (GOOD | {"layer_prefill": {"Q4_K": True}}, "Q4_K: True"),
         (GOOD | {"layer": {"Q4_K": 1, "Q4_X": 1}}, "layer has Q4_X: 1; it must have ggml types"),
         (GOOD | {"layer": {"Q4_K": 0}}, "layer has Q4_K: 0; .* numbers above 0 and below 1e"),
-        (GOOD | {"layer": {"Q4_K": float("nan")}}, "Q4_K: nan"),
-        (GOOD | {"layer_prefill": {"Q4_K": True}}, "Q4_K: True"),
         (GOOD | {"layer": {"Q4_K": "1" * 200}}, "Q4_K: '1111"),
         (GOOD | {"target": ["x86"]}, "target must be one of x86, x86-avx512, arm"),
     ],

@@ -1,9 +1,11 @@
-"""Quantized bytes are ggml's own and near the original; values out of range are refused."""
+"""Quantized bytes are ggml's own and decoded as by gguf; values out of range are refused."""
 
 import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
+from thirteen.convert.quantize.block_codec import block_layout
 from thirteen.convert.quantize.ggml import dequantize_rows, quantize_rows
 from thirteen.convert.tensors import GGML_TYPES
 from thirteen.errors import FileError, OutputError
@@ -23,10 +25,10 @@ def weights(rows: int = 24, columns: int = 512) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
-def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name):
+def test_rows_in_parts_or_transposed_have_the_bytes_of_one_call_and_a_small_error(name):
     rows, type_ = weights(), GGML_TYPES[name]
     made = b"".join(quantize_rows(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
-    assert made == quantize_rows(rows, type_, "w")
+    assert made == quantize_rows(np.asfortranarray(rows), type_, "w")
     back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
     assert np.linalg.norm(back - rows) <= ERRORS[name] * np.linalg.norm(rows)
 
@@ -75,15 +77,6 @@ def test_values_out_of_range_are_refused_and_others_stay_finite(name):
             assert np.isfinite(back).all()
 
 
-def test_vectors_and_non_contiguous_rows_are_quantized():
-    rows = weights()
-    assert quantize_rows(rows[0], Type.F32, "w") == rows[0].tobytes()
-    transposed = np.ascontiguousarray(rows.T).T
-    assert not transposed.flags.c_contiguous
-    for type_ in (Type.F32, Type.Q8_0):
-        assert quantize_rows(transposed, type_, "w") == quantize_rows(rows, type_, "w")
-
-
 @pytest.mark.parametrize("scale", [1e-30, 1e30, 3e38])
 def test_only_ratios_of_the_importance_count(scale):
     """Weights became 0 or NaN."""
@@ -92,3 +85,44 @@ def test_only_ratios_of_the_importance_count(scale):
     for type_ in (GGML_TYPES["Q4_K"], GGML_TYPES["IQ4_NL"]):
         one, other = (quantize_rows(rows, type_, "w", importance * np.float32(s)) for s in (1, scale))
         assert one == other
+
+
+SCALAR = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
+SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
+    type_, random = Type[name], np.random.default_rng(13)
+    data = np.frombuffer(quantize_rows(weights(8), type_, "w"), np.uint8).reshape(8, -1)
+    blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
+    layout = block_layout(type_)
+    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.scales.read(blocks))
+    codes = layout.unpack_codes(blocks)
+    decoded = (layout.levels[codes] * scales + offsets).reshape(8, -1)
+    assert np.array_equal(decoded, dequantize(data, type_))
+    other = random.integers(0, len(layout.levels), codes.shape).astype(np.uint8)
+    layout.pack_codes(blocks, other)
+    assert np.array_equal(layout.unpack_codes(blocks), other)
+    decoded = (layout.levels[other] * scales + offsets).reshape(8, -1)
+    assert np.array_equal(decoded, dequantize(blocks.reshape(8, -1), type_))
+    layout.pack_codes(blocks, codes)
+    assert np.array_equal(blocks.reshape(8, -1), data)
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_scales_are_written_as_they_are_read(name):
+    type_, random = Type[name], np.random.default_rng(14)
+    data = np.frombuffer(quantize_rows(weights(16), type_, "w"), np.uint8)
+    data = data.reshape(-1, GGML_QUANT_SIZES[type_][1])
+    blocks, layout = data.copy(), block_layout(type_)
+    scales, offsets = layout.scales.read(blocks)
+    other = blocks[random.permutation(len(blocks))]
+    for at in layout.scales.super_scales:
+        other[:, at : at + 2] = blocks[:, at : at + 2]
+    codes = layout.unpack_codes(other)
+    layout.scales.write(other, scales, offsets)
+    assert all(map(np.array_equal, layout.scales.read(other), (scales, offsets)))
+    assert np.array_equal(layout.unpack_codes(other), codes)
+    layout.scales.write(blocks, scales, offsets)
+    assert np.array_equal(blocks, data)

@@ -1,6 +1,5 @@
 """Importance files match llama-imatrix byte for byte; any other file is refused in one line."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from gguf import GGUFValueType as Kind
 from thirteen.convert.quantize.importance import (
     Importance,
     ImportanceStats,
@@ -18,8 +16,10 @@ from thirteen.convert.quantize.importance import (
 )
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import FileError
+from thirteen.files.gguf.header import read_header
 
 from ...refusals import refused
+from ...runtime.conftest import finish
 from .covariances import correlated, importance_with, in_blocks
 
 # Written by llama-imatrix; see tests/convert/calibration/test_activation_stats.py.
@@ -30,27 +30,6 @@ Arrays = dict[str, np.ndarray]
 def tensors_of(path: Path) -> Arrays:
     """The file's tensors as the gguf package reads them."""
     return {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
-
-
-def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None) -> Path:
-    """Write a file with the gguf package: the usual keys updated by `keys` (None drops one), and `arrays`."""
-    usual = {
-        "general.type": ("imatrix", Kind.STRING, None),
-        "imatrix.datasets": (["a.txt"], Kind.ARRAY, Kind.STRING),
-        "imatrix.chunk_count": (3, Kind.UINT32, None),
-        "imatrix.chunk_size": (64, Kind.UINT32, None),
-    }
-    writer = gguf.GGUFWriter(path, "")
-    for key, entry in (usual | (keys or {})).items():
-        if entry is not None:
-            writer.add_key_value(key, *entry)
-    for name, array in arrays.items():
-        writer.add_tensor(name, np.asarray(array))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 def importance(**arrays: int) -> Importance:
@@ -95,48 +74,41 @@ Q = "blk.0.attn_q.weight"
 ONE = np.ones(1, np.float32)
 
 
-def changed(arrays: Arrays | None = None, **keys: Any) -> Callable[[Path], Any]:
-    """llama-imatrix's file with some tensors and keys changed; None leaves one out."""
-    wanted = {key.replace("__", "."): entry for key, entry in keys.items()}
+def changed(arrays: Arrays, **general: str) -> Callable[[Path], Any]:
+    """llama-imatrix's file with other tensors, without those that are None, and with other general keys."""
 
-    def damage(path: Path) -> None:
-        every = tensors_of(TINY) | (arrays or {})
-        write(path, {name: array for name, array in every.items() if array is not None}, wanted)
+    def write(path: Path) -> None:
+        writer = gguf.GGUFWriter(path, "")
+        for key, field in read_header(TINY).fields.items():
+            if not key.startswith("general."):
+                writer.add_key_value(key, field.value, field.type, field.element)
+        for key, value in (general or {"type": "imatrix"}).items():
+            writer.add_string(f"general.{key}", value)
+        for name, array in (tensors_of(TINY) | arrays).items():
+            if array is not None:
+                writer.add_tensor(name, array)
+        finish(writer, path)
 
-    return damage
+    return write
 
 
-BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "the older format": (
-        lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight\x0a\0\0\0"),
-        "not a GGUF file",
-    ),
-    "a model": (
-        changed(general__type=None, general__architecture=("llama", Kind.STRING, None)),
-        "not an importance file: its general.type is 'model', not 'imatrix'",
-    ),
-    "no data": (lambda path: write(path, {"other": ONE}), "needs both '.in_sum2' and"),
-    "sums without a count": (
-        changed({f"{Q}.counts": None}),
-        "needs both '.in_sum2' and '.counts' of each matrix",
-    ),
-    "a negative sum": (
-        changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}),
-        f"tensor '{Q}.in_sum2' holds -2.0",
-    ),
-    "an infinite sum": (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
-    "several experts": (
+BAD: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight"), "not a GGUF file"),
+    (changed({}, architecture="llama"), "not an importance file: its general.type is 'model', not 'imatrix'"),
+    (changed(dict.fromkeys(tensors_of(TINY)) | {"other": ONE}), "needs both '.in_sum2' and '.counts'"),
+    (changed({f"{Q}.counts": None}), "needs both '.in_sum2' and '.counts' of each matrix"),
+    (changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}), f"tensor '{Q}.in_sum2' holds -2.0"),
+    (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
+    (
         changed({f"{Q}.in_sum2": np.ones((4, 64), np.float32), f"{Q}.counts": np.ones((4, 1), np.float32)}),
         f"tensor '{Q}.in_sum2' is F32 of the shape (4, 64); only F32 of dense models is read",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path, what):
-    damage, says = BAD[what]
+@pytest.mark.parametrize(("damage", "says"), BAD)
+def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path, damage, says):
     path = tmp_path / "importance.gguf"
-    shutil.copy(TINY, path)
     damage(path)
     with refused(f"{path}: ", says, FileError):
         read_importance(path)
@@ -152,10 +124,9 @@ SPECS = [
 
 
 def test_lookup_counts_of_another_vocabulary_are_refused():
-    fitting = importance(attn_q=64, ffn_down=96)
-    replace(fitting, lookup_counts=np.ones(99, np.float32)).check_fits(SPECS)
+    fitting = replace(importance(attn_q=64, ffn_down=96), lookup_counts=np.ones(98, np.float32))
     with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
-        replace(fitting, lookup_counts=np.ones(98, np.float32)).check_fits(SPECS)
+        fitting.check_fits(SPECS)
 
 
 @pytest.mark.parametrize(

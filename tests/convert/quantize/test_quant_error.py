@@ -1,6 +1,5 @@
 """The loss of an embedding covers its uses: token lookup, the output product, or both."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from thirteen.convert.quantize.quant_error import TypeLosses
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import OutputError
-from thirteen.files.progress import no_progress
 
 from .covariances import correlated, importance_with, in_blocks
 
@@ -38,23 +36,18 @@ IMPORTANCE = Importance(
 sensitivities = st.floats(0, 1000)
 
 
-class Matrix:
-    """Random weights, with values in the even rows that Q8_0 represents exactly."""
-
-    def __init__(self) -> None:
-        self.values = np.random.default_rng(1).normal(0, 1, (ROWS, COLUMNS)).astype(np.float32)
-        self.values[::2] = np.random.default_rng(2).choice([-127, -3, 0, 64, 127], (ROWS // 2, COLUMNS))
-
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        return self.values[start:stop]
+# Random weights, with values in the even rows that Q8_0 represents exactly.
+MATRIX = np.random.default_rng(1).normal(0, 1, (ROWS, COLUMNS)).astype(np.float32)
+MATRIX[::2] = np.random.default_rng(2).choice([-127, -3, 0, 64, 127], (ROWS // 2, COLUMNS))
 
 
-MATRIX = Matrix()
+def matrix_rows(name: str, start: int, stop: int) -> np.ndarray:
+    return MATRIX[start:stop]
 
 
 def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) -> dict[Type, float]:
     spec = TensorSpec(name, name, (ROWS, COLUMNS))
-    return {o.type: o.loss for o in TypeLosses(MATRIX.rows, importance, COSTS, tied).measure(spec)}
+    return {o.type: o.loss for o in TypeLosses(matrix_rows, importance, COSTS, tied).measure(spec)}
 
 
 def squared_errors(type_: Type, rows: np.ndarray, importance: np.ndarray) -> np.ndarray:
@@ -78,14 +71,14 @@ def test_untied_matrices_have_separate_losses(product, lookup):
     both = losses(replace(importance, sensitivity={EMBEDDING: product}))
     embedding, output = (losses(importance, name, tied=False) for name in (EMBEDDING, OUTPUT))
     assert {type_: embedding[type_] + output[type_] for type_ in both} == pytest.approx(both)
-    assert embedding[Type.Q4_0] == pytest.approx(lookup * relative_error(Type.Q4_0, MATRIX.values), rel=1e-3)
+    assert embedding[Type.Q4_0] == pytest.approx(lookup * relative_error(Type.Q4_0, MATRIX), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [EMBEDDING, OUTPUT])
 def test_without_a_measured_sensitivity_errors_are_relative(name):
     """To the row or to the product; llama-imatrix measures no sensitivity."""
     unmeasured = replace(IMPORTANCE, sensitivity={}, lookup_sensitivity=None, lookup_counts=None)
-    expected = relative_error(Type.Q4_0, MATRIX.values)
+    expected = relative_error(Type.Q4_0, MATRIX)
     assert losses(unmeasured, name, tied=False)[Type.Q4_0] == pytest.approx(expected, rel=1e-3)
 
 
@@ -93,7 +86,7 @@ def test_gptq_leaves_the_errors_that_later_inputs_do_not_explain(tmp_path):
     importance = importance_with(in_blocks(correlated(COLUMNS), 32, 4), tmp_path, OUTPUT)
     feedback = FeedbackCache(importance).get(OUTPUT)
     assert feedback is not None
-    errors = squared_errors(Type.Q4_0, MATRIX.values, importance.mean_squares[OUTPUT])
+    errors = squared_errors(Type.Q4_0, MATRIX, importance.mean_squares[OUTPUT])
     expected = 0.5 * (errors @ (ROWS * feedback.conditional_variances)).mean()
     found = losses(replace(importance, sensitivity={OUTPUT: 0.5}), OUTPUT, tied=False)
     assert found[Type.Q4_0] == pytest.approx(expected, rel=1e-3)
@@ -104,8 +97,8 @@ def test_gptq_makes_lookups_worse(tmp_path):
     uncorrelated = in_blocks(np.eye(COLUMNS, dtype=np.float32), COLUMNS, 0)
     importance = replace(importance_with(uncorrelated, tmp_path, EMBEDDING), lookup_sensitivity=2.0)
     found = losses(importance, tied=False)
-    assert found[Type.F16] == pytest.approx(2.0 * relative_error(Type.F16, MATRIX.values), rel=1e-3, abs=0)
-    assert 1.14 < found[Type.Q4_0] / (2.0 * relative_error(Type.Q4_0, MATRIX.values)) < 1.31
+    assert found[Type.F16] == pytest.approx(2.0 * relative_error(Type.F16, MATRIX), rel=1e-3, abs=0)
+    assert 1.14 < found[Type.Q4_0] / (2.0 * relative_error(Type.Q4_0, MATRIX)) < 1.31
 
 
 def test_rows_are_weighted_by_token_frequency():
@@ -116,21 +109,18 @@ def test_rows_are_weighted_by_token_frequency():
         losses(replace(IMPORTANCE, lookup_counts=counts), tied=False)[Type.Q8_0] for counts in frequencies
     )
     assert exact == 0
-    assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX.values[7:8]), rel=1e-3)
+    assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX[7:8]), rel=1e-3)
     assert 0 < half < odd
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied):
-    names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
-    specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
-    with ThreadPoolExecutor(1) as pool:
-        options = TypeLosses(MATRIX.rows, IMPORTANCE, COSTS, tied).measure_all(
-            specs.values(), pool, no_progress
-        )
-    for name, choices in options.items():
-        assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
-        assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
+@pytest.mark.parametrize(
+    ("name", "tied", "timed"), [(EMBEDDING, True, True), (EMBEDDING, False, False), (OUTPUT, False, True)]
+)
+def test_lookups_cost_no_time(name, tied, timed):
+    options = TypeLosses(matrix_rows, IMPORTANCE, COSTS, tied).measure(
+        TensorSpec(name, name, (ROWS, COLUMNS))
+    )
+    assert {option.cost > 0 for option in options} == {timed}
 
 
 def test_costs_without_a_type_for_a_matrix_are_refused():
@@ -139,4 +129,4 @@ def test_costs_without_a_type_for_a_matrix_are_refused():
     spec = TensorSpec(OUTPUT, OUTPUT, (ROWS, COLUMNS))
     message = "no type in the costs for x86 fits tensor 'output.weight': .* its 64 columns"
     with pytest.raises(OutputError, match=message):
-        TypeLosses(MATRIX.rows, IMPORTANCE, costs, tied=False).measure(spec)
+        TypeLosses(matrix_rows, IMPORTANCE, costs, tied=False).measure(spec)

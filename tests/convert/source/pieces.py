@@ -3,12 +3,10 @@
 import ctypes
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from llama_cpp import llama_cpp
@@ -17,9 +15,9 @@ from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from ...json_changes import Change, change_json
 from . import tokenizer_texts
 
-T = TypeVar("T")
 CONTROL = ("<unk>", "<s>", "</s>")
 # How tokenizer.json treats spaces -> normalizer and pre-tokenizer.
 SPACES: dict[str, tuple[Any, Any]] = {
@@ -94,7 +92,7 @@ def save_configs(folder: Path) -> None:
 
 
 class LlamaVocabulary:
-    """A converted tokenizer in llama.cpp, without a model."""
+    """A converted tokenizer in llama.cpp, without a model; its few megabytes stay until the process ends."""
 
     def __init__(self, path: Path, fields: Mapping[str, Field]) -> None:
         from gguf import GGUFValueType
@@ -103,9 +101,9 @@ class LlamaVocabulary:
         write_gguf(path, {**architecture, **fields}, [], [])
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        assert self._model
-        self.vocab = llama_cpp.llama_model_get_vocab(self._model)
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        assert model
+        self.vocab = llama_cpp.llama_model_get_vocab(model)
 
     @classmethod
     def convert(cls, folder: Path, vocab: int) -> "LlamaVocabulary":
@@ -124,38 +122,31 @@ class LlamaVocabulary:
         length = (llama_cpp.llama_token_to_piece(self.vocab, t, buffer, 4096, 0, False) for t in tokens)
         return b"".join(buffer.raw[:size] for size in length)
 
-    def close(self) -> None:
-        llama_cpp.llama_model_free(self._model)
+
+def fields_of(folder: Path, vocab: int, **changes: Change) -> dict[str, Any]:
+    """Change JSON files, given by their stems, and convert the tokenizer to GGUF metadata values."""
+    for name, change in changes.items():
+        change_json(folder / f"{name}.json", change)
+    return {
+        key.removeprefix("tokenizer.").removeprefix("ggml."): field.value
+        for key, field in tokenizer_fields(folder, vocab).items()
+    }
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A tokenizer as its library applies it, and in llama.cpp."""
+def comparison(
+    save: Callable[[str, Path], Tokenizer], factory: pytest.TempPathFactory
+) -> Callable[[str, list[str]], list[str]]:
+    """differing(name, texts): those with other tokens in llama.cpp than in what `save` saves."""
 
-    encode: Callable[[str], list[int]]
-    converted: LlamaVocabulary
+    @cache
+    def pair(name: str) -> tuple[Tokenizer, LlamaVocabulary]:
+        folder = factory.mktemp("tokenizer")
+        tokenizer = save(name, folder)
+        tokenizer.encode_special_tokens = True
+        return tokenizer, LlamaVocabulary.convert(folder, tokenizer.get_vocab_size())
 
-    def differing(self, texts: list[str]) -> list[str]:
-        return [text for text in texts if self.encode(text) != self.converted.ids(text)]
+    def differing(name: str, texts: list[str]) -> list[str]:
+        source, converted = pair(name)
+        return [text for text in texts if source.encode(text).ids != converted.ids(text)]
 
-    def close(self) -> None:
-        self.converted.close()
-
-
-@contextmanager
-def made_once(
-    factory: pytest.TempPathFactory, make: Callable[[str, Path], T], close: Callable[[T], None]
-) -> Iterator[Callable[[str], T]]:
-    """A function that makes what belongs to a name once, in its own folder; all are closed at the end."""
-    made: dict[str, T] = {}
-
-    def get(name: str) -> T:
-        if name not in made:
-            made[name] = make(name, factory.mktemp(name.split(maxsplit=1)[0]))
-        return made[name]
-
-    try:
-        yield get
-    finally:
-        for one in made.values():
-            close(one)
+    return differing

@@ -1,10 +1,10 @@
-"""Rows of a checkpoint equal those that safetensors and transformers read."""
+"""Rows of a checkpoint equal those that safetensors reads; settings that name code are refused before."""
 
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,13 @@ from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
+from thirteen.convert.source.loading import check_base_folder, refuse_code
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import STRIPPING_TOKENS, read_header
 
+from ...checkpoints import SPECIAL
+from ...json_changes import change_json, put
+from ...refusals import refused
 from ...runtime.conftest import write_gguf
 
 BASES = ["llama", "llama untied", "llama long", "llama bf16 in shards", "qwen2", "qwen2 f16 tied"]
@@ -44,24 +48,6 @@ def test_rows_equal_those_of_safetensors(name, base):
     assert not quantized_types(checkpoint)
 
 
-@pytest.mark.parametrize("name", BASES)
-def test_gguf_has_the_rows_of_its_folder(name, base, tmp_path):
-    convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
-    folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
-    assert file.specs == folder.specs
-    eps = float(np.float32(folder.architecture.rms_eps))  # a float32 in a GGUF
-    assert file.architecture == replace(folder.architecture, rms_eps=eps, scaling=None)
-    assert file.tokenizer == folder.tokenizer
-    assert file.rope_tensors.keys() == folder.rope_tensors.keys()
-    for tensor, divisors in folder.rope_tensors.items():
-        np.testing.assert_array_equal(file.rope_tensors[tensor], divisors)
-    for tensor, spec in folder.specs.items():
-        rows = spec.shape[0]
-        np.testing.assert_array_equal(file.rows(tensor, 0, rows), folder.rows(tensor, 0, rows), tensor)
-        head = rows // (spec.heads or 2)  # permuted rows are read in whole heads
-        np.testing.assert_array_equal(file.rows(tensor, head, rows), folder.rows(tensor, head, rows), tensor)
-
-
 @pytest.mark.parametrize(("type_", "tolerance"), [("BF16", 4e-3), ("Q8_0", 7e-3)])
 def test_quantized_gguf_is_dequantized(type_, tolerance, base, tmp_path):
     convert(Recipe(base("llama"), tmp_path / "base.gguf", Uniform(type_)))
@@ -75,14 +61,12 @@ def test_quantized_gguf_is_dequantized(type_, tolerance, base, tmp_path):
 def test_a_gguf_keeps_what_its_tokenizer_does_beyond_llama_cpp(base, tmp_path):
     """Of a GGUF made from it, the tokens no longer took the white space after them."""
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["added_tokens"][-1]["rstrip"] = True
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    change_json(folder / "tokenizer.json", put("added_tokens", -1, "rstrip", value=True))
     convert(Recipe(folder, tmp_path / "first.gguf"))
     convert(Recipe(tmp_path / "first.gguf", tmp_path / "second.gguf"))
     first, second = (read_header(tmp_path / f"{name}.gguf").fields for name in ("first", "second"))
-    assert first[STRIPPING_TOKENS].value == [tokenizer["added_tokens"][-1]["content"]]
     assert second[STRIPPING_TOKENS] == first[STRIPPING_TOKENS]
+    assert first[STRIPPING_TOKENS].value == [SPECIAL[-1]]
 
 
 def test_a_gguf_that_has_shrunk_is_named(base, tmp_path):
@@ -123,3 +107,49 @@ def test_a_weight_that_is_stored_twice_is_read_twice(base, tmp_path):
     opened = open_checkpoint(folder)
     assert opened.specs.keys() == open_checkpoint(base("llama")).specs.keys() | {"lm_head.weight"}
     assert not opened.architecture.tied
+
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "_name_or_path": "meta-llama/Llama-3.2-1B",
+    "_attn_implementation_autoset": True,
+    "rope_scaling": {"rope_type": "llama3"},
+    "attn_implementation": "flash_attention_2",
+}
+
+
+def write(folder: Path, config: Any, name: str = "config.json") -> Path:
+    (folder / name).write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}}, "auto_map"),
+        ({"custom_pipelines": {"x": {"impl": "evil.Pipeline"}}}, "custom_pipelines"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"_new_in_a_later_version_internal": 1}, "_new_in_a_later_version_internal"),
+        ({"attn_implementation": "someone/kernel"}, "attn_implementation"),
+        ({"_attn_implementation": {"text_config": "someone/kernel@v1"}}, "_attn_implementation"),
+        ({"list": [[{"deep": {"auto_map": {"AutoModel": "a.B"}}}]]}, "auto_map"),
+        ({"megatron_config": {"x": 1}, "megatron_core": "evil"}, "megatron_config"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "adapter_config.json"])
+def test_settings_that_name_code_are_refused_in_every_file(settings, key, name, tmp_path):
+    with refused(write(tmp_path, LLAMA | settings, name) / name, f"'{key}' names code", FileError):
+        refuse_code(tmp_path)
+
+
+def test_ordinary_settings_and_missing_files_are_accepted_but_no_adapter_beside_a_base(tmp_path):
+    refuse_code(tmp_path)
+    write(tmp_path, LLAMA)
+    write(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": None}, "tokenizer_config.json")
+    check_base_folder(tmp_path)
+    lora = {"peft_type": "LORA", "megatron_config": None, "megatron_core": "megatron.core"}
+    write(tmp_path, lora, "adapter_config.json")
+    refuse_code(tmp_path)
+    with refused(tmp_path, "transformers would load this adapter with the base", FileError):
+        check_base_folder(tmp_path)

@@ -11,13 +11,11 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.ranking import (
     REPACKED_ROWS,
     check_size,
-    form_factor,
-    is_latin,
     must_stay,
     rank_tokens,
     required_tokens,
 )
-from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables, token_text
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
@@ -126,23 +124,38 @@ def test_held_out_problems_keep_nearly_all_tokens():
     assert sum(token in kept for token in used) > 0.995 * len(used)
 
 
-def test_probability_and_merge_order_rank_the_others():
-    """Ten times the probability outweighs a little later merge; words come before pieces of code."""
-    tables = small_tables([("q", "x"), ("q", "y"), ("Q", "Z"), ("Ġ", "q")])
-    assert ranked_texts(tables, probability={"qy": 1e-3, "qx": 1e-5})[-4:] == ["qy", "qx", "Ġq", "QZ"]
+WORD = {"probability": {"word": 0.5}}
 
 
-def test_tokens_of_texts_come_by_their_counts_and_ids_each_after_what_it_is_built_from():
-    tables = small_tables([("q", "x"), ("q", "y"), ("q", "z"), ("q", "w"), ("y", "z"), ("qx", "yz")])
-    texts = ranked_texts(tables, counts={"qz": 5, "qxyz": 3, "qy": 1, "qw": 1})
-    assert texts[-6:] == ["qz", "qx", "yz", "qxyz", "qy", "qw"]
+@pytest.mark.parametrize(
+    ("tables", "statistics", "last"),
+    [
+        # Ten times the probability outweighs a little later merge; words come before pieces of code.
+        (
+            small_tables([("q", "x"), ("q", "y"), ("Q", "Z"), ("Ġ", "q")]),
+            {"probability": {"qy": 1e-3, "qx": 1e-5}},
+            ["qy", "qx", "Ġq", "QZ"],
+        ),
+        # Tokens of other scripts are the last: и of two bytes.
+        (small_tables([("Ð", "¸"), ("q", "x")]), {"probability": {"Ð¸": 0.5}}, ["qx", "Ð¸"]),
+        # Tokens of the texts come by their counts and ids, each after what it is built from.
+        (
+            small_tables([("q", "x"), ("q", "y"), ("q", "z"), ("q", "w"), ("y", "z"), ("qx", "yz")]),
+            {"counts": {"qz": 5, "qxyz": 3, "qy": 1, "qw": 1}},
+            ["qz", "qx", "yz", "qxyz", "qy", "qw"],
+        ),
+        # A word that no merge gives is kept only by tokenizers that ignore merges.
+        (small_tables([("q", "x"), ("q", "y")], "llama-bpe", ("word",)), WORD, ["word", "qx", "qy"]),
+        (small_tables([("q", "x"), ("q", "y")], "qwen2", ("word",)), WORD, ["qx", "qy", "word"]),
+    ],
+)
+def test_counts_probability_and_merge_order_rank_the_others(tables, statistics, last):
+    assert ranked_texts(tables, **statistics)[-len(last) :] == last
 
 
-def test_a_word_that_no_merge_gives_is_kept_only_by_tokenizers_that_ignore_merges():
-    merges = [("q", "x"), ("q", "y")]
-    likely = {"probability": {"word": 0.5}}
-    assert ranked_texts(small_tables(merges, "llama-bpe", ("word",)), **likely)[-3:] == ["word", "qx", "qy"]
-    assert ranked_texts(small_tables(merges, "qwen2", ("word",)), **likely)[-3:] == ["qx", "qy", "word"]
+def test_equal_pairs_join_the_leftmost():
+    tables = small_tables([("q", "q"), ("qq", "q")])
+    assert [tables.tokens[i] for i in tables.built_from(tables.ids["qqq"])] == ["qq", "qqq"]
 
 
 def test_sizes_out_of_range_are_refused(tables, ranking):
@@ -167,11 +180,3 @@ def test_sizes_out_of_range_are_refused(tables, ranking):
 )
 def test_numbers_signs_white_space_and_latex_stay(stay, texts):
     assert {text: must_stay(text) for text in texts} == dict.fromkeys(texts, stay)
-
-
-def test_scripts_and_forms():
-    assert all(map(is_latin, ("the", "é", "ß", " 12", "“", "½")))
-    assert not any(map(is_latin, ("и", "苹果", "aя", "α")))
-    forms = (" apple", " Anna", "ecake", "-pound", ".getElement")
-    assert [form_factor(text) for text in forms] == [1.0, 1.5, 2.0, 2.5, 4.0]
-    assert (token_text("Ġthe"), token_text("Ã"), token_text("<|é中|>")) == (" the", None, None)

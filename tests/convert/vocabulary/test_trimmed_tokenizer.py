@@ -3,14 +3,13 @@
 The judge is llama.cpp's tokenizer, on SmolLM2's vocabulary and on SentencePiece's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import TokenType
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -24,7 +23,7 @@ from thirteen.files.gguf.header import Field
 from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
-from ..source.pieces import LlamaVocabulary, made_once, published_model, save_json, trained_model
+from ..source.pieces import LlamaVocabulary, published_model, save_json, trained_model
 from .kept_lists import closed_list
 
 NAMES = ["smollm2", "llama", "gemma", pytest.param("mistral", marks=pytest.mark.exhaustive)]
@@ -40,10 +39,6 @@ class Trimmed:
     kept: VocabularyList
     full: LlamaVocabulary
     trimmed: LlamaVocabulary
-
-    def close(self) -> None:
-        self.full.close()
-        self.trimmed.close()
 
     def check(self, text: str) -> bool:
         """Check the guarantee for a text; whether all its original tokens are kept."""
@@ -77,8 +72,7 @@ def vocabulary_of(
 
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory):
-    with made_once(tmp_path_factory, make, Trimmed.close) as made:
-        yield made
+    return cache(lambda name: make(name, tmp_path_factory.mktemp("trimmed")))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,7 +105,12 @@ def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
         part = replace(one, kept=kept, trimmed=small)
         for text in tokenizer_texts.lines(200):
             part.check(text)
-        small.close()
+
+
+def test_pieces_are_joined_as_by_llama_cpp(trimmed):
+    one = trimmed("gemma")
+    for text in tokenizer_texts.lines(200):
+        assert one.tables.split(text) == tuple(one.full.ids(text)), text
 
 
 def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):
@@ -119,36 +118,3 @@ def test_bytes_controls_numbers_and_spaces_always_stay(trimmed):
     required = {tables.tokens[token] for token in required_tokens(tables)}
     assert required >= {*BYTE_PIECES, "<s>", "</s>", "7", "▁", "+", "▁▁▁▁"}
     assert not required & {"▁the", "[INST]"}
-
-
-def test_what_a_token_is_built_from():
-    tables = small(["▁", "t", "h", "e", "▁t", "he", "the", "▁the"], [0, 0, 0, 0, 4, 3, 2, 1])
-    built = partial(lambda token: [tables.tokens[i] for i in tables.built_from(tables.ids[token])])
-    assert built("▁the") == ["▁", "t", "h", "e", "▁t", "he", "▁the"]  # never by "the"
-    assert built("the") == ["t", "h", "e", "he", "the"]
-    assert (built("h"), built("<0x41>"), built("<s>")) == ([], [], [])
-    assert [tables.tokens[i] for i in tables.split("the thé")] == ["the", "▁t", "h", "<0xC3>", "<0xA9>"]
-
-
-def test_equal_scores_join_the_leftmost():
-    tables = small(["a", "b", "ab", "ba"], [0, 0, 5, 5])
-    assert [tables.tokens[i] for i in tables.split("bab")] == ["ba", "b"]
-    assert [tables.tokens[i] for i in tables.split("aba")] == ["ab", "a"]
-
-
-def small_fields(pieces: list[str], scores: Iterable[float]) -> dict[str, Field]:
-    from gguf import GGUFValueType as Kind
-
-    tokens = ["<s>", *BYTE_PIECES, *pieces]
-    types = [TokenType.CONTROL, *[TokenType.BYTE] * 256, *[TokenType.NORMAL] * len(pieces)]
-    return {
-        "tokenizer.ggml.model": Field("llama", Kind.STRING),
-        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
-        "tokenizer.ggml.token_type": Field([int(kind) for kind in types], Kind.ARRAY, Kind.INT32),
-        "tokenizer.ggml.scores": Field([0.0] * 257 + [*map(float, scores)], Kind.ARRAY, Kind.FLOAT32),
-        "tokenizer.ggml.eos_token_id": Field(0, Kind.UINT32),
-    }
-
-
-def small(pieces: list[str], scores: list[float]) -> TokenizerTables:
-    return TokenizerTables.from_fields(small_fields(pieces, scores), "small")

@@ -57,13 +57,11 @@ def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
     ("changes", "message"),
     [
         ({"of": ...}, "unexpected layout (KeyError: 'of')"),
-        ({"of": "ten"}, "unexpected layout (TypeError"),
         ({"tokenizer_sha256": 3}, "not a vocabulary list"),
-        ({"tokens": 5}, "unexpected layout (TypeError"),
-        ({"tokens": []}, "not a vocabulary list"),
         ({"tokens": [1, 3, 3]}, "ascending ids below 10"),
-        ({"tokens": [1, 10]}, "ascending ids below 10"),
+        ({"tokens": []}, "not a vocabulary list"),
         ({"tokens": [-1, 3]}, "ascending ids below 10"),
+        ({"tokens": [1, 10]}, "ascending ids below 10"),
         ({"tokens": [False]}, "ascending ids below 10"),
     ],
 )
@@ -104,7 +102,6 @@ def test_a_tokenizer_of_another_kind_is_refused(base):
 
     check("BASE: the tokenizer is 'bert'", model="bert")
     check("BASE: unexpected layout .*cannot reshape", token_type=[1])
-    check("BASE: unexpected layout .*KeyError: 'aq'", merges=["a q"])
     check("BASE: unexpected layout .*272 is not in range", eos_token_id=272)
 
 
@@ -122,21 +119,6 @@ def test_a_list_in_metadata_that_is_not_of_the_files_tokens_is_refused(tokens, m
     fields |= {"tokenizer.ggml.tokens": tokens} if tokens else {}
     with pytest.raises(FileError, match=message):
         read_vocabulary(Header(Path("a.gguf"), 3, fields, {}, 0))
-
-
-def test_a_token_is_built_by_the_merges_of_its_own_text(base):
-    """MERGES are t+h, th+e, Ġ+the, i+n, Ġ+1."""
-    tables = TokenizerTables.from_fields(open_checkpoint(base("llama")).tokenizer, "BASE")
-
-    def parts(text: str) -> list[str]:
-        return [tables.tokens[i] for i in tables.built_from(tables.ids[text])]
-
-    assert parts("Ġthe") == ["th", "the", "Ġthe"]
-    assert parts("a") == parts("<|im_end|>") == parts("[PAD270]") == []
-    ids = {tables.ids["Ġthe"], tables.ids["in"]}
-    assert {tables.tokens[i] for i in tables.missing_parts(ids)} == {"th", "the"}
-    ids |= {tables.ids[text] for text in ("the", "Ġ", "i", "n")}
-    assert [tables.tokens[i] for i in tables.merges_among(ids)[:, 2]] == ["Ġthe", "in"]
 
 
 @given(chosen=st.sets(st.integers(0, 49151), max_size=300))

@@ -5,8 +5,6 @@ import pickle
 import string
 import struct
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import accumulate, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +20,9 @@ from hypothesis import strategies as st
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import MAX_ENTRIES, MAX_NUMBERS, Field, Header, StringArray, read_header
 from thirteen.models.embedded import embedded
+
+from ...refusals import refused
+from ...runtime.conftest import finish
 
 Entries = dict[str, Field]
 Arrays = dict[str, tuple[np.ndarray, Type]]
@@ -51,20 +52,12 @@ fields = st.one_of(
 )
 names = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=63)
 keys = names.map(lambda text: f"k.{text}")
-columns = {
-    Type.F32: 1,
-    Type.F16: 1,
-    Type.I32: 1,
-    Type.Q8_0: 32,
-    Type.IQ4_NL: 32,
-    Type.Q4_K: 256,
-    Type.Q6_K: 256,
-}
+TYPES = [Type.F32, Type.F16, Type.I32, Type.Q8_0, Type.IQ4_NL, Type.Q4_K, Type.Q6_K]
 
 
 @st.composite
 def tensors(draw: st.DrawFn) -> tuple[np.ndarray, Type]:
-    type_ = draw(st.sampled_from(list(columns)))
+    type_ = draw(st.sampled_from(TYPES))
     nbytes = gguf.GGML_QUANT_SIZES[type_][1]
     shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
     raw = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 255, (*shape[:-1], shape[-1] * nbytes))
@@ -80,11 +73,7 @@ def write(path: Path, entries: Entries, arrays: Arrays, alignment: int = 32) -> 
         writer.add_key_value(key, field.value, field.type, field.element)
     for name, (raw, type_) in arrays.items():
         writer.add_tensor(name, raw, raw_dtype=type_)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return finish(writer, path)
 
 
 def check_sound(header: Header) -> None:
@@ -152,28 +141,13 @@ def test_a_real_model_is_read():
 
 @pytest.fixture(scope="module")
 def file_content(tmp_path_factory):
-    entries = {
-        f"k.{kind.name}": Field(value, kind)
-        for kind, value in {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}.items()
-    }
+    scalars = {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}
+    entries = {f"k.{kind.name}": Field(value, kind) for kind, value in scalars.items()}
     entries |= {"k.tokens": Field(["a", "bc", "é"], Kind.ARRAY, Kind.STRING)}
     entries |= {"k.numbers": Field([1, 2, 3], Kind.ARRAY, Kind.INT32)}
     arrays = {name: (np.ones((3, 34 * 2), np.uint8), Type.Q8_0) for name in ("blk.0.a", "blk.0.b")}
     path = write(tmp_path_factory.mktemp("file") / "a.gguf", entries, arrays, 64)
     return path.read_bytes()
-
-
-@contextmanager
-def refused(path: Path) -> Iterator[list[str]]:
-    """Whether reading failed as it may: the list is empty when it did not."""
-    messages: list[str] = []
-    try:
-        yield messages
-    except FileError as failure:
-        messages.append(str(failure))
-        assert str(path) in str(failure)
-        assert "\n" not in str(failure)
-        assert len(str(failure)) < 500 + len(str(path))
 
 
 def test_a_file_cut_at_any_byte_is_refused(file_content, tmp_path):
@@ -182,9 +156,11 @@ def test_a_file_cut_at_any_byte_is_refused(file_content, tmp_path):
     end = max(tensor.offset + tensor.nbytes for tensor in read_header(path).tensors.values())
     for cut in range(len(file_content)):
         path.write_bytes(file_content[:cut])
-        with refused(path) as messages:
+        if cut < end:
+            with refused("", str(path), FileError):
+                read_header(path)
+        else:
             check_sound(read_header(path))
-        assert bool(messages) == (cut < end), cut
 
 
 def text(value: bytes) -> bytes:
@@ -204,44 +180,33 @@ def crafted(
 
 
 def number_array(count: int, type_: bytes, number: bytes) -> bytes:
-    return text(b"k") + ARRAY + type_ + struct.pack("<Q", count) + number * count
+    return text(b"k") + ARRAY + type_ + struct.pack("<Q", count) + (number and number * count)
 
 
-U8, U32, F32, BOOL, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 6, 7, 8, 9))
-ALIGNMENT = text(b"general.alignment")
+U8, U32, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 8, 9))
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "not a GGUF file"),
         (b"PK\3\4" + bytes(64), "not a GGUF file"),
         (b"GGUF", "past the end of the file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
-        (b"FUGG"[::-1] + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
         (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
         (crafted((struct.pack("<Q", 2**63),)), "past the end"),
         (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
         (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
-        (crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**60),)), "past the end"),
-        (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
-        (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
+        (crafted((text(b"k") + U8 + b"1",) * 2), "'k' occurs twice"),
+        (crafted((text(b"general.alignment") + U32 + bytes(4),)), "general.alignment is 0"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
         (crafted(infos=(declared(()),)), "the shape ()"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
         (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
-        (
-            crafted(infos=(declared((33,), type_=int(Type.Q8_0)),)),
-            "rows of 33, not a multiple of Q8_0's block of 32",
-        ),
-        (crafted(infos=(declared((65,)),)), "it is truncated"),
+        (crafted(infos=(declared((33,), type_=8),)), "rows of 33, not a multiple of Q8_0's block of 32"),
         (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), "more than 1,048,576 numbers"),
         # Published holes of GGUF parsers: sizes whose sum or product wraps around, and data beyond the end.
-        (
-            crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
-            "past the end",
-        ),  # CVE-2024-21825
+        (crafted((number_array(2**61, STRING, b""),)), "past the end"),  # CVE-2024-21825
         (crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)), "past the end"),  # CVE-2024-23605
         (  # CVE-2025-53630
             crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
@@ -256,9 +221,8 @@ ALIGNMENT = text(b"general.alignment")
 def test_a_lying_header_is_named(content, named, tmp_path):
     path = tmp_path / "a.gguf"
     path.write_bytes(content)
-    with pytest.raises(FileError) as failure:
+    with refused("", named, FileError) as failure:
         read_header(path)
-    assert named in str(failure.value)
     assert str(path) in str(failure.value)
 
 
@@ -271,9 +235,3 @@ def test_a_header_that_never_ends_is_refused(tmp_path):
         file.truncate()
     with pytest.raises(FileError, match="the header runs past what is read of a header"):
         read_header(path)
-
-
-def test_what_is_no_file_is_named(tmp_path):
-    for path, named in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(FileError, match=named):
-            read_header(path)

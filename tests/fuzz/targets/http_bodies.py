@@ -21,21 +21,10 @@ _PATHS = (
 )
 _TEMPLATE = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
 _LIMITS = RequestLimits(max_tokens=2, answers=2)
-_FIELDS = [
-    "model",
-    "stream",
-    "n",
-    "stop",
-    "seed",
-    "tools",
-    "tool_choice",
-    "effort",
-    "temperature",
-    "logprobs",
-    "format",
-    "options",
-    "think",
-]
+_FIELDS = (
+    *("model", "stream", "n", "stop", "seed", "tools", "tool_choice", "effort", "temperature"),
+    *("logprobs", "format", "options", "think"),
+)
 
 
 @cache

@@ -1,0 +1,93 @@
+"""Folders: the cache that only its owner can write to, temporary ones, and those of outputs."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+from thirteen.errors import OutputError
+from thirteen.files.cache_folder import cache_dir
+from thirteen.files.output import make_folder, output_folder
+from thirteen.files.temporary_folder import temporary_folder
+
+KILLED = """
+import os, signal
+from thirteen.files.temporary_folder import temporary_folder
+with temporary_folder("work") as folder:
+    (folder / "model.gguf").write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder."""
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("THIRTEEN_CACHE", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+def test_a_folder_that_all_can_write_to_is_refused(cache, mode):
+    cache.chmod(mode)
+    with pytest.raises(OutputError, match=f"not private: others can write to it .mode {mode & 0o1777:o}"):
+        cache_dir()
+
+
+def test_the_right_of_a_group_is_taken_away(cache):
+    cache.chmod(0o775)
+    assert cache_dir() == cache
+    assert cache.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("given", [".", "model.gguf"])
+def test_files_of_other_users_are_refused(cache, given):
+    (cache / "model.gguf").touch()
+    os.chown(cache / given, 4_321, -1)
+    with pytest.raises(OutputError, match="belongs to user 4321"):
+        cache_dir()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(cache):
+    done = subprocess.run([sys.executable, "-c", KILLED], check=False)
+    (left,) = cache.iterdir()
+    assert done.returncode == -signal.SIGKILL and (left / "model.gguf").exists()
+    with temporary_folder("other"):
+        assert left.exists(), "another prefix, another task"
+    with temporary_folder("work") as first, temporary_folder("work") as second:
+        assert stat.S_IMODE(first.stat().st_mode) == 0o700
+        assert first.exists() and second.exists() and not left.exists()
+    assert list(cache.iterdir()) == []
+
+
+def test_other_files_and_folders_stay(cache):
+    names = {"work-mine", "work-0123456789abcdef.part", "other-0123456789abcdef"}
+    for name in names:
+        (cache / name).mkdir()
+    (cache / "work-fedcba9876543210").symlink_to(cache / "work-mine")
+    with temporary_folder("work"):
+        pass
+    assert {path.name for path in cache.iterdir()} == names | {"work-fedcba9876543210"}
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    make_folder(tmp_path / "some" / "folder")
+    make_folder(tmp_path / "some" / "folder")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/folder: cannot write: Not a directory"):
+        make_folder(tmp_path / "file" / "folder")
+
+
+def test_a_new_folder_without_a_file_is_removed_when_the_block_fails(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for folder in (tmp_path / "new", kept, tmp_path / "used"):
+        with pytest.raises(OutputError), output_folder(folder):
+            if folder.name == "used":
+                (folder / "file").touch()
+            raise OutputError("full")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "used"]
