@@ -55,6 +55,14 @@ def test_a_stream_has_all_characters(http, say, form):
     assert form.ask(http, NO_NUMBER, stream=True).text == text
 
 
+@pytest.mark.parametrize("name", ["chat", "ollama chat", "ollama generate"])
+def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(http, say, form):
+    say("one two three")
+    for stream in (False, True):
+        said = form.ask(http, NO_NUMBER, stop=[" thr", "two"], stream=stream)
+        assert (said.text, said.end) == ("one ", "stop")
+
+
 @every_chat
 def test_a_conversation_is_that_of_the_engine(tool_server, http, form):
     engine = tool_server.service.engine
