@@ -4,14 +4,17 @@ import json
 import math
 from datetime import UTC, datetime
 
+import jsonschema
 import ollama
 import openai
 import pydantic
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.responses import Response
 from thirteen.runtime.llama.context import log_softmax
 
-from ..serving import TIMEOUT_S, open_engine, serve_engine
+from ..serving import FLAG, TIMEOUT_S, open_engine, serve_engine
+from ..tool_model import NOTATIONS, tool_template
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +71,82 @@ def test_logprobs(smollm2_server):
         logprobs = [top.logprob for top in token.top_logprobs]
         assert token.top_logprobs[0].token == token.token, "greedy sampling takes the most likely token"
         assert logprobs == sorted(logprobs, reverse=True) and 0 < sum(map(math.exp, logprobs)) <= 1.000001
+
+
+FORECAST = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Oslo", "Rome"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+WEATHER = {"name": "weather", "description": "Forecast.", "parameters": FORECAST}
+CHAT_TOOLS = [{"type": "function", "function": function} for function in (WEATHER, {"name": "now"})]
+FLAG_FORMAT = {"type": "json_schema", "json_schema": {"name": "flag", "schema": FLAG, "strict": True}}
+
+
+@pytest.fixture(scope="module", params=NOTATIONS)
+def notation(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def notation_client(serve_template, notation):
+    with serve_template(tool_template(notation)).openai() as client:
+        yield client
+
+
+def called(choice, content=None):
+    """Names and arguments of the calls in an answer, which consists of them."""
+    message = choice.message
+    assert (choice.finish_reason, message.content, message.role) == ("tool_calls", content, "assistant")
+    calls = message.tool_calls
+    assert len({call.id for call in calls}) == len(calls)
+    assert all(call.id and call.type == "function" for call in calls)
+    return [(call.function.name, json.loads(call.function.arguments)) for call in calls]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_required_call_fits_its_schema(notation_client, choice):
+    """The weights are random: only the grammar makes calls of their tokens."""
+    asked = {"tools": CHAT_TOOLS, "tool_choice": choice, "max_tokens": 300}
+    asked |= {"n": 4, "temperature": 1.5, "seed": 7}
+    answers = [called(one) for one in chat(notation_client, **asked).choices]
+    for ((name, arguments),) in answers:
+        assert name in ({"weather", "now"} if choice == "required" else {"weather"})
+        jsonschema.validate(arguments, FORECAST if name == "weather" else {"maxProperties": 0})
+    state = ChatCompletionStreamState()
+    for chunk in chat(notation_client, **asked, stream=True):
+        state.handle_chunk(chunk)
+    assert [called(one, "") for one in state.get_final_completion().choices] == answers
+
+
+def test_an_answer_with_a_format_is_a_call_or_has_it(notation_client, notation):
+    """It was refused, and agents with tools and a structured result send it."""
+
+    def ask(choice):
+        options = {"tool_choice": choice, "n": 8, "temperature": 2, "seed": 7, "max_tokens": 300}
+        return chat(notation_client, response_format=FLAG_FORMAT, tools=strict, **options).choices
+
+    strict = [{"type": "function", "function": WEATHER | {"strict": True}}]
+    choices = ask("auto")
+    for one in [*(one for one in choices if not one.message.tool_calls), *ask("none")]:
+        jsonschema.validate(json.loads(one.message.content), FLAG)
+    if notation == "tagged":  # else the random weights prefer one
+        assert 0 < sum(bool(one.message.tool_calls) for one in choices) < 8
+    assert all(called(one) for one in ask("required"))
+
+
+def test_a_call_that_is_repeated_ends_the_answer(notation_client, say, notation):
+    """The model went on for 32 calls, until its tokens were used up."""
+    cities = [CALL["arguments"] | {"city": city} for city in ("Oslo", "Rome")]
+    oslo, rome = (json.dumps(CALL | {"arguments": given}).join(NOTATIONS[notation]) for given in cities)
+    say("\n".join([oslo, rome, *[oslo] * 7]))
+    answer = chat(notation_client, tools=CHAT_TOOLS, max_tokens=900)
+    assert called(answer.choices[0]) == [("weather", given) for given in cities]
+    assert answer.usage.completion_tokens <= 3 * len(oslo) + 3
 
 
 def test_models(tiny_client):
