@@ -9,11 +9,13 @@ import pytest
 from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 
-from ..runtime.conftest import ending, say, smollm2, tiny, write_tiny
+from ..runtime.conftest import ending, say, smollm2, texts, tiny, typed, write_tiny
 from .serving import RunningServer, open_engine, serve_engine
-from .tool_model import CONTEXT, write_tool_model
+from .tool_model import tool_template
 
-__all__ = ["ending", "say", "smollm2", "tiny", "write_tiny"]
+__all__ = ["ending", "say", "smollm2", "texts", "tiny", "write_tiny"]
+
+CONTEXT = 2048
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,25 @@ def tiny_server(tiny: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
-def tool_server(
+def serve_template(
     tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]
-) -> Iterator[RunningServer]:
+) -> Iterator[Callable[[str], RunningServer]]:
+    """serve_template(template): HTTP server of the tiny model with this chat template, as model "tiny"."""
+    with ExitStack() as stack:
+
+        def serve(template: str) -> RunningServer:
+            keys = {"tokenizer.chat_template": typed(template), "llama.context_length": typed(CONTEXT)}
+            path = write_tiny(tmp_path_factory.mktemp("template") / "tiny.gguf", keys)
+            engine = stack.enter_context(open_engine(path, context=CONTEXT))
+            return stack.enter_context(serve_engine(engine, name="tiny"))
+
+        yield serve
+
+
+@pytest.fixture(scope="module")
+def tool_server(serve_template: Callable[[str], RunningServer]) -> RunningServer:
     """HTTP server of the tiny model with a chat template that takes tools, as model "tiny"."""
-    path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
-    with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
-        yield server
+    return serve_template(tool_template("tagged"))
 
 
 @pytest.fixture(scope="module")

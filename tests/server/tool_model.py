@@ -1,16 +1,13 @@
-"""The tiny model with a chat template that takes tools, in both notations of a call, and what it says."""
+"""A chat template that takes tools, in both notations of a call, and the prompts that a model gets."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import gguf
 import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.options import Request
 
-CONTEXT = 2048
-NOTATIONS = {"tagged": ("<tool_call>", "</tool_call>"), "bare": ("", "")}
+NOTATIONS = {"tagged": ("<tool_call>\n", "\n</tool_call>"), "bare": ("", "")}
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\n"
     "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
@@ -20,15 +17,10 @@ TEMPLATE = (
 )
 
 
-def write_tool_model(write_tiny: Callable[..., Path], path: Path, notation: str) -> Path:
-    """Write the model; `write_tiny` is the fixture of that name."""
+def tool_template(notation: str) -> str:
+    """The chat template with this notation of calls."""
     opening, closing = NOTATIONS[notation]
-    template = TEMPLATE.replace("OPEN", opening).replace("CLOSE", closing)
-    keys = {
-        "tokenizer.chat_template": (template, gguf.GGUFValueType.STRING, None),
-        "llama.context_length": (CONTEXT, gguf.GGUFValueType.UINT32, None),
-    }
-    return write_tiny(path, keys)
+    return TEMPLATE.replace("OPEN", opening).replace("CLOSE", closing)
 
 
 def record_prompts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:

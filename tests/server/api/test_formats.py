@@ -2,7 +2,6 @@
 
 import json
 
-import gguf
 import jsonschema
 import pytest
 from thirteen.runtime.prompt.prompt_encoder import Message
@@ -12,7 +11,7 @@ from ...runtime.embedders import write_embedder
 from ...runtime.fakes import TEMPLATES
 from ...waiting import wait_until
 from ..serving import FLAG, halted, open_engine, serve_engine
-from ..tool_model import CONTEXT, record_prompts
+from ..tool_model import record_prompts
 from .formats import CHATS, FORMATS, events
 
 pytestmark = pytest.mark.slow
@@ -53,6 +52,14 @@ def test_a_stream_has_all_characters(http, say, form):
     """Clients take other line ends of Unicode for the end of a line."""
     say(text := "a\u2028b\u2029c\x85d\U0001f600")
     assert form.ask(http, NO_NUMBER, stream=True).text == text
+
+
+@pytest.mark.parametrize("name", ["chat", "ollama chat", "ollama generate"])
+def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(http, say, form):
+    say("one two three")
+    for stream in (False, True):
+        said = form.ask(http, NO_NUMBER, stop=[" thr", "two"], stream=stream)
+        assert (said.text, said.end) == ("one ", "stop")
 
 
 @every_chat
@@ -118,15 +125,8 @@ def test_an_effort_is_held_to_the_servers_answers(tool_server, form):
 
 
 @pytest.fixture(scope="module")
-def thinking_server(tmp_path_factory, write_tiny):
-    kinds = gguf.GGUFValueType
-    keys = {
-        "tokenizer.chat_template": (TEMPLATES["qwen3"], kinds.STRING, None),
-        "llama.context_length": (CONTEXT, kinds.UINT32, None),
-    }
-    path = write_tiny(tmp_path_factory.mktemp("thinking") / "tiny.gguf", keys)
-    with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as running:
-        yield running
+def thinking_server(serve_template):
+    return serve_template(TEMPLATES["qwen3"])
 
 
 @every_format

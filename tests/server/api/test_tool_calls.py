@@ -6,12 +6,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX
 from thirteen.server.api.bodies import FunctionDefinition
 from thirteen.server.api.tool_calls import ToolCallParser, ToolUse
 
-from ...runtime.grammar.texts import GrammarTexts
+from ..tool_model import NOTATIONS
 
 NAMES = frozenset({"add", "get_weather"})
 CALL = '{"name": "add", "arguments": {"a": 1}}'
@@ -154,30 +153,21 @@ WEATHER = {
 }
 
 
-@pytest.fixture(scope="module")
-def texts(tiny):
-    with Model(tiny) as model:
-        yield GrammarTexts(model)
-
-
-@pytest.mark.parametrize("tagged", [True, False])
-def test_a_strict_call_is_optional_and_fits_its_schema(texts, tagged):
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_a_strict_call_is_optional_and_fits_its_schema(texts, notation):
+    tagged, (opening, closing) = notation == "tagged", NOTATIONS[notation]
     functions = [FunctionDefinition(name="get_weather", parameters=WEATHER, strict=True)]
     functions += [FunctionDefinition(name="loose", parameters={"anything": "goes"})]
     grammar = ToolUse((), functions, required=False, tagged=tagged).grammar()
-    call = '{"name": "get_weather", "%s": {"city": "Oslo","days": %d}}'
-    call %= ("arguments", 3) if tagged else ("parameters", 3)
-    wrong, loose = call.replace("3", "33"), call.replace("get_weather", "loose").replace("3", "33")
-    if tagged:
-        call, wrong, loose = (f"<tool_call>\n{text}\n</tool_call>" for text in (call, wrong, loose))
-    accepted = [
-        call,
-        loose,
-        "",
-        "12 <b> is }\n",
-        *([f"Let me see: {call}", call * 2] if tagged else [" \n[1]"]),
-    ]
-    rejected = [wrong, wrong[:-1], *([f"Let me see: {wrong}"] if tagged else ["{}", " {"])]
+    key = "arguments" if tagged else "parameters"
+    call, wrong, loose = (
+        f'{opening}{{"name": "{name}", "{key}": {{"city": "Oslo","days": {days}}}}}{closing}'
+        for name, days in (("get_weather", 3), ("get_weather", 33), ("loose", 33))
+    )
+    accepted = [call, loose, "", "12 <b> is }\n"]
+    accepted += [f"Let me see: {call}", call * 2] if tagged else [" \n[1]"]
+    rejected = [wrong, wrong[:-1]]
+    rejected += [f"Let me see: {wrong}"] if tagged else ["{}", " {"]
     assert [text for text in accepted if not texts.accepts(grammar, text)] == []
     assert [text for text in rejected if texts.accepts(grammar, text)] == []
     assert ToolUse((), functions[1:], required=False).grammar() is None
