@@ -49,11 +49,10 @@ def demo(as_json: options.Json = False) -> None:
 def _measure(adapter: str | None) -> dict[str, Any]:
     """Ask the base, perhaps with an adapter, the sums: right answers, seconds and bytes."""
     from ..convert.adapter.adapter import load_adapter
-    from ..models.answer_forms import same_answer
     from ..models.catalogue import adapter_folder
     from ..models.converted import default_model
     from ..models.passages import HELD_OUT_SUMS
-    from ..models.rows import read_rows
+    from ..models.rows import read_rows, same_answer
     from ..runtime.engine.engine import Engine
 
     file = default_model(adapter)

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..models.near_duplicates import masked_beginning
 from ..stats.intervals import Interval, count_pairs, grouped_mean, paired_difference
-from .questions import Candidate
+from .questions import Candidate, masked_beginning
 from .rollouts import QuestionRollouts
 
 

@@ -26,7 +26,6 @@ from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE, file_sha256
 from ..files.temporary_folder import temporary_folder
-from ..models.near_duplicates import masked_beginning, without_near_duplicates
 from ..runtime.options import SEED_MAX
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
@@ -35,7 +34,7 @@ from .examples import encode_sampled
 from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from .natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from .prompt_search import Rows, choose_prompt
-from .questions import DEFAULT, LearnRequest, beginnings
+from .questions import DEFAULT, LearnRequest, beginnings, masked_beginning, without_near_duplicates
 from .rollouts import FIRST, QuestionRollouts, SampledRow, Sampler, advantage_rows
 from .solution_scores import solution_scores
 from .time_plan import TimePlan, measure_speed, plan_time

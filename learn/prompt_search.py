@@ -9,12 +9,11 @@ from dataclasses import replace
 from statistics import fmean
 from zlib import crc32
 
-from ..models.near_duplicates import masked_beginning
 from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.prompt_encoder import COMPLETION_STOP
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
-from .questions import PLAIN_QUESTION, SEARCH, Candidate, LearnRequest
+from .questions import PLAIN_QUESTION, SEARCH, Candidate, LearnRequest, masked_beginning
 from .rollouts import QuestionRollouts, Sampler
 from .time_plan import LAST, ROUNDS, TimePlan, fitting_questions
 from .tokenizer import Tokenizer, open_tokenizer

@@ -16,8 +16,7 @@ from pydantic import Field
 from ..errors import RequestError
 from ..files.from_json import RecordJournal
 from ..files.progress import Progress, Run, no_progress
-from ..models.answer_forms import same_answer
-from ..models.rows import TrainingRow
+from ..models.rows import TrainingRow, same_answer
 from ..runtime.answer import Answer, StopReason
 from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
 from ..runtime.engine.engine import Engine

@@ -4,14 +4,20 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from gguf import TokenType
 
+from ..convert.adapter.adapter import adapter_sha256
+from ..convert.calibration.activation_stats import collect_activation_stats
 from ..convert.convert import ConversionReport, convert
 from ..convert.fit_size import PREFERENCES, FitSize, parse_file_size
+from ..convert.merged_model import MergedModel
+from ..convert.provenance import write_tokenizer_file
 from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
+from ..convert.quantize.importance import write_importance
 from ..convert.recipe import Recipe
 from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
@@ -19,16 +25,27 @@ from ..convert.source.tokenizer import CHAT_TEMPLATE
 from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OptionError, RequestError, refuse_options
+from ..files.cache_folder import cache_key, cached
+from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import QUIET, Run
+from ..files.received_files import file_sha256
+from ..files.temporary_folder import temporary_folder
+from ..runtime.llama.model import Model
 from ..runtime.llama.settings import IK, LLAMA
+from ..runtime.machine import default_threads
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .adapter import resolve_sources
-from .calibration import CHUNKS, NORMAL, THOROUGH, Calibration, cached_importance, measure_importance
-from .passages import CALIBRATION
+from .passages import CALIBRATION, chunk_passages, read_passages
 from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_size
 
 AUTO = "auto"  # as many tokens as lose the least
+_METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
+_CHUNK_SIZE = 512  # tokens
+# Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures.md.
+CHUNKS = {"quick": 6, "normal": 12, "thorough": 36}
+NORMAL = "normal"
+THOROUGH = "thorough"  # with which a conversion also searches the scales of blocks
 _log = logging.getLogger(__name__)
 
 
@@ -56,11 +73,12 @@ class Conversion:
         if self.tokens is not None and self.tokens != AUTO:
             recipe = replace(recipe, vocabulary=choose_vocabulary(base, int(self.tokens), self.texts, run))
         if self.thoroughness:
-            calibration = Calibration(self.texts or CALIBRATION, self.thoroughness)
+            texts = self.texts or CALIBRATION
             if recipe.importance:
-                measure_importance(base, recipe.adapter, recipe.importance, calibration, run)
+                model = MergedModel(base, recipe.adapter)
+                measure_importance(model, recipe.importance, texts, self.thoroughness, run)
             else:
-                importance = cached_importance(base, recipe.adapter, calibration, run)
+                importance = cached_importance(base, recipe.adapter, texts, self.thoroughness, run)
                 recipe = replace(recipe, importance=importance)
         if self.tokens != AUTO:
             return recipe, ()
@@ -219,3 +237,48 @@ def _with_prompt(prompt: Path, base: Checkpoint) -> str:
     )
     names = [name for name, kind in tokens if kind == TokenType.CONTROL]
     return QuestionPrompt.read(prompt).in_template(fields[CHAT_TEMPLATE].value, names)
+
+
+def cached_importance(
+    base: Checkpoint, adapter: Path | None, texts: Path, thoroughness: str, run: Run = QUIET
+) -> Path:
+    """The importance file of a base with an adapter; measured if the cache does not have it.
+
+    Args:
+        base: the base.
+        adapter: a PEFT folder, merged into the base before the measurement.
+        texts: the passages that it is measured on, as JSON lines.
+        thoroughness: how many of them, a key of CHUNKS.
+        run: how it runs.
+    """
+    read_passages(texts)  # reports an invalid file before the weights are hashed
+    adapter_hash = adapter_sha256(adapter) if adapter else ""
+    settings = sha256(repr((base.architecture, base.tokenizer)).encode()).hexdigest()
+    key = cache_key(_METHOD, base.sha256(), settings, adapter_hash, file_sha256(texts), CHUNKS[thoroughness])
+
+    def make(path: Path) -> None:
+        measure_importance(MergedModel(base, adapter), path, texts, thoroughness, run)
+
+    return cached(f"importance-{key}.gguf", make)
+
+
+def measure_importance(
+    model: MergedModel, output: Path, texts: Path, thoroughness: str = NORMAL, run: Run = QUIET
+) -> None:
+    """Measure the importance of a model as in cached_importance(), and write it."""
+    chunks = _calibration_chunks(model.base, texts, CHUNKS[thoroughness])
+    threads = default_threads() if run.threads is None else run.threads
+    stats = collect_activation_stats(model, chunks, threads=threads, progress=run.stage("importance"))
+    write_importance(output, stats, [texts.name])
+
+
+def _calibration_chunks(base: Checkpoint, texts: Path, most: int) -> list[tuple[int, ...]]:
+    """Chunks of a text by the tokenizer of a base, spread over the text."""
+    passages = read_passages(texts)
+    with temporary_folder("importance") as folder:
+        write_tokenizer_file(base, folder / "tokenizer.gguf")
+        header = read_header(folder / "tokenizer.gguf")
+        with Model(header, vocabulary_only=True) as model:
+            chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
+    count = min(most, len(chunks))
+    return [chunks[index * len(chunks) // count] for index in range(count)]

@@ -5,8 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.models.calibration import Calibration, measure_importance
+from thirteen.models.conversion import measure_importance
 
 TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
 
@@ -20,7 +21,7 @@ def measured(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
         folder = tmp_path_factory.mktemp("importance")
         (folder / "texts.jsonl").write_text(TEXT)
         path = folder / "importance.gguf"
-        measure_importance(open_checkpoint(base(name)), None, path, Calibration(folder / "texts.jsonl"))
+        measure_importance(MergedModel(open_checkpoint(base(name)), None), path, folder / "texts.jsonl")
         return path
 
     return importance

@@ -11,6 +11,7 @@ from peft import LoHaConfig, LoraConfig
 from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.ggml import quantize_rows
@@ -19,7 +20,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import read_header
-from thirteen.models.calibration import Calibration, measure_importance
+from thirteen.models.conversion import measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
 
@@ -147,7 +148,7 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     """A plan for a size reads the statistics of the output for the one matrix."""
     path, texts, importance = stored_twice("Q5_0", "Q8_0"), tmp_path / "t.jsonl", tmp_path / "i.gguf"
     texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
-    measure_importance(open_checkpoint(path), None, importance, Calibration(texts))
+    measure_importance(MergedModel(open_checkpoint(path), None), importance, texts)
     target = FitSize(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
     layout, _ = plan(Recipe(path, None, target, importance=importance))
     assert layout.prediction.divergence is not None

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from thirteen.learn.questions import masked_beginning
 from thirteen.models.catalogue import adapter_folder
 from thirteen.models.embedded import embedded
-from thirteen.models.near_duplicates import masked_beginning
 from thirteen.models.rows import read_rows
 from thirteen.runtime.options import Options, Request
 

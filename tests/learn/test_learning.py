@@ -18,9 +18,8 @@ from thirteen.convert.recipe import Recipe
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import rollouts
-from thirteen.learn.questions import LearnRequest
+from thirteen.learn.questions import LearnRequest, masked_beginning
 from thirteen.models.adapter import find_adapter
-from thirteen.models.near_duplicates import masked_beginning
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 

@@ -7,7 +7,7 @@ from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
 from thirteen.files.progress import Run
 from thirteen.models.passages import Passage, tokenize_passages
-from thirteen.models.token_statistics import mean_probability, outside_probability
+from thirteen.models.vocabulary_choice import mean_probability, outside_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 

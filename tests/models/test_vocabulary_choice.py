@@ -14,7 +14,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OptionError
 from thirteen.models import vocabulary_choice
-from thirteen.models.calibration import CHUNKS, Calibration, cached_importance
+from thirteen.models.conversion import CHUNKS, cached_importance
 from thirteen.models.vocabulary_choice import SizeLoss, choose_vocabulary_size
 
 from ..json_changes import change_json, put
@@ -108,14 +108,11 @@ def texts(tmp_path):
 
 def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, texts, tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
-    files = {
-        name: cached_importance(open_checkpoint(base("llama")), None, Calibration(texts, name))
-        for name in CHUNKS
-    }
+    files = {name: cached_importance(open_checkpoint(base("llama")), None, texts, name) for name in CHUNKS}
     counts = {name: read_importance(path).chunk_count for name, path in files.items()}
     assert (counts["quick"], counts["normal"]) == (CHUNKS["quick"], CHUNKS["normal"])
     assert CHUNKS["normal"] < counts["thorough"] <= CHUNKS["thorough"]
     assert len(set(files.values())) == len(CHUNKS)
     kept = {path: path.stat().st_mtime_ns for path in files.values()}
-    assert cached_importance(open_checkpoint(base("llama")), None, Calibration(texts)) == files["normal"]
+    assert cached_importance(open_checkpoint(base("llama")), None, texts, "normal") == files["normal"]
     assert {path: path.stat().st_mtime_ns for path in files.values()} == kept

@@ -21,8 +21,7 @@ from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 from thirteen.models.passages import HELD_OUT, read_passages, tokenize_passages
-from thirteen.models.token_statistics import count_tokens
-from thirteen.models.vocabulary_choice import read_texts
+from thirteen.models.vocabulary_choice import count_tokens, read_texts
 from thirteen.runtime.llama.model import Model
 
 from ...byte_level import byte_names
