@@ -128,8 +128,8 @@ def _basis(folder: Path, base: "Base | None", run: "Run") -> "Basis":
     from ..convert.adapter.basis import BasisOrigin
     from ..convert.adapter.tinylora_folder import with_saved_groups
     from ..convert.source.checkpoint import open_checkpoint
+    from ..models.adapter import cached_basis, code_name
     from ..models.base import resolve_base
-    from ..models.basis import cached_basis, code_name
     from ..models.catalogue import catalogue
 
     config = read_adapter_config(folder)

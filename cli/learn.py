@@ -98,8 +98,8 @@ def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":
     from ..learn.base_model import check_base
     from ..learn.cards import refuse_base_folder
     from ..learn.learning import LearnBase
+    from ..models.adapter import find_basis
     from ..models.base import resolve_base
-    from ..models.basis import find_basis
     from ..models.converted import NAME, trimmed_model
     from ..models.resolve import resolve
 

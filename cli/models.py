@@ -14,6 +14,7 @@ from .console import note, printable, show, warn
 from .convert import layout_rows
 
 if TYPE_CHECKING:
+    from ..files.gguf.header import Header
     from ..models.catalogue import Catalogue, CatalogueBase
     from ..models.converted import CachedModel
 
@@ -50,23 +51,70 @@ def models(
 
 
 def _show_model(model: str, context: int | None, as_json: bool) -> None:
-    from ..models.inspection import inspect_gguf, memory_profiles
+    from ..convert.layout import FileLayout
+    from ..files.gguf.header import read_header
 
-    profiles = memory_profiles(context=context)
-    found = inspect_gguf(options.resolve_model(model).model, profiles)
-    facts = vars(found).copy()
-    layout = facts.pop("layout")
-    facts |= {name: getattr(layout, name) for name in ("file_bytes", "weights", "bits_per_weight", "types")}
+    header = read_header(options.resolve_model(model).model)
+    facts = model_facts(header, context)
+    architecture = facts["architecture"]
     rows = {
-        "file": found.path,
-        "model": f"{found.name or 'unnamed'} ({found.architecture}), {layout.weights:,} weights",
-        **layout_rows(layout),
+        "file": header.path,
+        "model": f"{facts['name'] or 'unnamed'} ({architecture}), {facts['weights']:,} weights",
+        **layout_rows(FileLayout.of(header)),
     }
-    rows |= {f"memory, {name}": memory.text for name, memory in found.memory.items()}
-    rows |= {f"{found.architecture}.{key}": value for key, value in found.metadata.items()}
-    rows |= {f"tokenizer.{key}": value for key, value in found.tokenizer.items()}
-    rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
+    for name, memory in facts["memory"].items():
+        rows[f"memory, {name}"] = f"{memory['parts'].text} at {memory['context']} tokens in {memory['kv']}"
+    for prefix, key in ((architecture, "metadata"), ("tokenizer", "tokenizer"), ("thirteen", "provenance")):
+        rows |= {f"{prefix}.{name}": value for name, value in facts[key].items()}
     show(as_json, facts, rows)
+
+
+def model_facts(header: "Header", context: int | None = None) -> dict[str, Any]:
+    """Summarize a GGUF: its sizes, types and provenance, and the memory that it takes."""
+    from ..convert.layout import FileLayout
+
+    layout, architecture = FileLayout.of(header), header.metadata.get("general.architecture")
+    provenance = _scalars(header, "thirteen.")
+    return {
+        "path": header.path,
+        "architecture": architecture,
+        "name": header.metadata.get("general.name"),
+        "metadata": _scalars(header, f"{architecture}."),
+        "tokenizer": _scalars(header, "tokenizer.ggml."),
+        "provenance": {key: str(value) for key, value in provenance.items()},
+        "memory": _memory(header, context),
+        **{name: getattr(layout, name) for name in ("file_bytes", "weights", "bits_per_weight", "types")},
+    }
+
+
+def _scalars(header: "Header", prefix: str) -> dict[str, Any]:
+    """The metadata under a prefix, without arrays."""
+    return {
+        key.removeprefix(prefix): field.value
+        for key, field in header.fields.items()
+        if key.startswith(prefix) and field.element is None
+    }
+
+
+def _memory(header: "Header", context: int | None) -> dict[str, dict[str, Any]]:
+    """Estimated memory by profile, with its own context or the given one; empty if it cannot run here."""
+    from ..errors import FileError
+    from ..runtime.engine_options import PROFILES, EngineOptions
+    from ..runtime.llama.model import check_model_header
+    from ..runtime.llama.settings import LLAMA
+    from ..runtime.memory import estimate_memory
+
+    found = {}
+    try:
+        check_model_header(header)
+        for profile in PROFILES:
+            settings = EngineOptions(profile=profile, context=context, library=LLAMA).settings()
+            parts = estimate_memory(header, settings)
+            sizes = {"context": settings.context, "kv": settings.kv, "total_bytes": parts.total_bytes}
+            found[profile] = {**sizes, "parts": parts}
+    except FileError:
+        return {}
+    return found
 
 
 def _list_models(as_json: bool) -> None:

@@ -40,9 +40,8 @@ from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.learn.prompt_search import candidates, own_examples
 from thirteen.learn.rollouts import QuestionRollouts, RolloutSettings, is_correct, sample_rollouts
 from thirteen.learn.tokenizer import Tokenizer, open_tokenizer
-from thirteen.models.adapter import find_adapter
+from thirteen.models.adapter import basis_of_code, find_adapter
 from thirteen.models.base import resolve_base
-from thirteen.models.basis import basis_of_code
 from thirteen.models.rows import TrainingRow, read_rows
 from thirteen.runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchSettings, answer_missing
 from thirteen.runtime.engine.engine import Engine

@@ -33,8 +33,8 @@ from thirteen.files.gguf.header import Field
 from thirteen.lab.continuation_scorer import ContinuationScorer
 from thirteen.lab.sums import draw_sums
 from thirteen.learn.rollouts import is_correct
+from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
-from thirteen.models.basis import find_basis
 from thirteen.models.converted import default_model
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine

@@ -31,8 +31,8 @@ from ..errors import OptionError
 from ..files.journal import Journal
 from ..files.progress import QUIET, Progress, Run
 from ..files.safetensors import write_tensors
+from ..models.adapter import find_basis
 from ..models.base import resolve_base
-from ..models.basis import find_basis
 from ..models.rows import TrainingRow, read_rows, split_rows
 from ..stats.intervals import Interval, mean_interval, sum_by_passage
 from .base_model import load_base_model

@@ -19,8 +19,8 @@ from thirteen.convert.convert import convert
 from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
+from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
-from thirteen.models.basis import find_basis
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import read_gguf, save_random_adapter

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.models.converted import limits
+from thirteen.runtime.engine_options import PROFILES
 
 from ..commands import CommandResult
 from ..convert.peft_adapters import save_random_adapter
@@ -88,7 +89,7 @@ def test_version_shows_the_version(thirteen):
     assert name == "thirteen" and version[0].isdigit()
 
 
-def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path):
+def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path, monkeypatch):
     model = tmp_path / "model.gguf"
     convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
     made = json.loads(output_of(thirteen(*convert, "--json")))
@@ -99,6 +100,11 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapt
     assert found["file_bytes"] == made["file_bytes"]
     assert {name: share["tensors"] for name, share in found["types"].items()} == made["types"]
     assert found["provenance"]["adapter.sha256"] == made["adapter"]["sha256"]
+    assert found["memory"].keys() == PROFILES.keys()
+    # With THIRTEEN_LIBRARY=ik, every file was an error: that of the phone's type of the KV cache.
+    monkeypatch.setenv("THIRTEEN_LIBRARY", "ik")
+    assert json.loads(output_of(thirteen("models", model, "--json"))) == found
+    monkeypatch.delenv("THIRTEEN_LIBRARY")
     table = output_of(thirteen("models", model))
     assert "Q8_0" in table
     assert "my-lora" in table

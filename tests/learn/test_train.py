@@ -17,8 +17,8 @@ from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import encode_example, held_out_losses
 from thirteen.learn.recipe import RECIPES
 from thirteen.learn.train import CHECKPOINTS, STATE, attach_adapter, fit, remove_state, train
+from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
-from thirteen.models.basis import find_basis
 from thirteen.models.rows import read_rows, split_rows
 
 from ..interruption import Interrupted, stop_at

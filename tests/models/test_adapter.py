@@ -17,9 +17,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.models import adapter as adapter_module
-from thirteen.models.adapter import find_adapter
+from thirteen.models.adapter import basis_of_code, find_adapter, find_basis
 from thirteen.models.base import base_name, resolve_base
-from thirteen.models.basis import basis_of_code, find_basis
 from thirteen.models.catalogue import catalogue
 from thirteen.models.embedded import embedded
 

@@ -1,13 +1,13 @@
-"""Headers of GGUF files, read as a model, an adapter, a base to convert, and by `thirteen inspect`."""
+"""Headers of GGUF files, read as a model, an adapter, a base to convert, and by `thirteen models`."""
 
 from pathlib import Path
 
+from thirteen.cli.models import model_facts
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Header, StringArray, read_header
-from thirteen.models.inspection import inspect_gguf, memory_profiles
 from thirteen.runtime.llama.model import read_adapter_header, read_model_header
 
 from ..gguf_mutations import RawFile
@@ -24,7 +24,7 @@ def check(data: bytes) -> bool:
     except ThirteenError as error:
         return refused(error)
     _check_values(header, data)
-    inspect_gguf(path, memory_profiles())
+    model_facts(header)
     if "adapter.type" in header.fields:
         return accepts(read_adapter_header, path, _BASE_HEADER)
     accepts(read_vocabulary, header)
