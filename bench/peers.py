@@ -11,10 +11,9 @@ import numpy as np
 
 from ..files.progress import Progress, no_progress
 from ..stats.intervals import ROUNDS_MIN, Interval, paired_ratio, ratio_level
-from .environment import BenchReport, ModelSource, report_head
+from .environment import BenchReport, ModelSource, Table, report_head
 from .program_run import PROGRAMS, ProgramRun, run_program
 from .rounds import ProgressCounter, alternating_order
-from .table import Table
 from .workload import Workload
 
 

@@ -11,9 +11,9 @@ from ..files.from_json import from_json
 from ..files.json_file import parse_json, read_bounded
 from ..stats.intervals import RATIO_LEVEL, Interval
 from .accuracy.accuracy import AccuracyReport, accuracy_table
+from .environment import Table
 from .fidelity.fidelity_report import FidelityReport, fidelity_table
 from .latency import LatencyReport, latency_table
-from .table import Table
 
 Report: TypeAlias = LatencyReport | AccuracyReport | FidelityReport
 

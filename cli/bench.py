@@ -15,8 +15,7 @@ from .application import SectionedGroup, advanced_option, app, command, example,
 from .console import json_text, progress_bar, run_bars, show, show_file, show_text
 
 if TYPE_CHECKING:
-    from ..bench.environment import ModelSource
-    from ..bench.table import Table
+    from ..bench.environment import ModelSource, Table
 
 DEFAULT = "latency"
 
@@ -263,6 +262,6 @@ def _compared(
 
 def _show(as_json: bool, report: Any, table: "Table") -> None:
     """Print a report: what was found, in sentences, then the table."""
-    from ..bench.table import findings
+    from ..bench.environment import findings
 
     show(as_json, report, findings(report.verdict, table))

@@ -3,34 +3,40 @@
 An adapted module adds B R A x to its output, where R = sum_i v_i P_i. While v is zero, the gradient by R is
 the sum over tokens of (B^T g) (A x)^T, if g is the gradient by the module's output. So hooks on the frozen
 base give the gradient of every solution of a batch apart, from one backward pass (as in arXiv 1510.01799).
+
+The part of prompts that all solutions share, such as worked examples, is computed once. It changes the
+likelihood of a solution by its keys and values alone. By the chain rule a score is the gradient with these
+held fixed, plus the gradient by them times their derivative by the numbers. That derivative is the same for
+all solutions: forward-mode differentiation computes it, in a pass for each number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import DynamicCache
 
 from ..convert.adapter.basis import Basis, BasisFactors
 from ..errors import ThirteenError
 from ..files.from_json import from_json
 from ..files.journal import Journal
-from ..files.progress import QUIET, Run
+from ..files.progress import QUIET, Progress, Run, no_progress
+from ..runtime.engine.prefix_cache import common_length
 from ..stats.arrays import Doubles
-from .examples import Example, row_losses
+from .examples import Example, row_losses, run_decoder
 from .rollouts import TEMPERATURE
-from .shared_prefix import shared_prefix
+from .time_plan import PASS_COST
 
 BATCH_ROWS = 4  # solutions in one pass; more are no faster, and take more memory
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """An entry of the journal: the scores of some solutions, (solutions, numbers)."""
-
-    scores: list[list[float]]
+_TOKENS_MIN = 64  # a shorter prefix is not worth the passes
+_BYTES_MAX = 1 << 31  # of the derivatives
+# Layers that know earlier tokens by keys and values alone.
+_ATTENTION = {"full_attention", "sliding_attention"}
 
 
 def solution_scores(
@@ -50,8 +56,9 @@ def solution_scores(
         OutputError: the journal cannot be written.
     """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
-    # In that order.
-    done = [row for entry in journal.entries for row in from_json(_Batch, entry, str(journal.path)).scores]
+    done = list[list[float]]()  # in that order
+    for entry in journal.entries:  # each has the scores of a batch, (solutions, numbers)
+        done += from_json(list[list[float]], entry.get("scores"), str(journal.path))
     bf16 = model.dtype is torch.bfloat16
     shared = None
     if len(done) < len(order):
@@ -66,8 +73,8 @@ def solution_scores(
             scores = _by_numbers(inner, basis) - (shared.scores() if shared else 0)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite")
-            journal.record(asdict(batch_scores := _Batch(scores.tolist())))
-            done += batch_scores.scores
+            done += (batch_scores := scores.tolist())
+            journal.record({"scores": batch_scores})
             progress(len(done), len(order))
     in_order = np.empty((len(order), basis.origin.numbers))
     in_order[order] = done
@@ -113,3 +120,98 @@ def _by_numbers(inner: dict[str, torch.Tensor], basis: Basis) -> torch.Tensor:
         for name, factors in basis.factors.items()
     )
     return -torch.stack(list(parts)).sum(0)
+
+
+@dataclass
+class SharedPrefix:
+    """Keys and values of all layers, (1, heads, tokens, width) each, and their derivatives by the numbers.
+
+    A derivative is (numbers, heads, tokens, width).
+    """
+
+    states: list[torch.Tensor]
+    derivatives: list[torch.Tensor]
+    _leaves: list[torch.Tensor] = field(default_factory=list)
+
+    def cache(self, rows: int) -> Any:
+        """A KV cache of transformers for a forward pass of so many solutions; it records gradients."""
+        self._leaves = [state.repeat(rows, 1, 1, 1).requires_grad_() for state in self.states]
+        cache = DynamicCache()
+        for layer, first in enumerate(range(0, len(self._leaves), 2)):
+            cache.update(self._leaves[first], self._leaves[first + 1], layer)
+        return cache
+
+    def scores(self) -> torch.Tensor:
+        """The share of the prefix in the gradients of the last cache's solutions, (rows, numbers)."""
+        parts = (
+            leaf.grad.flatten(1).float() @ derivative.flatten(1).float().T
+            for leaf, derivative in zip(self._leaves, self.derivatives, strict=True)
+            if leaf.grad is not None
+        )
+        return torch.stack(list(parts)).sum(0)
+
+
+def shared_prefix(
+    model: Any, basis: Basis, examples: Sequence[Example], progress: Progress = no_progress, *, bf16: bool
+) -> SharedPrefix | None:
+    """Compute what all prompts begin with, if that is worth it and the model's layers allow it."""
+    first = examples[0].ids
+    tokens = min(min(common_length(first, one.ids), one.prompt_tokens - 1) for one in examples)
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
+    numbers = basis.origin.numbers
+    if tokens < _TOKENS_MIN or numbers * PASS_COST > len(examples) or not _ATTENTION.issuperset(kinds):
+        return None
+    states, tangents = list[Any](), list[list[Any]]()
+    for number in range(numbers):
+        states, tangent = _differentiate(model, basis, first[:tokens], number, bf16=bf16)
+        incomplete = len(states) != 2 * model.config.num_hidden_layers  # some layers take the keys of others
+        if incomplete or numbers * sum(state.nbytes for state in states) > _BYTES_MAX:
+            return None
+        tangents.append(tangent)
+        progress(number + 1, numbers)
+    return SharedPrefix(states, [torch.cat(some) for some in zip(*tangents, strict=True)])
+
+
+def _differentiate(
+    model: Any, basis: Basis, ids: Sequence[int], number: int, *, bf16: bool
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Keys and values of tokens, and their derivatives by a number."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the others have no derivative of this mode
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=bf16))
+        stack.enter_context(forward_ad.dual_level())
+        stack.enter_context(_moved(model, basis, number))
+        cache = DynamicCache()
+        run_decoder(model, torch.tensor([ids]), cache)
+        duals = [_parts(one) for layer in cache.layers for one in (layer.keys, layer.values)]
+    return [value for value, _ in duals], [tangent for _, tangent in duals]
+
+
+def _parts(dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A value, and its derivative."""
+    value, tangent = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]  # by torch
+    return value, torch.zeros_like(value) if tangent is None else tangent
+
+
+@contextmanager
+def _moved(model: Any, basis: Basis, number: int) -> Iterator[None]:
+    """Let the outputs of the adapted modules have the derivative by a number."""
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for name, factors in basis.factors.items():
+            hook = modules[name].register_forward_hook(_mover(factors, number))
+            stack.callback(hook.remove)
+        yield
+
+
+def _mover(factors: BasisFactors, number: int) -> Any:
+    a, inner = torch.from_numpy(factors.a), torch.from_numpy(factors.b @ factors.p[number])
+
+    def move(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            moved = _parts(inputs[0])[0].float() @ a.T @ inner.T
+        value, tangent = _parts(output)
+        return forward_ad.make_dual(value, tangent + moved.to(value.dtype))  # type: ignore[no-untyped-call]
+
+    return move

@@ -27,7 +27,7 @@ _PROBED_TOKENS = 24
 _LENGTH, _MIXED = 0.64, 0.46
 # Seconds of a token's gradient by PyTorch, in those of a sampled one: products of matrices take most of both.
 _GRADIENT, _GRADIENT_FLOAT32 = 1.0, 1.8
-# Seconds of a pass for a number, in those of a gradient in as many tokens; see shared_prefix.py.
+# Seconds of a pass for a number, in those of a gradient in as many tokens; see solution_scores.py.
 PASS_COST = 2.0
 _SEARCH = 0.2  # of the time, for the search of a prompt
 _FIRST_MIN = 4  # questions of its first round: with fewer it chooses by chance

@@ -8,7 +8,6 @@ from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import ThirteenError
 from thirteen.files.journal import Journal
-from thirteen.learn import shared_prefix
 from thirteen.learn import solution_scores as scores
 from thirteen.learn.base_model import load_base_model
 from thirteen.learn.examples import Example, encode_example, row_losses
@@ -67,7 +66,7 @@ def test_a_prefix_that_prompts_share_is_computed_once_with_the_same_scores(
 
     monkeypatch.setattr(scores, "row_losses", losses)
     found = scores.solution_scores(model, basis, examples, Journal(tmp_path / "found", {}, "scores"))
-    monkeypatch.setattr(shared_prefix, "_TOKENS_MIN", 100)
+    monkeypatch.setattr(scores, "_TOKENS_MIN", 100)
     expected = scores.solution_scores(model, basis, examples, Journal(tmp_path / "expected", {}, "scores"))
     assert tokens == [70] * 4 + [0] * 4
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * np.abs(expected).max())

@@ -10,9 +10,16 @@ import gguf
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.bench.accuracy.evaluate import RunConfig, grade
+from thirteen.bench.accuracy.evaluate import (
+    Outcome,
+    QuestionRecord,
+    RunConfig,
+    Sample,
+    grade,
+    pair_scores,
+    score,
+)
 from thirteen.bench.accuracy.prompts import PROMPTS, PromptSettings
-from thirteen.bench.accuracy.scores import Outcome, QuestionRecord, Sample, pair_scores, score
 from thirteen.bench.environment import ModelSource
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
