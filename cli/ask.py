@@ -47,7 +47,7 @@ def ask(
     """Ask a question and print the answer."""
     name, question = _model_and_question(words or [])
     wait_for("loading…")
-    from ..models.converted import is_default_model, is_short_sum, limits
+    from ..models.embedded import is_default_model, is_short_sum, limits
 
     request = options.request_options(ctx, schema)
     engine_options = options.engine_options(ctx, slots=effort.rule.width)

@@ -47,7 +47,7 @@ def chat(
     if terminal:
         note(f"thirteen chat, with {model or 'the embedded model'}. /help lists the commands.")
     wait_for("loading…")
-    from ..models.converted import is_default_model, limits
+    from ..models.embedded import is_default_model, limits
 
     request, engine_options = (
         options.request_options(ctx),

@@ -31,7 +31,7 @@ def demo(as_json: options.Json = False) -> None:
     Base, base with 13 trained numbers and base with 840 answer the same sums: right answers, seconds and
     bytes. It takes less than a minute on two cores.
     """
-    from ..models.converted import default_model
+    from ..models.embedded import default_model
     from ..runtime.engine.engine import Engine
 
     wait_for("preparing the embedded model…")
@@ -50,7 +50,7 @@ def _measure(adapter: str | None) -> dict[str, Any]:
     """Ask the base, perhaps with an adapter, the sums: right answers, seconds and bytes."""
     from ..convert.adapter.adapter import load_adapter
     from ..models.catalogue import adapter_folder
-    from ..models.converted import default_model
+    from ..models.embedded import default_model
     from ..models.passages import HELD_OUT_SUMS
     from ..models.rows import read_rows, same_answer
     from ..runtime.engine.engine import Engine

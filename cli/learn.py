@@ -100,8 +100,8 @@ def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":
     from ..learn.learning import LearnBase
     from ..models.adapter import find_basis
     from ..models.base import resolve_base
-    from ..models.converted import NAME, trimmed_model
-    from ..models.resolve import resolve
+    from ..models.embedded import NAME
+    from ..models.resolve import resolve, trimmed_model
 
     full = resolve(NAME if model == "embedded" else model, run=run, announce=note).model
     refuse_base_folder(output, full)

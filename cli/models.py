@@ -16,7 +16,7 @@ from .convert import layout_rows
 if TYPE_CHECKING:
     from ..files.gguf.header import Header
     from ..models.catalogue import Catalogue, CatalogueBase
-    from ..models.converted import CachedModel
+    from ..models.resolve import CachedModel
 
 
 @command("models", "models my-model.gguf --context 4096", "models --remove llama-3.2-1b-600MB")
@@ -37,7 +37,7 @@ def models(
     converted model stays in the hub's cache when it is removed. The memory of a model is an estimate from
     its header; nothing is loaded.
     """
-    from ..models.converted import remove_model
+    from ..models.resolve import remove_model
 
     if remove is not None:
         removed = remove_model(remove)
@@ -120,7 +120,7 @@ def _memory(header: "Header", context: int | None) -> dict[str, dict[str, Any]]:
 def _list_models(as_json: bool) -> None:
     from ..errors import OutputError
     from ..models.catalogue import catalogue
-    from ..models.converted import cached_models
+    from ..models.resolve import cached_models
     from ..runtime.machine import available_bytes
 
     known, cached = catalogue(), []

@@ -35,7 +35,7 @@ from thirteen.lab.sums import draw_sums
 from thirteen.learn.rollouts import is_correct
 from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
-from thirteen.models.converted import default_model
+from thirteen.models.embedded import default_model
 from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.output_stream import sampled_mask

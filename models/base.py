@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import FileError, OfflineError, ThirteenError
 from ..files.gguf.header import MERGED_ADAPTER, read_header
 from .catalogue import adapter_folder, catalogue
+from .embedded import embedded, find_embedded
 from .hub import RepositoryKind, cached_bases, download
 
 _log = logging.getLogger(__name__)
@@ -50,8 +51,6 @@ def fetch(source: str, *, kind: RepositoryKind) -> Path:
     """
     if (path := local_path(source)) is not None:
         return path
-    from .embedded import embedded, find_embedded  # noqa: PLC0415 - with the client of its download
-
     name, _, revision = source.partition("@")
     try:
         if "/" in name:

@@ -1,6 +1,7 @@
-"""The embedded default model: a GGUF in an installed Python package, or from the package index's wheel of it.
+"""The embedded default model, which is converted with its adapter on first use, and its limits.
 
-The package is no dependency, because it requires the clients of other model servers.
+It is a GGUF in an installed Python package, or from the package index's wheel of it. The package is no
+dependency, because it requires the clients of other model servers.
 """
 
 import hashlib
@@ -9,26 +10,82 @@ import io
 import json
 import logging
 import os
+import re
 from base64 import b64encode
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
-from ..errors import FileError
+from ..errors import FileError, OutputError
 from ..files.atomic_write import write_file
-from ..files.cache_folder import cache_dir
+from ..files.cache_folder import cache_dir, cached
+from ..files.progress import Progress, Run, no_progress
 from ..files.received_files import file_sha256
 from ..files.trusted_files import trust_file
-from .catalogue import EmbeddedModel, catalogue
+from .catalogue import EmbeddedModel, adapter_folder, catalogue
 from .hub import check_host
 
+NAME = "smollm2-135m"
+ADAPTER = "smollm2-135m-sums-840"
+# The embedded model has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
+_TYPE = "Q8_0"
+_SHORT_NAMES = {ADAPTER: "smollm2-135m-sums"}
+_WORDS_MAX = 40  # the longest question of lab/sums.py has half of them
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NOT_ONE_STEP = re.compile(r"%|\bper ?cent|\bhalf\b|\btwice\b", re.IGNORECASE)
 _INDEX = "https://pypi.org/simple"  # unless PIP_INDEX_URL names another
 _JSON = "application/vnd.pypi.simple.v1+json"
 _BYTES_MAX = 1 << 27  # of a response; the wheel has 93 MB
 _TIMEOUT_S = 60
 _log = logging.getLogger(__name__)
+
+
+def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_progress) -> Path:
+    """Return the embedded model, SmolLM2-135M-Instruct, as a GGUF; it is converted on first use."""
+
+    def make(output: Path) -> None:
+        # An answer does not need these, which take a third of a second, once the file is there.
+        from ..convert.convert import convert  # noqa: PLC0415
+        from ..convert.provenance import SourceIds  # noqa: PLC0415
+        from ..convert.quantization import Uniform  # noqa: PLC0415
+        from ..convert.recipe import Recipe  # noqa: PLC0415
+
+        folder = adapter_folder(adapter) if adapter else None
+        ids = SourceIds(NAME, adapter or "")
+        recipe = Recipe(embedded(), output, Uniform(_TYPE), folder, ids=ids)
+        convert(recipe, Run(stage=lambda name: progress))
+
+    known = catalogue()
+    # The hashes name the folder, so that the name of the file, which users read, is short.
+    hashes = [known.embedded.sha256, *([known.adapters[adapter].sha256] if adapter else [])]
+    folder = "-".join(one[:8] for one in hashes)
+    return cached(f"embedded/{folder}/{_SHORT_NAMES.get(adapter, adapter) if adapter else NAME}.gguf", make)
+
+
+def is_default_model(path: Path) -> bool:
+    """Whether default_model() made a file."""
+    with suppress(OutputError):  # there is no cache folder
+        return path.parent.parent == cache_dir() / "embedded"
+    return False
+
+
+def is_short_sum(question: str) -> bool:
+    """Whether a question is of the kind that the embedded model learned: one step with two numbers."""
+    numbers = len(_NUMBER.findall(question))
+    return numbers == 2 and len(question.split()) <= _WORDS_MAX and not _NOT_ONE_STEP.search(question)
+
+
+def limits() -> str:
+    """The limits of the embedded model, with the model that `thirteen models` recommends."""
+    from ..runtime.machine import available_bytes  # noqa: PLC0415
+
+    best = catalogue().recommended(available_bytes())
+    return "the embedded model is for trying out" + (
+        f"; a capable one: `thirteen chat {best.name}`" if best else ""
+    )
 
 
 def embedded() -> Path:

@@ -3,21 +3,31 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..errors import FileError, RequestError
+from ..files.cache_folder import cache_dir, cache_key, cached
+from ..files.gguf.header import read_header
 from ..files.progress import QUIET, Run
+from ..files.received_files import file_sha256
 from ..runtime.engine_options import EngineOptions
 from ..runtime.options import DEFAULT_ADAPTER
 from .base import local_path
 from .catalogue import catalogue
-from .converted import ADAPTER, NAME, Announce, converted_model, default_model
+from .embedded import ADAPTER, NAME, default_model
 
-_log = logging.getLogger(__name__)
+# Modules that an answer does not need, and that take a third of a second, are imported where they are used.
 
+Announce = Callable[[str], None]
+DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
+_BYTES_PER_PARAMETER = 2  # of published weights
+_NOT_IN_NAMES = re.compile(r"[^\w.@-]")
 _HUB_ID = re.compile(r"[A-Za-z][\w-]*/[A-Za-z][\w.-]*")
 _PATH_STARTS = ("./", "../", "/", "~")  # of a path that may not exist, rather than of a question
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +103,111 @@ def is_model_name(word: str) -> bool:
         or _HUB_ID.fullmatch(name)
         or (name.startswith(_PATH_STARTS) and " " not in name)
         or os.path.isdir(word)  # noqa: PTH112 - a question may be long
+    )
+
+
+def converted_model(base: str, folder: Path | None, run: Run, announce: Announce) -> Path:
+    """Find the GGUF of a base that has none; it is converted into the cache on first use."""
+    from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
+    from .conversion import ConversionRequest, write_model  # noqa: PLC0415
+
+    entry = None
+    if folder:
+        open_checkpoint(folder)  # nothing is announced of one that is no checkpoint, nor of an unknown name
+    elif "/" not in base:
+        entry = catalogue().base(base.partition("@")[0])
+    size = entry.size if entry else DEFAULT_SIZE
+    named = f"{base}@{entry.revision[:8]}" if entry and "@" not in base else base  # a release may pin another
+    name = f"{folder.resolve().name}-{_content_key(folder)}" if folder else named
+
+    def make(output: Path) -> None:
+        announce(_announcement(base, folder is None, entry.parameters if entry else None, size))
+        write_model(ConversionRequest(base=base, output=output, size=size), run)
+
+    return cached(f"models/{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf", make)
+
+
+def _announcement(base: str, is_remote: bool, parameters: int | None, size: str) -> str:
+    nbytes = "" if parameters is None else f" of about {parameters * _BYTES_PER_PARAMETER / 1e9:.1f} GB"
+    download = f"a download{nbytes}, unless the hub's cache has it, then " if is_remote else ""
+    return f"{base}: {download}a conversion to {size}. Later it starts at once."
+
+
+def _content_key(folder: Path) -> str:
+    """Changes when a file of the folder does; hashing all weights would take seconds at each start."""
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
+    return cache_key(folder.resolve(), stats)[:8]
+
+
+def trimmed_model(model: Path, run: Run = QUIET) -> Path:
+    """Find the copy of a GGUF in the cache that keeps 49,152 tokens.
+
+    It is the model itself if that has no more, or if its tokenizer cannot be trimmed.
+    """
+    from ..convert.vocabulary.tokenizer_tables import TokenizerTables  # noqa: PLC0415
+    from .conversion import ConversionRequest, write_model  # noqa: PLC0415
+    from .vocabulary_choice import DEFAULT_SIZE as VOCABULARY  # noqa: PLC0415
+
+    try:
+        tables = TokenizerTables.from_fields(read_header(model).fields, str(model))
+    except FileError:  # of another kind of tokenizer
+        return model
+    if len(tables.tokens) <= VOCABULARY:
+        return model
+    request = ConversionRequest(base=str(model), type="same", vocabulary=str(VOCABULARY))
+    return cached(
+        f"models/{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf",
+        lambda output: write_model(replace(request, output=output), run),
+    )
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A converted model in the cache."""
+
+    name: str  # its name in the cache
+    base: str  # the base, as it was named
+    path: Path  # the GGUF
+    file_bytes: int  # its size
+    bits_per_weight: float  # mean over all tensors
+    tokens: int  # size of its vocabulary
+    converted_at: float  # Unix time in seconds
+
+
+def cached_models() -> list[CachedModel]:
+    """The converted models in the cache, the newest first; damaged files are left out."""
+    found = []
+    for path in (cache_dir() / "models").glob("*.gguf"):
+        with suppress(FileError):
+            found.append(_cached_model(path))
+    return sorted(found, key=lambda model: model.converted_at, reverse=True)
+
+
+def remove_model(name: str) -> CachedModel:
+    """Delete a model from the cache; what was downloaded for it stays in the hub's cache.
+
+    Raises:
+        RequestError: there is none of this name.
+    """
+    models = {model.name: model for model in cached_models()}
+    if name not in models:
+        raise RequestError(f"{name!r} is not in the cache, which has {', '.join(models) or 'no models'}")
+    models[name].path.unlink(missing_ok=True)
+    return models[name]
+
+
+def _cached_model(path: Path) -> CachedModel:
+    header = read_header(path)
+    base = header.metadata.get("thirteen.base.id")
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(base, str) or not isinstance(tokens, Sequence):
+        raise FileError(f"{path}: was not converted here")
+    return CachedModel(
+        name=path.stem,
+        base=base,
+        path=path,
+        file_bytes=header.file_bytes,
+        bits_per_weight=header.bits_per_weight,
+        tokens=len(tokens),
+        converted_at=path.stat().st_mtime,
     )

@@ -12,7 +12,7 @@ import typer
 from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
-from thirteen.models.converted import limits
+from thirteen.models.embedded import limits
 from thirteen.runtime.engine_options import PROFILES
 
 from ..commands import CommandResult

@@ -25,8 +25,7 @@ from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf.header import read_header
-from thirteen.models.converted import ADAPTER, default_model
-from thirteen.models.embedded import embedded
+from thirteen.models.embedded import ADAPTER, default_model, embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import log_softmax
 

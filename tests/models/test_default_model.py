@@ -4,7 +4,7 @@ import pytest
 from thirteen.convert import convert as conversion
 from thirteen.convert.recipe import Recipe
 from thirteen.models.catalogue import catalogue
-from thirteen.models.converted import default_model, is_default_model, is_short_sum
+from thirteen.models.embedded import default_model, is_default_model, is_short_sum
 from thirteen.runtime.answer import find_calibration
 from thirteen.runtime.engine.engine import Engine
 

@@ -16,8 +16,14 @@ from thirteen.files.trusted_files import file_stamp
 from thirteen.models import resolve as resolve_module
 from thirteen.models.catalogue import catalogue
 from thirteen.models.conversion import Conversion, ConversionRequest
-from thirteen.models.converted import cached_models, converted_model, remove_model
-from thirteen.models.resolve import ModelFiles, is_model_name, resolve
+from thirteen.models.resolve import (
+    ModelFiles,
+    cached_models,
+    converted_model,
+    is_model_name,
+    remove_model,
+    resolve,
+)
 
 from ..runtime.conftest import write_gguf
 from .hub_server import Repository, hub_environment, serve
