@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import count
 from time import perf_counter
 
+from ..files.cache_folder import temporary_folder
 from ..files.progress import QUIET, Progress, Stage, no_progress
-from ..files.temporary_folder import temporary_folder
 from ..runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, QuestionBatch
 from ..runtime.options import MAX_TOKENS
 from .accuracy.accuracy import AccuracyReport, AccuracyRequest, run_accuracy

@@ -13,12 +13,12 @@ from gguf import GGMLQuantizationType
 
 from ..errors import FileError
 from ..files.atomic_write import atomic_write
+from ..files.cache_folder import temporary_folder
 from ..files.gguf.header import row_bytes
 from ..files.output import check_empty, output_errors, sync_folder, sync_tree
 from ..files.progress import Progress, no_progress
 from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
-from ..files.temporary_folder import temporary_folder
 from .adapter.delta import CONFIG_FILE
 from .merged_model import MergedModel
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries

@@ -1,18 +1,24 @@
-"""The user's cache folder, for files that can be made again."""
+"""The user's cache folder, for files that can be made again, and temporary folders, there or elsewhere.
+
+Temporary folders are removed when a block ends; those of killed processes are removed by the next.
+"""
 
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 
 from platformdirs import user_cache_dir
 
 from ..errors import OutputError
-from .output import make_folder
+from .file_lock import NO_LINK, create_locked, left_over
+from .output import make_folder, output_errors
 
 REMEDY = "set THIRTEEN_CACHE to a folder that can be written to"
 
@@ -92,3 +98,32 @@ def _foreign_owner(entry: os.DirEntry[str]) -> str | None:
         if owner not in (0, os.geteuid()):
             return f"{entry.name} belongs to user {owner}"
     return None
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: Path | None = None, mode: int = 0o700) -> Iterator[Path]:
+    """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
+
+    By default it is in the cache, and only this user can reach it. It is locked meanwhile. One whose lock is
+    free was left by a process that was killed.
+    """
+    parent = parent or cache_dir()
+    for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
+        shutil.rmtree(left, ignore_errors=True)
+    with ExitStack() as lock:
+        with output_errors(parent):
+            folder, descriptor = create_locked(
+                lambda random: parent / f"{prefix}-{random}", partial(_create, mode=mode)
+            )
+        if descriptor >= 0:
+            lock.callback(os.close, descriptor)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # if that fails, it is the next process's work
+
+
+def _create(folder: Path, mode: int) -> int:
+    """Create a folder, and open it; -1 on Windows, which opens no folders."""
+    folder.mkdir(mode)
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK) if os.name == "posix" else -1

@@ -26,9 +26,9 @@ from thirteen.cli.console import progress_bar
 from thirteen.convert.quantize.costs import PARTS, REFERENCE, host_target
 from thirteen.convert.tensors import parse_type
 from thirteen.files.atomic_write import write_file
+from thirteen.files.cache_folder import temporary_folder
 from thirteen.files.processors import processor_name
 from thirteen.files.progress import Progress
-from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.random_model import ProbeShape, count_matrix_weights, write_probe_models
 from thirteen.runtime.defaults import IK_TYPES
 from thirteen.runtime.engine.engine import Engine

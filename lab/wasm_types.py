@@ -16,8 +16,8 @@ import typer
 from playwright.sync_api import Page, sync_playwright
 from thirteen.bench.rounds import ProgressCounter, alternating_order
 from thirteen.cli.console import progress_bar
+from thirteen.files.cache_folder import temporary_folder
 from thirteen.files.progress import Progress
-from thirteen.files.temporary_folder import temporary_folder
 from thirteen.lab.random_model import ProbeShape, write_probe_models
 from thirteen.lab.type_costs import TYPES, Costs, measured_types, weight_costs, write_table
 from thirteen.stats.arrays import Doubles

@@ -20,12 +20,12 @@ from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_sh
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..errors import OptionError, RequestError
 from ..files.atomic_write import write_file
+from ..files.cache_folder import temporary_folder
 from ..files.from_json import from_json
 from ..files.journal import Journal
 from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE, file_sha256
-from ..files.temporary_folder import temporary_folder
 from ..runtime.options import SEED_MAX
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN

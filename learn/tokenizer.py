@@ -9,7 +9,7 @@ from pathlib import Path
 from ..convert.provenance import write_tokenizer_file
 from ..convert.source.checkpoint import open_checkpoint
 from ..errors import FileError, RequestError
-from ..files.temporary_folder import temporary_folder
+from ..files.cache_folder import temporary_folder
 from ..runtime.llama.model import Model
 from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, SWITCH, read_chat_template
 from ..runtime.prompt.prompt_encoder import Message, PromptEncoder

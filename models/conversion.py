@@ -25,12 +25,11 @@ from ..convert.source.tokenizer import CHAT_TEMPLATE
 from ..convert.tensors import count_weights, parse_type
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OptionError, RequestError, refuse_options
-from ..files.cache_folder import cache_key, cached
+from ..files.cache_folder import cache_key, cached, temporary_folder
 from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import QUIET, Run
 from ..files.received_files import file_sha256
-from ..files.temporary_folder import temporary_folder
 from ..runtime.llama.model import Model
 from ..runtime.llama.settings import IK, LLAMA
 from ..runtime.machine import default_threads

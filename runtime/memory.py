@@ -15,8 +15,7 @@ from gguf.constants import GGMLQuantizationType as Type
 
 from ..errors import InsufficientMemoryError
 from ..files.gguf.header import Header, row_bytes
-from ..files.gguf.model_shape import DecoderShape, read_decoder_shape
-from ..files.gguf.pooling import ENCODERS, embeds_in_parts, read_pooling
+from ..files.gguf.model_shape import ENCODERS, DecoderShape, embeds_in_parts, read_decoder_shape, read_pooling
 from .defaults import build_features
 from .llama.settings import BATCH_MAX, KV_TYPES, LLAMA, Settings
 from .machine import available_bytes

@@ -10,8 +10,7 @@ from gguf.constants import GGML_QUANT_SIZES
 
 from ..errors import FileError, RequestError
 from ..files.gguf.header import Header
-from ..files.gguf.model_shape import read_decoder_shape
-from ..files.gguf.pooling import read_pooling
+from ..files.gguf.model_shape import read_decoder_shape, read_pooling
 from .defaults import FLASH, IK_STANDARD, Way, build_features, find_default, find_tuned, ik_equals, main_type
 from .engine_options import QUEUE, EngineOptions
 from .llama.model import find_library, read_model_header

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Timer
 
 from ..errors import FileError, RequestError, ThirteenError, as_line
-from ..files.gguf.pooling import read_pooling
+from ..files.gguf.model_shape import read_pooling
 from ..files.trusted_files import file_stamp, is_recorded, is_trusted, record, untrusted_by_default
 from .llama.context import Context, Span
 from .llama.embedding_context import EmbeddingContext

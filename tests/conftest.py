@@ -58,8 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _empty_cache() -> Iterator[None]:
     """Only the archives of npm packages are taken over, and kept: those are accepted by their hash alone."""
     from thirteen.errors import OutputError
-    from thirteen.files.cache_folder import cache_dir
-    from thirteen.files.temporary_folder import temporary_folder
+    from thirteen.files.cache_folder import cache_dir, temporary_folder
 
     kept = Path(os.devnull)  # where the home folder is read-only
     with suppress(OutputError):

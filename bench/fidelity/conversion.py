@@ -12,8 +12,8 @@ from ...convert.convert import ConversionReport, convert
 from ...convert.quantization import Like, Uniform
 from ...convert.recipe import Recipe
 from ...errors import ThirteenError
+from ...files.cache_folder import temporary_folder
 from ...files.progress import QUIET, Run
-from ...files.temporary_folder import temporary_folder
 from ...models.conversion import Conversion
 from ...models.vocabulary_choice import SizeLoss
 from ..environment import ModelSource

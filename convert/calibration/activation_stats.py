@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from ...files.cache_folder import temporary_folder
+from ...files.processors import worker_pool
 from ...files.progress import Progress, no_progress, part_of
-from ...files.temporary_folder import temporary_folder
-from ...files.worker_pool import worker_pool
 from ...stats.arrays import Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats

@@ -1,10 +1,11 @@
-"""Shape of a decoder, read from the header of its GGUF file.
+"""Shape of a decoder, and the pooling of a model for embeddings, read from the header of a GGUF file.
 
 The names of a layer's tensors say whether it keeps keys and values or a recurrent state. The sizes are those
 of llama-hparams.cpp of llama.cpp.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from gguf.constants import GGUFValueType
@@ -18,6 +19,12 @@ MAX_CONTEXT = (1 << 31) - 1
 _WITHOUT_WINDOWS = frozenset({"llama", "qwen2", "qwen3", "smollm3", "phi3", "granite", "lfm2"})
 _KEYS = ("attn_k", "attn_qkv", "attn_kv_a_mqa")  # tensors of a layer that keeps keys
 _STATES = ("ssm_", "shortconv.", "time_mix_")  # beginnings of the tensors of one that keeps a state
+# Architectures of llama.cpp without a KV cache: all tokens of a text see each other.
+ENCODERS = (
+    *("bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert"),
+    *("jina-bert-v2", "jina-bert-v3", "gemma-embedding"),
+)
+_WITH_CACHE = ("llama-embed",)  # they do, too
 
 
 @dataclass(frozen=True)
@@ -182,3 +189,36 @@ def _read_context(header: Header, architecture: str) -> int:
     if architecture not in _WITHOUT_WINDOWS or not header.metadata.get(key):
         return context
     return min(context, header.count(key, MAX_CONTEXT))
+
+
+class Pooling(IntEnum):
+    """Which vectors of a text's tokens become the text's, by llama.cpp's numbers."""
+
+    MEAN = 1
+    CLS = 2
+    LAST = 3
+
+
+def read_pooling(header: Header) -> Pooling | None:
+    """The pooling of a model; None for one that continues texts.
+
+    An encoder whose file names none takes the mean, as sentence-transformers does.
+
+    Raises:
+        FileError: the file has another pooling, as that of a model that ranks texts.
+    """
+    architecture = header.metadata.get("general.architecture")
+    number = header.metadata.get(key := f"{architecture}.pooling_type") or 0
+    if number == 0:
+        return Pooling.MEAN if architecture in (*ENCODERS, *_WITH_CACHE) else None
+    if number not in tuple(Pooling):
+        what = "a model that ranks texts" if number == 4 else "no pooling that is known"
+        raise header.error(f"metadata key {key!r} is {number!r}: {what}")
+    return Pooling(number)
+
+
+def embeds_in_parts(header: Header) -> bool:
+    """Whether a text can be computed in parts: the last token of a decoder has seen those before it."""
+    architecture = header.metadata["general.architecture"]
+    causal = header.metadata.get(f"{architecture}.attention.causal", architecture not in _WITH_CACHE)
+    return causal and architecture not in ENCODERS and read_pooling(header) is Pooling.LAST

@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import Any
 
 from ...errors import OptionError, install_hint
-from ...files.temporary_folder import temporary_folder
+from ...files.cache_folder import temporary_folder
 
 LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command
 _RAISED = re.compile(r"(\w+\.)*\w+(Error|Exception): ")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, InsufficientMemoryError
-from ...files.gguf.pooling import Pooling
+from ...files.gguf.model_shape import Pooling
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle

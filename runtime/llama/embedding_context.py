@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ...errors import PromptLengthError, RequestError
-from ...files.gguf.pooling import embeds_in_parts, read_pooling
+from ...files.gguf.model_shape import embeds_in_parts, read_pooling
 from ..options import check_integer
 from .context import Context, Span
 from .llama_cpp_library import LLAMA_CPP

@@ -8,13 +8,12 @@ import sys
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.files.cache_folder import cache_dir
+from thirteen.files.cache_folder import cache_dir, temporary_folder
 from thirteen.files.output import make_folder, output_folder
-from thirteen.files.temporary_folder import temporary_folder
 
 KILLED = """
 import os, signal
-from thirteen.files.temporary_folder import temporary_folder
+from thirteen.files.cache_folder import temporary_folder
 with temporary_folder("work") as folder:
     (folder / "model.gguf").write_bytes(bytes(1000))
     os.kill(os.getpid(), signal.SIGKILL)
