@@ -72,23 +72,13 @@ class CatalogueAdapter:
 
 
 @dataclass(frozen=True)
-class QuestionFile:
-    """A file of math questions in a data set on the hub."""
-
-    hub_id: str
-    revision: str  # a commit
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Catalogue:
     """The embedded default, and all bases and adapters by name."""
 
     embedded: EmbeddedModel
     bases: Mapping[str, CatalogueBase]
     adapters: Mapping[str, CatalogueAdapter]
-    question_sets: Mapping[str, QuestionFile]
+    question_sets: Mapping[str, Mapping[str, str]]  # files by name; see download_file()
 
     def base(self, name: str) -> CatalogueBase:
         """Look up a base.
@@ -132,7 +122,7 @@ def catalogue() -> Catalogue:
         embedded=EmbeddedModel(**table["embedded"]),
         bases={name: CatalogueBase(name, **entry) for name, entry in table["bases"].items()},
         adapters={name: CatalogueAdapter(name, **entry) for name, entry in table["adapters"].items()},
-        question_sets={name: QuestionFile(**entry) for name, entry in table["question_sets"].items()},
+        question_sets=table["question_sets"],
     )
 
 

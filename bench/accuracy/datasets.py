@@ -68,8 +68,7 @@ def load_question_set(source: str) -> QuestionSet:
     """
     if parse := PARSERS.get(source):
         file = catalogue().question_sets[source]
-        path = download_file(file.hub_id, file.revision, file.name, file.sha256)
-        origin = f"{file.hub_id}@{file.revision}: {file.name}"
+        path, origin = download_file(**file), f"{file['hub_id']}@{file['revision']}: {file['name']}"
         return _collect(source, origin, parse, _rows(path, origin))
     path = Path(source)
     if not source or not path.exists():

@@ -4,8 +4,7 @@
 import sys
 
 import pytest
-from thirteen.cli.answer_text import WordWrap
-from thirteen.cli.latex_text import latex_text
+from thirteen.cli.answer_text import WordWrap, latex_text
 
 
 @pytest.mark.parametrize(
