@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from ..errors import FileError, RequestError
-from ..files.from_json import from_json
-from ..files.json_file import parse_json, read_bounded
+from ..files.json_file import from_json, parse_json, read_bounded
 from ..stats.intervals import RATIO_LEVEL, Interval
 from .accuracy.accuracy import AccuracyReport, accuracy_table
 from .environment import Table

@@ -12,9 +12,9 @@ from time import perf_counter
 import numpy as np
 
 from ..errors import RequestError
-from ..files.atomic_write import write_file
 from ..files.gguf.header import Header
 from ..files.gguf.model_shape import read_decoder_shape, read_pooling
+from ..files.output import write_file
 from ..files.processors import multiplies_bf16
 from ..files.progress import Progress, no_progress
 from ..runtime.defaults import IK_STANDARD, MAPPED, Way, tuned_file

@@ -230,8 +230,7 @@ def report(
     It has what was found in sentences, plots and tables.
     """
     from ..bench.report import read_reports, render_page
-    from ..files.atomic_write import write_file
-    from ..files.output import check_target
+    from ..files.output import check_target, write_file
     from ..files.received_files import file_sha256
 
     check_target(output, replace=replace)

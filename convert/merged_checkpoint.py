@@ -12,10 +12,9 @@ from pathlib import Path
 from gguf import GGMLQuantizationType
 
 from ..errors import FileError
-from ..files.atomic_write import atomic_write
 from ..files.cache_folder import temporary_folder
 from ..files.gguf.header import row_bytes
-from ..files.output import check_empty, output_errors, sync_folder, sync_tree
+from ..files.output import atomic_write, check_empty, output_errors, sync_folder, sync_tree
 from ..files.progress import Progress, no_progress
 from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks

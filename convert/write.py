@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 from gguf import GGUF_VERSION, GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
-from ..files.atomic_write import atomic_write
 from ..files.gguf.header import MAGIC, SCALARS, Field
+from ..files.output import atomic_write
 from ..files.trusted_files import is_trusted, trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 

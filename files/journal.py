@@ -8,18 +8,30 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from ..errors import OutputError, RequestError, shorten
+from ..errors import FileError, OutputError, RequestError, shorten
 from .file_lock import NO_LINK, is_at, lock_file
+from .json_file import from_json
 from .output import make_folder, output_errors, sync_folder
 from .received_files import open_regular
 
 FORMAT = 1
 
 Entry = dict[str, Any]
+
+
+class _NumberedDataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def number(self) -> int: ...
+
+
+R = TypeVar("R", bound=_NumberedDataclass)
 
 
 class Journal:
@@ -121,6 +133,34 @@ class Journal:
         if not isinstance(entry, dict):
             raise RequestError(f"{self.path}: line {number}: not a record")
         return entry
+
+
+class RecordJournal(Journal, Generic[R]):
+    """The records of one run, at most one of each number.
+
+    Attributes:
+        records: the records on disk, by number.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], run: str, type_: type[R], total: int) -> None:
+        """Read the records; nothing is written before the first `add()`.
+
+        Raises:
+            FileError: a record is not one of this run.
+            RequestError: the file cannot be read, is not a journal, or belongs to another run.
+        """
+        super().__init__(path, identity, run)
+        self.records = dict[int, R]()
+        for line, entry in enumerate(self.entries, 2):
+            record = from_json(type_, entry, f"{path}: line {line}")
+            if record.number in self.records or not 0 <= record.number < total:
+                raise FileError(f"{path}: unexpected record of question {shorten(record.number)}")
+            self.records[record.number] = record
+
+    def add(self, record: R) -> None:
+        """Write a record to disk."""
+        self.record(asdict(record))
+        self.records[record.number] = record
 
 
 def _read(path: Path) -> bytes:

@@ -1,15 +1,21 @@
-"""JSON and JSON lines from untrusted files: bounded in size, with errors that name the file and the line."""
+"""JSON and JSON lines from untrusted files: bounded in size, with errors that name the file and the line.
+
+from_json() is the inverse of dataclasses.asdict(), for reports and the records of journals.
+"""
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import FileError, one_line
-from .received_files import open_regular
+from ..errors import FileError, RequestError, one_line, shorten
+from .received_files import open_regular, read_errors
+
+T = TypeVar("T")
 
 CONFIG_BYTES_MAX = 1 << 22  # the largest published tokenizer_config.json has 1.2 MB
 TOKENIZER_BYTES_MAX = 1 << 26  # the largest published tokenizer.json is half of this
@@ -35,14 +41,11 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     Raises:
         FileError: the file cannot be read, or is larger.
     """
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > max_bytes:
-                raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
-            return file.read(size)  # and no more, if it grows
-    except OSError as failure:
-        raise FileError(f"{path}: {failure.strerror or failure}") from None
+    with read_errors(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise FileError(f"{path}: more than {max_bytes:,} bytes, the limit")
+        return file.read(size)  # and no more, if it grows
 
 
 def decode_utf8(data: bytes, where: str) -> str:
@@ -121,3 +124,45 @@ def json_texts(value: Any) -> Iterator[str]:
             yield from value
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from json_texts(inner)
+
+
+def from_json(type_: type[T], value: Any, where: str) -> T:
+    """Restore a dataclass from what asdict() made of one.
+
+    Raises:
+        FileError: a field without a default is missing, one has the wrong type or a value that the
+            dataclass refuses, or a number is NaN or infinite.
+    """
+    from pydantic import ValidationError  # noqa: PLC0415 - few need it, and it takes long to import
+
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise FileError(f"{where}: has a number that is NaN or infinite") from None
+    try:
+        # As JSON, in which a list can be a tuple: strictly, a Python list cannot.
+        restored: T = _adapter(type_).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise FileError(f"{where}{_first_error(error)}") from None
+    except RequestError as error:
+        raise FileError(f"{where}: {error}") from None
+    return restored
+
+
+def _make_adapter(type_: Any) -> Any:
+    from pydantic import TypeAdapter  # noqa: PLC0415
+
+    return TypeAdapter(type_)
+
+
+# Making an adapter takes longer than reading hundreds of lines of a log with it.
+_adapter: Callable[[Any], Any] = cache(_make_adapter)
+
+
+def _first_error(error: Any) -> str:
+    """Path of the first wrong value, as in "by_length[0]: tokens", and what is wrong with it."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f": {part}" for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{path} is missing: not what is expected here"
+    return f"{path}: {shorten(first['input'])} {first['msg'].removeprefix('Input ')}"

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EINVAL
 from io import BufferedReader
 from pathlib import Path
@@ -11,6 +13,15 @@ from ..errors import FileError
 
 PROMPT_FILE, PROMPT_KEY = "prompt.json", "thirteen.prompt"  # of an adapter: in its folder, in its GGUF
 MORE_TEMPLATES = "additional_chat_templates"  # folder in that of a base, of chat templates beside the default
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Raise OSError from the block as a FileError that names `path`."""
+    try:
+        yield
+    except OSError as failure:
+        raise FileError(f"{path}: {failure.strerror or failure}") from None
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -42,12 +53,10 @@ def check_links(folder: Path) -> None:
     """
     root = Path(os.path.realpath(folder))
     inside = [root, *(folder.parent / "blobs" for folder in root.parents if folder.name == "snapshots")]
-    try:
+    with read_errors(folder):
         for path in (*folder.iterdir(), *folder.glob(f"{MORE_TEMPLATES}/*")):
             target = Path(os.path.realpath(path)) if path.is_symlink() else root
             if not any(map(target.is_relative_to, inside)):
                 raise FileError(
                     f"{path}: leads outside the folder, to {target}: replace it by a copy, or delete it"
                 )
-    except OSError as failure:
-        raise FileError(f"{folder}: {failure.strerror or failure}") from None

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 
 from ..errors import FileError
 from ..stats.arrays import Floats
-from .atomic_write import atomic_write
-from .received_files import open_regular
+from .output import atomic_write
+from .received_files import open_regular, read_errors
 
 MAX_HEADER_BYTES = 1 << 23  # 60,000 tensors; parsed, JSON takes thirty times as much memory
 
@@ -51,7 +51,7 @@ class SafetensorsFile:
         """
         self.path = path
         try:
-            with open_regular(path) as file:
+            with read_errors(path), open_regular(path) as file:
                 with safe_open(path, framework="np"):  # checks the header, and the file's size by it
                     length = int.from_bytes(file.read(8), "little")
                 if length > MAX_HEADER_BYTES:
@@ -59,8 +59,6 @@ class SafetensorsFile:
                         f"a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
                     )
                 header = json.loads(file.read(length))
-        except OSError as failure:
-            raise FileError(f"{path}: {failure.strerror or failure}") from None
         except (SafetensorError, ValueError, RecursionError) as failure:
             raise self._problem(f"is no whole safetensors file: {failure}") from None
         self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
@@ -93,10 +91,8 @@ def read_items(path: Path, dtype: np.dtype[Any], count: int, offset: int) -> NDA
 
     An OSError would be taken for one of the file that is written meanwhile.
     """
-    try:
+    with read_errors(path):
         items = np.fromfile(path, dtype, count, offset=offset)
-    except OSError as failure:
-        raise FileError(f"{path}: cannot read: {failure.strerror or failure}") from None
     if len(items) != count:
         raise FileError(
             f"{path}: cannot read {count:,} items at byte {offset:,}: it was cut short, or is damaged"

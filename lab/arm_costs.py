@@ -22,7 +22,7 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from thirteen.convert.quantize.costs import REFERENCE
-from thirteen.files.atomic_write import atomic_write
+from thirteen.files.output import atomic_write
 from thirteen.lab.type_costs import TYPES
 from thirteen.tests.arm.cross_build import build_program, missing_tools
 

@@ -37,9 +37,9 @@ import numpy as np
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.adapter.short_code import ShortCode
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
+from thirteen.learn.base_model import Tokenizer, open_tokenizer
 from thirteen.learn.prompt_search import candidates, own_examples
 from thirteen.learn.rollouts import QuestionRollouts, RolloutSettings, is_correct, sample_rollouts
-from thirteen.learn.tokenizer import Tokenizer, open_tokenizer
 from thirteen.models.adapter import basis_of_code, find_adapter
 from thirteen.models.base import resolve_base
 from thirteen.models.rows import TrainingRow, read_rows

@@ -25,8 +25,8 @@ from thirteen.bench.workload import Workload, load_engine, random_prompt, time_a
 from thirteen.cli.console import progress_bar
 from thirteen.convert.quantize.costs import PARTS, REFERENCE, host_target
 from thirteen.convert.tensors import parse_type
-from thirteen.files.atomic_write import write_file
 from thirteen.files.cache_folder import temporary_folder
+from thirteen.files.output import write_file
 from thirteen.files.processors import processor_name
 from thirteen.files.progress import Progress
 from thirteen.lab.random_model import ProbeShape, count_matrix_weights, write_probe_models

@@ -1,14 +1,30 @@
-"""The base model in PyTorch, frozen."""
+"""The base that adapters are trained on: in PyTorch, frozen, and its tokenizer, which is that of the runtime.
+
+So training sees the tokens that are asked and answered.
+"""
+
 # ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..convert.provenance import write_tokenizer_file
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.loading import check_base_folder, loaded
 from ..convert.source.rope import FACTORS
 from ..convert.source.transformers_config import new_config
+from ..errors import FileError, RequestError
+from ..files.cache_folder import temporary_folder
 from ..files.received_files import check_links
+from ..runtime.llama.model import Model
+from ..runtime.prompt.chat_template import REPRODUCIBLE_DATE, SWITCH, read_chat_template
+from ..runtime.prompt.prompt_encoder import Message, PromptEncoder
+from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from ..runtime.trial import try_files
 
 
 def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = None) -> Any:
@@ -59,3 +75,80 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
     if (divisors := checkpoint.rope_tensors.get(FACTORS)) is not None:
         model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)
     return model
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Questions, with all that stands around them, and answers in tokens; the date in prompts is fixed."""
+
+    base: Path
+    vocabulary: Model
+    encoder: PromptEncoder
+
+    def prompt(self, question: str, prompt: QuestionPrompt = PLAIN) -> list[int]:
+        """The tokens that ask a question.
+
+        Raises:
+            FileError: the chat template rejects it, or fails.
+        """
+        try:
+            messages = prompt.messages(question)
+            return [*self.encoder.encode_conversation(messages, (), prompt.think, prompt.begin)]
+        except RequestError as error:
+            raise FileError(f"{self.base}: {error}") from None
+
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether the base can be told to think, or not, or its template begins a thought."""
+        thinking, source = self.encoder.thinking, self.encoder.template_source
+        return bool(thinking and (SWITCH in source or thinking.begun(self.prompt("1 + 1?"))))
+
+    @cached_property
+    def worked_tokens(self) -> int:
+        """About the tokens of the worked examples after which a base without a chat template is asked."""
+        return 0 if self.encoder.template_source else len(self.prompt("1 + 1?"))
+
+    def answer(self, text: str) -> list[int]:
+        """The tokens of an answer, with the one that ends it, if the base has one."""
+        after_cue = not self.encoder.template_source  # "Answer:", after which a space comes
+        shown = f" {text}" if after_cue else text
+        return [*self.vocabulary.tokenize(shown, special=False, bos=False, continues=after_cue), *self._end]
+
+    @cached_property
+    def _end(self) -> list[int]:
+        """The token that ends a turn where the chat template writes one, else that which ends a text."""
+        asked, answered = Message("user", "1"), Message("assistant", "2")
+        if self.encoder.template_source:
+            with suppress(RequestError):
+                begin = len(self.encoder.encode_conversation([asked]))
+                turns = self.encoder.encode_conversation([asked, answered, asked])
+                if ends := [token for token in turns[begin:] if self.vocabulary.is_eog(token)]:
+                    return ends[:1]
+        return [] if self.vocabulary.eos is None else [self.vocabulary.eos]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; control tokens have none."""
+        return b"".join(map(self.vocabulary.token_to_piece, tokens)).decode(errors="replace")
+
+
+@contextmanager
+def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
+    """Load the tokenizer of a base, a GGUF or a folder of safetensors.
+
+    A base without a chat template is asked after worked examples if these take at most half of the context.
+
+    Raises:
+        FileError: the base, its tokenizer or its chat template cannot be read.
+    """
+    with temporary_folder("tokenizer") as folder:
+        file = base
+        if base.is_dir():
+            write_tokenizer_file(open_checkpoint(base), file := folder / "tokenizer.gguf")
+        else:
+            try_files(file)
+        with Model(file, vocabulary_only=True) as vocabulary:
+            template = read_chat_template(
+                vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE
+            )
+            half = min(context or vocabulary.context_trained, vocabulary.context_trained) // 2
+            yield Tokenizer(base, vocabulary, PromptEncoder(vocabulary, template, examples_max=half))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..convert.adapter.delta import CONFIG_FILE
 from ..errors import OutputError
-from ..files.atomic_write import atomic_write
-from ..files.output import check_folder
+from ..files.output import atomic_write, check_folder
 from ..files.received_files import PROMPT_FILE
 from ..runtime.prompt.question_prompt import PLAIN
 from .natural_gradient import KL

@@ -12,8 +12,8 @@ from ..files.progress import Progress, no_progress
 from ..models.rows import TrainingRow
 from ..runtime.engine.output_stream import sampled_mask
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from .base_model import Tokenizer
 from .rollouts import SampledRow
-from .tokenizer import Tokenizer
 
 _BATCH_ROWS = 8  # whose losses are computed together
 

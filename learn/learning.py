@@ -19,17 +19,17 @@ from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
 from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..errors import OptionError, RequestError
-from ..files.atomic_write import write_file
 from ..files.cache_folder import temporary_folder
-from ..files.from_json import from_json
 from ..files.journal import Journal
+from ..files.json_file import from_json
+from ..files.output import write_file
 from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE, file_sha256
 from ..runtime.options import SEED_MAX
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
-from .base_model import load_base_model
+from .base_model import load_base_model, open_tokenizer
 from .examples import encode_sampled
 from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from .natural_gradient import KL, NaturalStep, SampledScores, natural_step
@@ -38,7 +38,6 @@ from .questions import DEFAULT, LearnRequest, beginnings, masked_beginning, with
 from .rollouts import FIRST, QuestionRollouts, SampledRow, Sampler, advantage_rows
 from .solution_scores import solution_scores
 from .time_plan import TimePlan, measure_speed, plan_time
-from .tokenizer import open_tokenizer
 
 LORA_FILE, PLAN_FILE = "adapter.gguf", ".learn.jsonl"
 _PROMPT_TOKENS = 512  # at most

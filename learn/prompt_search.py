@@ -13,10 +13,10 @@ from ..models.rows import JSON, NUMBER, TEXT, TrainingRow
 from ..runtime.prompt.prompt_encoder import COMPLETION_STOP
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
+from .base_model import Tokenizer, open_tokenizer
 from .questions import PLAIN_QUESTION, SEARCH, Candidate, LearnRequest, masked_beginning
 from .rollouts import QuestionRollouts, Sampler
 from .time_plan import LAST, ROUNDS, TimePlan, fitting_questions
-from .tokenizer import Tokenizer, open_tokenizer
 
 _EXAMPLES = (1, 2, 4, 8)
 _INSTRUCTIONS = {

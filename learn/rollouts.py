@@ -14,7 +14,7 @@ from zlib import crc32
 from pydantic import Field
 
 from ..errors import RequestError
-from ..files.from_json import RecordJournal
+from ..files.journal import RecordJournal
 from ..files.progress import Progress, Run, no_progress
 from ..models.rows import TrainingRow, same_answer
 from ..runtime.answer import Answer, StopReason

@@ -23,8 +23,8 @@ from transformers import DynamicCache
 
 from ..convert.adapter.basis import Basis, BasisFactors
 from ..errors import ThirteenError
-from ..files.from_json import from_json
 from ..files.journal import Journal
+from ..files.json_file import from_json
 from ..files.progress import QUIET, Progress, Run, no_progress
 from ..runtime.engine.prefix_cache import common_length
 from ..stats.arrays import Doubles

@@ -35,11 +35,10 @@ from ..models.adapter import find_basis
 from ..models.base import resolve_base
 from ..models.rows import TrainingRow, read_rows, split_rows
 from ..stats.intervals import Interval, mean_interval, sum_by_passage
-from .base_model import load_base_model
+from .base_model import Tokenizer, load_base_model, open_tokenizer
 from .cards import check_output, refuse_base_folder
 from .examples import Example, encode_example, held_out_losses, row_losses
 from .recipe import Recipe
-from .tokenizer import Tokenizer, open_tokenizer
 
 STATE, CHECKPOINTS = ".train.jsonl", ".checkpoints"  # from which an interrupted run resumes
 _MICRO_ROWS = 8  # in one forward pass: gradients are accumulated over a step

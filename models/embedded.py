@@ -20,8 +20,8 @@ from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
 from ..errors import FileError, OutputError
-from ..files.atomic_write import write_file
 from ..files.cache_folder import cache_dir, cached
+from ..files.output import write_file
 from ..files.progress import Progress, Run, no_progress
 from ..files.received_files import file_sha256
 from ..files.trusted_files import trust_file

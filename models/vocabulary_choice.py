@@ -19,8 +19,8 @@ from ..convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ..convert.vocabulary.tokenizer_tables import TokenizerTables
 from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..errors import FileError, RequestError
-from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_key, cached, temporary_folder
+from ..files.output import atomic_write
 from ..files.processors import worker_pool
 from ..files.progress import QUIET, Progress, Run
 from ..files.received_files import file_sha256

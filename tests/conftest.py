@@ -72,7 +72,7 @@ def _empty_cache() -> Iterator[None]:
 
 
 def _copy_archives(source: Path, target: Path) -> None:
-    from thirteen.files.atomic_write import atomic_write
+    from thirteen.files.output import atomic_write
 
     for archive in source.glob("*.tgz"):
         if not (target / archive.name).exists():

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, OutputError
-from ..files.atomic_write import write_file
 from ..files.gguf.header import read_header
 from ..files.gguf.model_shape import read_decoder_shape
 from ..files.json_file import read_json
-from ..files.output import check_folder, output_errors
+from ..files.output import check_folder, output_errors, write_file
 from .static_files import PAGE
 
 APP = Path(__file__).with_name("app")  # its files stand beside the page's, or for them

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from ...errors import RequestError
-from ...files.from_json import RecordJournal
+from ...files.journal import RecordJournal
 from ...files.progress import Progress
 from ...runtime.answer import COMPLETE_REASONS, Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, answer_missing

@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import FileError, shorten
-from ...files.atomic_write import atomic_write, write_file
 from ...files.json_file import layout_errors, read_json
-from ...files.output import output_folder
+from ...files.output import atomic_write, output_folder, write_file
 from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats

@@ -8,9 +8,9 @@ from pathlib import Path
 from gguf import GGUFValueType
 
 from ...errors import FileError, shorten
-from ...files.atomic_write import write_file
 from ...files.gguf.header import Field, Header
 from ...files.json_file import layout_errors, read_json
+from ...files.output import write_file
 from .tokenizer_tables import TokenizerTables
 
 SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from ...errors import FileError
-from ..received_files import open_regular
+from ..received_files import open_regular, read_errors
 
 T = TypeVar("T")
 
@@ -180,21 +180,18 @@ def read_header(path: Path) -> Header:
     Raises:
         FileError: the file is missing, not a GGUF, or contradicts its size or the format.
     """
-    try:
-        with open_regular(path) as file:
-            nbytes = os.fstat(file.fileno()).st_size
-            for window in _WINDOWS:
-                file.seek(0)
-                data = file.read(min(window, nbytes))
-                if data[:4] != MAGIC:
-                    raise FileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
-                try:
-                    return _HeaderReader(path, data, nbytes).header()
-                except (struct.error, OverflowError):  # it goes on after the window
-                    if len(data) == nbytes:
-                        break
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from None
+    with read_errors(path), open_regular(path) as file:
+        nbytes = os.fstat(file.fileno()).st_size
+        for window in _WINDOWS:
+            file.seek(0)
+            data = file.read(min(window, nbytes))
+            if data[:4] != MAGIC:
+                raise FileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
+            try:
+                return _HeaderReader(path, data, nbytes).header()
+            except (struct.error, OverflowError):  # it goes on after the window
+                if len(data) == nbytes:
+                    break
     end = "the end of the file" if len(data) == nbytes else "what is read of a header"
     raise FileError(f"{path}: the header runs past {end} ({len(data)} bytes)")
 

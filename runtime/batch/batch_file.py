@@ -11,10 +11,9 @@ from time import perf_counter
 from typing import Any
 
 from ...errors import FileError, OutputError, shorten
-from ...files.atomic_write import atomic_write
-from ...files.from_json import RecordJournal
+from ...files.journal import RecordJournal
 from ...files.json_file import LINES_BYTES_MAX, decode_utf8, json_object, numbered_lines, read_bounded
-from ...files.output import check_target
+from ...files.output import atomic_write, check_target
 from ...files.progress import Progress, no_progress
 from ..answer import Answer, StopReason
 from .reproducible_batches import BatchExecutor, BatchJob, answer_missing

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from ...errors import FileError
-from ...files.json_file import decode_utf8, parse_json, read_bounded
+from ...files.json_file import decode_utf8, from_json, parse_json, read_bounded
 from ...files.received_files import PROMPT_FILE
 from .chat_template import SOURCE_BYTES_MAX, SWITCH, ChatTemplate
 from .control_tokens import ControlNames
@@ -36,8 +36,6 @@ class QuestionPrompt:
         """Read a prompt from JSON (FileError: `where` …); an empty text is the plain question."""
         if not text:
             return cls()
-        from ...files.from_json import from_json  # noqa: PLC0415 - imports pydantic; few adapters have one
-
         return from_json(cls, parse_json(text.encode(), where), where)
 
     @classmethod

@@ -10,7 +10,7 @@ WRITER = """
 import signal, sys, time
 from pathlib import Path
 from thirteen.cli import main
-from thirteen.files.atomic_write import atomic_write
+from thirteen.files.output import atomic_write
 
 @main.app.command()
 def write(path: Path) -> None:

@@ -5,8 +5,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from thirteen.files import atomic_write as module
-from thirteen.files.atomic_write import atomic_write, write_file
+from thirteen.files import output as module
+from thirteen.files.output import atomic_write, write_file
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
@@ -72,4 +72,4 @@ def test_no_module_writes_a_file_that_could_be_half_written():
         for path in folder.glob("*.py")
         if in_place.search(path.read_text("utf-8"))
     }
-    assert not found - {"files/atomic_write.py"}
+    assert not found - {"files/output.py"}

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 import pytest
 from thirteen.errors import FileError, RequestError
-from thirteen.files.from_json import from_json
+from thirteen.files.json_file import from_json
 
 T = TypeVar("T")
 

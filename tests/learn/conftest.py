@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.learn.base_model import load_base_model
-from thirteen.learn.tokenizer import Tokenizer, open_tokenizer
+from thirteen.learn.base_model import Tokenizer, load_base_model, open_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.model_config import from_config
 from thirteen.convert.source.transformers_config import transformers_config
 from thirteen.errors import FileError
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import load_base_model, open_tokenizer
 from thirteen.learn.examples import encode_example, held_out_losses
-from thirteen.learn.tokenizer import open_tokenizer
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.engine import Engine
 from transformers import AutoTokenizer

@@ -6,10 +6,9 @@ import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.quantization import Uniform
 from thirteen.convert.recipe import Recipe
-from thirteen.learn.base_model import load_base_model
+from thirteen.learn.base_model import load_base_model, open_tokenizer
 from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses, row_losses
 from thirteen.learn.rollouts import SampledRow
-from thirteen.learn.tokenizer import open_tokenizer
 from thirteen.learn.train import attach_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.output_stream import sampled_mask

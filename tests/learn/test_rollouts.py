@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.errors import FileError, RequestError
-from thirteen.files.from_json import RecordJournal
+from thirteen.files.journal import RecordJournal
 from thirteen.learn.rollouts import (
     ROLLOUTS,
     QuestionRollouts,
