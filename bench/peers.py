@@ -5,6 +5,7 @@ It has its own defaults; a setting that may be faster has a row of its own.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..files.progress import Progress, no_progress
 from ..stats.intervals import ROUNDS_MIN, Interval, paired_ratio, ratio_level
 from .environment import BenchReport, ModelSource, Table, report_head
 from .program_run import PROGRAMS, ProgramRun, run_program
-from .rounds import ProgressCounter, alternating_order
+from .rounds import ProgressCounter, in_turns
 from .workload import Workload
 
 
@@ -36,12 +37,8 @@ def run_peers(
         FileError: a program cannot run the file.
     """
     head, advance = report_head(), ProgressCounter(progress, rounds * len(PROGRAMS))
-    names = list(PROGRAMS)
-    runs: dict[str, list[ProgramRun]] = {name: [] for name in names}
-    for number in range(rounds):
-        for at in alternating_order(len(names), number):
-            runs[names[at]].append(run_program(names[at], ModelSource(model), work, number))
-            advance()
+    tasks = [partial(run_program, name, ModelSource(model), work) for name in PROGRAMS]
+    runs = dict(zip(PROGRAMS, map(tuple, in_turns(tasks, rounds, advance)), strict=True))
     seconds = {name: np.array([run.answer_s for run in of_all]) for name, of_all in runs.items()}  # (rounds,)
     own, *others = seconds
     ratios = {name: paired_ratio(seconds[own], seconds[name]) for name in others}
@@ -53,9 +50,7 @@ def run_peers(
         f"Speed: an answer takes {here:.2f} s here, {there:.2f} s by {fastest}: this engine is {word} it "
         f"({ratio.low:.2f} to {ratio.high:.2f}, {ratio_level(rounds)} sure)."
     )
-    return PeersReport(
-        *head, (sentence,), str(model), work, {name: tuple(of_all) for name, of_all in runs.items()}, ratios
-    )
+    return PeersReport(*head, (sentence,), str(model), work, runs, ratios)
 
 
 def peers_table(report: PeersReport) -> Table:

@@ -36,6 +36,16 @@ def alternating_order(participants: int, number: int) -> Sequence[int]:
     return range(participants)[:: -1 if number % 2 else 1]
 
 
+def in_turns(tasks: Sequence[Callable[[int], T]], rounds: int, advance: Callable[[], None]) -> list[list[T]]:
+    """Call each task with the number of each round, in alternating order: results by task and by round."""
+    results: list[list[T]] = [[] for _ in tasks]
+    for number in range(rounds):
+        for at in alternating_order(len(tasks), number):
+            results[at].append(tasks[at](number))
+            advance()
+    return results
+
+
 def take_in_time(items: Iterable[T], until: float) -> Iterator[T]:
     """Yield an item, and more while another would be done by `until` of perf_counter(), if as slow as any."""
     slowest_s = 0.0

@@ -27,7 +27,7 @@ from ..runtime.plan import table_way, usable_libraries
 from ..stats.arrays import Doubles
 from ..stats.intervals import RATIO_LEVEL, ROUNDS_MIN, Interval, paired_ratio
 from .environment import BenchReport, Table, report_head
-from .rounds import ProgressCounter, alternating_order
+from .rounds import ProgressCounter, in_turns
 from .workload import random_prompt
 
 # An ordinary question, asked alone, and four of them at once.
@@ -123,12 +123,8 @@ def time_in_turns(
     for measure in measures:
         measure(prompts[0])
         advance()
-    seconds = np.empty((len(prompts), len(measures), 3))
-    for number, prompt in enumerate(prompts):
-        for at in alternating_order(len(measures), number):
-            seconds[number, at] = measures[at](prompt)
-            advance()
-    return seconds
+    tasks = [lambda number, measure=measure: measure(prompts[number]) for measure in measures]
+    return np.array(in_turns(tasks, len(prompts), advance)).swapaxes(0, 1)
 
 
 def time_question(context: Context, prompt: Prompt) -> Times:

@@ -16,7 +16,7 @@ import typer
 from typer import Option
 
 from ..errors import ClosedError, ThirteenError
-from . import adapter, ask, batch, bench, chat, convert, demo, doctor, learn, models, serve, web  # noqa: F401 - each module adds its commands
+from . import adapter, ask, batch, bench, chat, convert, demo, doctor, learn, models, serve  # noqa: F401 - each module adds its commands
 from .application import app
 from .console import end_wait, err, printable
 

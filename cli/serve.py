@@ -1,7 +1,8 @@
-"""Commands `thirteen serve` and `thirteen mcp`."""
+"""Commands `thirteen serve`, `thirteen mcp` and `thirteen web`."""
 
 import signal
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from typer import Option
 from ..errors import RequestError, install_hint
 from . import options
 from .application import advanced_option, command, refuse_given
-from .console import note, warn
+from .console import note, show, warn
 
 INTERRUPTED = 130
 _MCP_SLOTS = 4  # answers at once; of a vote, the others wait
@@ -106,3 +107,44 @@ def mcp(
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
         serve_stdio(engine, Options())
+
+
+@command("web my-model.gguf --out site", "web my-model.gguf --serve")
+def web(
+    ctx: typer.Context,
+    model: options.ModelArgument,
+    folder: Annotated[Path | None, Option("--out", help="Folder to write for a static host.")] = None,
+    serve: Annotated[
+        bool, Option("--serve", help="Serve the page locally; the default without --out.")
+    ] = False,
+    port: Annotated[int, Option(min=0, max=65535, help="Port of --serve; 0 picks a free one.")] = 8081,
+    context: Annotated[int, Option(min=1, help="Maximum tokens of prompt and answer.")] = 2048,
+    wllama: Annotated[Path | None, Option(help="Archive of wllama. Default: from npm, once.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a web page that runs a model.
+
+    The model's file has at most 2 GB. After the first visit, the page works offline.
+    """
+    import uvicorn
+
+    from ..files.cache_folder import temporary_folder
+    from ..server.drain_server import bind_socket
+    from ..web.site import check_site_folder, write_site
+    from ..web.static_files import site_app
+    from ..web.wllama import wllama_files
+
+    serve = serve or folder is None
+    if folder:
+        check_site_folder(folder)
+    if not serve:
+        refuse_given(ctx, ("port",), "requires --serve")
+    path = options.resolve_model(model).model
+    with nullcontext(folder) if folder else temporary_folder("web") as target:
+        site = write_site(path, target, wllama_files(wllama), context=context)
+        if folder or as_json:
+            show(as_json, asdict(site))
+        if serve:
+            with bind_socket("127.0.0.1", port) as listener:
+                note(f"serving {path.name} at http://127.0.0.1:{listener.getsockname()[1]}/")
+                uvicorn.Server(uvicorn.Config(site_app(target), log_level="warning")).run([listener])

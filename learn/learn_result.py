@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +11,7 @@ from .questions import Candidate, masked_beginning
 from .rollouts import QuestionRollouts
 
 
-@dataclass(frozen=True)
-class AnswerPairs:
+class AnswerPairs(NamedTuple):
     """Greedy answers to the same questions in pairs: before and after a change."""
 
     before: Sequence[QuestionRollouts]
@@ -20,9 +20,7 @@ class AnswerPairs:
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Number of questions right before and after, only after, only before, and never."""
-        return count_pairs(
-            (one.right > 0, other.right > 0) for one, other in zip(self.before, self.after, strict=True)
-        )
+        return count_pairs((one.right > 0, other.right > 0) for one, other in zip(*self, strict=True))
 
     @property
     def difference(self) -> Interval:
@@ -30,7 +28,7 @@ class AnswerPairs:
 
         They are over questions, and over groups of near-duplicates, which an adapter tends to change alike.
         """
-        pairs = zip(self.before, self.after, strict=True)
+        pairs = zip(*self, strict=True)
         changes = np.array([float(other.right > 0) - float(one.right > 0) for one, other in pairs])
         by_group = grouped_mean(changes, np.array([masked_beginning(one.question) for one in self.before]))
         by_question = paired_difference(*self.counts)
@@ -39,8 +37,7 @@ class AnswerPairs:
         )
 
 
-@dataclass(frozen=True)
-class HeldOutAnswers:
+class HeldOutAnswers(NamedTuple):
     """Greedy answers to the questions that were set aside: plain, with the prompt, with the adapter too."""
 
     base: Sequence[QuestionRollouts]
@@ -50,19 +47,15 @@ class HeldOutAnswers:
     @property
     def right(self) -> list[int]:
         """Number of right answers of each."""
-        return [sum(one.right > 0 for one in answers) for answers in self._all]
+        return [sum(one.right > 0 for one in answers) for answers in self]
 
     @property
     def tokens(self) -> list[float]:
         """Mean tokens of an answer of each."""
         return [
             sum(len(solution.tokens) for one in answers for solution in one.solutions) / len(answers)
-            for answers in self._all
+            for answers in self
         ]
-
-    @property
-    def _all(self) -> tuple[Sequence[QuestionRollouts], ...]:
-        return self.base, self.prompted, self.adapted
 
     @property
     def change(self) -> AnswerPairs:
