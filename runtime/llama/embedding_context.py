@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 
 Tokens: TypeAlias = tuple[int, ...]
 Text: TypeAlias = str | Sequence[int]
-ONLY_EMBEDS = (
-    "the model is made for embeddings (/v1/embeddings, /api/embed, Engine.embed()) and answers nothing; "
-    "take one that continues texts, of those that `thirteen models` lists"
-)
-NO_EMBEDDINGS = (
-    "the model is not made for embeddings; take a GGUF of one that is, such as nomic-embed-text-v1.5, "
-    "Qwen3-Embedding-0.6B or embeddinggemma-300m"
-)
 _TOKENS = 512  # of several texts that are computed at once; more are no faster, and take more memory
 
 
