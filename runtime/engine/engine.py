@@ -253,7 +253,7 @@ class Engine:
             BusyError: the queue is full, and the caller does not `wait`.
             ClosedError: the engine is closed, or this process was forked; so does every other method.
         """
-        if any(request.options.votes for request in requests):
+        if any(request.options.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
         sequences = [self._sequence(request) for request in requests]
         return self._dispatcher.submit(sequences, keep=self, wait=wait)
@@ -264,7 +264,7 @@ class Engine:
         with ExitStack() as aborts:
             handles: list[Handle] = []
             for request in requests:
-                if request.options.votes:
+                if request.options.effort.votes:
                     handles.append(MajorityVote(request, self.submit_all, wait=wait).handle)
                 else:
                     handles.append(self.submit(request, wait=wait))

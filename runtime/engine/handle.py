@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -122,36 +122,33 @@ class Handle:
 
     def __iter__(self) -> Iterator[Piece]:
         changed: SimpleQueue[None] = SimpleQueue()  # no lock, which Ctrl-C could leave taken
-        listener = partial(changed.put, None)
-        self._listeners.append(listener)
-        try:
-            last = False
-            while not last:
+        with self._listening(partial(changed.put, None)):
+            done = False
+            while not done:
                 done, pieces = self.done, self._take()
-                if not pieces and not done:
+                if pieces or done:
+                    yield Piece.joined(pieces, self.answer() if done else None)
+                else:
                     changed.get()
-                    continue
-                yield Piece.joined(pieces, self.answer() if done else None)
-                last = done
-        finally:
-            self._listeners.remove(listener)
-            self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        listener = partial(_set_in, loop, changed)
-        self._listeners.append(listener)
-        try:
-            last = False
-            while not last:
+        with self._listening(partial(_set_in, loop, changed)):
+            done = False
+            while not done:
                 changed.clear()
                 done, pieces = self.done, self._take()
-                if not pieces and not done:
+                if pieces or done:
+                    yield Piece.joined(pieces, await asyncio.to_thread(self.answer) if done else None)
+                else:
                     await changed.wait()
-                    continue
-                answer = await asyncio.to_thread(self.answer) if done else None
-                yield Piece.joined(pieces, answer)
-                last = done
+
+    @contextmanager
+    def _listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call a listener at each piece, and abort the request at the end of the block."""
+        self._listeners.append(listener)
+        try:
+            yield
         finally:
             self._listeners.remove(listener)
             self.abort()

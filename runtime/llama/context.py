@@ -113,10 +113,9 @@ class Context(NativeHandle):
         self.model, self.settings = model, settings
         self._library = library = model.library
         assert settings.context <= model.context_trained, "the plan has clamped it"
-        load = partial(library.new_context, model.handle, settings, model.gpu_layers)
+        load = partial(library.new_context, model.handle, settings)
         if pooling:
-            embedding = LLAMA_CPP.new_embedding_context
-            load = partial(embedding, model.handle, settings, model.gpu_layers, pooling)
+            load = partial(LLAMA_CPP.new_context, model.handle, settings, pooling)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
         self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)

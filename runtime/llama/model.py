@@ -64,7 +64,7 @@ class Model(Vocabulary):
         super().__init__()
         self.header = source if isinstance(source, Header) else read_model_header(source)
         path = self.header.path
-        self.gpu_layers, self.library = gpu_layers, find_library(library)
+        self.library = find_library(library)
         load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)
         separate = vocabulary_only or self.library is not LLAMA_CPP
         vocabulary = partial(LLAMA_CPP.load_model, path, repack=False, gpu_layers=0, vocabulary_only=True)
