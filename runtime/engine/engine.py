@@ -27,8 +27,8 @@ from ..plan import EnginePlan
 from ..prompt.chat_template import REPRODUCIBLE_DATE, THINKING_MAX_TOKENS, JsonObject, read_chat_template
 from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, with_worked_examples
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
-from .dispatcher import Dispatcher, EngineLoad, Grade
-from .handle import Handle
+from .dispatcher import Dispatcher, EngineLoad
+from .handle import Grade, Handle
 from .prefix_cache import PrefixCache
 from .runner import Runner
 from .scheduler import SequenceState
@@ -166,7 +166,7 @@ class Engine:
         if options.thinks is None:
             options = replace(options, think=prompt.think)
         messages = prompt.messages(question, options.system)
-        return self._ask(messages, replace(options, prompt=prompt), question=question)
+        return self._ask(messages, replace(options, prompt=prompt), (), question)
 
     def chat(
         self,
@@ -187,11 +187,7 @@ class Engine:
         return self._ask(messages, replace(_options(options, changes), prompt=PLAIN), tools, question)
 
     def _ask(
-        self,
-        messages: Sequence[Message],
-        options: Options,
-        tools: Sequence[JsonObject] = (),
-        question: str = "",
+        self, messages: Sequence[Message], options: Options, tools: Sequence[JsonObject], question: str
     ) -> Request:
         think, prompt = options.thinks, options.prompt or PLAIN
         effort = options.effort.for_question("" if tools else question)

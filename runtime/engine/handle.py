@@ -10,6 +10,8 @@ from typing import Any
 
 from ..answer import Answer, Piece, SequenceEnd
 
+Grade = Callable[[str, SequenceEnd], Answer]
+
 
 class Handle:
     """A submitted request, for any thread and any event loop.
@@ -18,12 +20,7 @@ class Handle:
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
-    def __init__(
-        self,
-        abort: Callable[["Handle"], None],
-        grade: Callable[[str, SequenceEnd], Answer],
-        place: Callable[["Handle"], int],
-    ) -> None:
+    def __init__(self, abort: Callable[[], None], grade: Grade, place: Callable[[], int]) -> None:
         """Wait for pieces; put() and fail() receive them.
 
         `abort` ends the request within one step; `grade` makes the answer of the whole text and its end, in a
@@ -45,12 +42,12 @@ class Handle:
     @property
     def place(self) -> int:
         """Place in the queue, by arrival: 1 is the next; 0 if it has a slot, or has ended."""
-        return 0 if self.done else self._place(self)
+        return 0 if self.done else self._place()
 
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended."""
         if not self.done:
-            self._abort(self)
+            self._abort()
 
     def add_done_callback(self, callback: Callable[["Handle"], object]) -> None:
         """Call `callback` with this handle at the end, or now if it has ended.

@@ -108,14 +108,10 @@ class Chunk:
     """Consecutive tokens of one sequence, for one batch."""
 
     sequence: SequenceState  # owner of the tokens
+    slot: int  # slot of the sequence
     start: int  # position of the first token
     tokens: tuple[int, ...]  # the tokens, at least one
     rows: int  # 1 if a token is sampled after it, or 0 if it ends before the last known token
-
-    @property
-    def slot(self) -> int:
-        """Slot of the sequence."""
-        return self.sequence.running_slot
 
 
 @dataclass(slots=True)
@@ -188,7 +184,7 @@ class Scheduler:
             tokens = sequence.next_tokens(budget)
             budget -= len(tokens)
             rows = int(len(tokens) == sequence.pending)
-            chunks.append(Chunk(sequence, sequence.computed, tokens, rows))
+            chunks.append(Chunk(sequence, sequence.running_slot, sequence.computed, tokens, rows))
         # llama.cpp computes only ascending neighbours together.
         return sorted(chunks, key=lambda chunk: chunk.slot)
 

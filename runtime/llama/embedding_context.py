@@ -9,8 +9,8 @@ from ...errors import PromptLengthError, RequestError
 from ...files.gguf.pooling import embeds_in_parts, read_pooling
 from ..options import check_integer
 from .context import Context, Span
-from .llama_cpp_library import LLAMA_CPP
-from .model import LoraAdapter, Model
+from .llama_cpp_library import llama_cpp
+from .model import Model
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class EmbeddingContext(Context):
     the last token's vector is the text's, that token alone is computed in this way, after those before it.
     """
 
-    def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:
-        super().__init__(model, settings, adapter, read_pooling(model.header))
+    def __init__(self, model: Model, settings: Settings) -> None:
+        super().__init__(model, settings, read_pooling(model.header))
         self._in_parts = embeds_in_parts(model.header)
-        self.width = int(LLAMA_CPP.embedding_width(model.handle))
+        self.width = int(llama_cpp.llama_model_n_embd_out(model.handle))
 
     def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Tokens]:
         """Tokens of texts; see Engine.embedding_tokens()."""
@@ -86,16 +86,16 @@ class EmbeddingContext(Context):
             else:
                 spans = [Span(slot, 0, text, len(text)) for slot, text in enumerate(texts)]
             self.decode(spans)
-            rows = [LLAMA_CPP.embedding(self.handle, slot) for slot in range(len(texts))]
+            rows = [llama_cpp.llama_get_embeddings_seq(self.handle, slot) for slot in range(len(texts))]
             return np.stack([np.ctypeslib.as_array(row, (self.width,)) for row in rows])
         finally:
             for slot in range(len(texts)):
                 self.clear(slot)
 
     def _compute_beginnings(self, texts: Sequence[Tokens]) -> None:
-        LLAMA_CPP.set_embeddings(self.handle, False)
+        llama_cpp.llama_set_embeddings(self.handle, False)
         for slot, text in enumerate(texts):
             for start in range(0, len(text) - 1, self.settings.batch):
                 part = text[start : min(start + self.settings.batch, len(text) - 1)]
                 self.decode([Span(slot, start, part, 0)])
-        LLAMA_CPP.set_embeddings(self.handle, True)
+        llama_cpp.llama_set_embeddings(self.handle, True)

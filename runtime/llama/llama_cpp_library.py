@@ -80,9 +80,6 @@ class LlamaCppLibrary:
         self.state_bytes = llama_cpp.llama_state_seq_get_size
         self.read_state = llama_cpp.llama_state_seq_get_data
         self.write_state = llama_cpp.llama_state_seq_set_data
-        self.set_embeddings = llama_cpp.llama_set_embeddings
-        self.embedding = llama_cpp.llama_get_embeddings_seq
-        self.embedding_width = llama_cpp.llama_model_n_embd_out
         self.free_model, self.free_context = llama_cpp.llama_model_free, llama_cpp.llama_free
         self.free_adapter = llama_cpp.llama_adapter_lora_free
 

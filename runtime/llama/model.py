@@ -70,8 +70,7 @@ class Model(Vocabulary):
         vocabulary = partial(LLAMA_CPP.load_model, path, repack=False, gpu_layers=0, vocabulary_only=True)
         self._load(LLAMA_CPP, vocabulary if separate else load)
         self.read_vocabulary()
-        shape = read_decoder_shape(self.header)
-        self.context_trained = shape.context
+        self.context_trained = read_decoder_shape(self.header).context
         self._check_decoder()
         recurrent = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
         self.rewinds = not any(is_one(self._llama_cpp) for is_one in recurrent)
