@@ -166,8 +166,10 @@ class BatchRunner:
                 yield BatchResult(number, error=str(error))
         while undecided:  # a wave of each at a time: what is computed together depends on nothing else
             votes, undecided = undecided, []
-            self._submit_waves(votes)
-            for vote in votes:
+            waves = [vote.next_wave() for vote in votes]
+            handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
+            for vote, wave in zip(votes, waves, strict=True):
+                vote.handles += islice(handles, len(wave))
                 if result := vote.result(self._settings.options.min_confidence):
                     yield result
                 else:
@@ -181,12 +183,6 @@ class BatchRunner:
         )  # not without a number to vote on
         rule = self._settings.rule if votes else VotingRule()
         return _Vote(number, sample_requests(request, rule), rule)
-
-    def _submit_waves(self, votes: "Sequence[_Vote]") -> None:
-        waves = [vote.next_wave() for vote in votes]
-        handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
-        for vote, wave in zip(votes, waves, strict=True):
-            vote.handles += islice(handles, len(wave))
 
 
 @dataclass

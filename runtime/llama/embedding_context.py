@@ -1,20 +1,18 @@
 """A context that makes one vector of each text."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.pooling import embeds_in_parts, read_pooling
+from ...stats.arrays import Floats
 from ..options import check_integer
 from .context import Context, Span
 from .llama_cpp_library import llama_cpp
 from .model import Model
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from ...stats.arrays import Floats
 
 Tokens: TypeAlias = tuple[int, ...]
 Text: TypeAlias = str | Sequence[int]
@@ -56,7 +54,7 @@ class EmbeddingContext(Context):
             )
         return (*tokens[: most - len(end)], *end)
 
-    def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> "Floats":
+    def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> Floats:
         """The pooled vectors of texts, (texts, dimensions), each with a length of 1."""
         check_integer("dimensions", dimensions := dimensions or self.width, 1, self.width)
         rows = [self._embed_group(group)[:, :dimensions] for group in self._groups(texts)]
@@ -78,7 +76,7 @@ class EmbeddingContext(Context):
         if group:
             yield group
 
-    def _embed_group(self, texts: Sequence[Tokens]) -> "Floats":
+    def _embed_group(self, texts: Sequence[Tokens]) -> Floats:
         try:
             if self._in_parts:
                 self._compute_beginnings(texts)
