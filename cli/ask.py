@@ -56,12 +56,13 @@ def ask(
         plan = engine.plan
         wait_for("reading the question…")
         answer = stream_answer(engine.stream(question, request), silent=as_json)
+    rates = answer.timings.token_rates(answer.usage)
     if as_json:
-        show(True, asdict(answer) | answer.token_rates | {"model": files.model, "plan": plan.json})
+        show(True, asdict(answer) | rates | {"model": files.model, "plan": plan.json})
     else:
         value = value_text(answer)
         show_text(f"\n\nanswer: {value}" if value else "")
-        usage, speed = answer.usage, answer.token_rates["decode_tokens_per_s"]
+        usage, speed = answer.usage, rates["decode_tokens_per_s"]
         for line in answer_findings(answer):
             note(line)
         note(

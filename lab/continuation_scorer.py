@@ -15,7 +15,8 @@ class ContinuationScorer:
 
     def __init__(self, model: Model, params: Settings, adapter: LoraAdapter) -> None:
         """Make the context; the adapter is applied to all continuations."""
-        self._context, self._params = Context(model, params, adapter), params
+        self._context, self._params = Context(model, params), params
+        self._context.set_adapter(adapter)
 
     def __enter__(self) -> "ContinuationScorer":
         return self

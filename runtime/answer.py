@@ -64,17 +64,16 @@ class Timings:
     first_token_s: float  # from submission to the first token (TTFT), with the wait for a slot
     decode_s: float  # time from the first generated token to the last
 
-    def prefill_tokens_per_s(self, usage: Usage) -> float:
-        """Prefill throughput without cached tokens; 0 if nothing was computed."""
-        return _rate(usage.prompt_tokens - usage.cached_tokens, self.prefill_s)
+    def token_rates(self, usage: Usage) -> dict[str, float]:
+        """Tokens per second of prefill and of decode, by their names in JSON; 0 where nothing was computed.
 
-    def decode_tokens_per_s(self, usage: Usage) -> float:
-        """Decode throughput; the first token is part of prefill. 0 if there is no other."""
-        return _rate(usage.completion_tokens - 1, self.decode_s)
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
+        Cached tokens are not computed. The first token of the answer is part of prefill.
+        """
+        prefill, decode = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens - 1
+        return {
+            "prefill_tokens_per_s": max(prefill, 0) / self.prefill_s if self.prefill_s else 0.0,
+            "decode_tokens_per_s": max(decode, 0) / self.decode_s if self.decode_s else 0.0,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +138,6 @@ class Answer:
     thinking: str = ""  # the thought before the answer; empty if the model does not think
     unread: int = 0  # number of sentences with an equals sign that the grammar does not read
     violation: str | None = None  # which keyword of the request's JSON schema the text violates, and where
-
-    @property
-    def token_rates(self) -> dict[str, float]:
-        """Tokens per second of prefill and of decode, by their names in JSON."""
-        return {
-            "prefill_tokens_per_s": self.timings.prefill_tokens_per_s(self.usage),
-            "decode_tokens_per_s": self.timings.decode_tokens_per_s(self.usage),
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,16 +205,11 @@ class Options:
         for name, type_ in _TYPES.items():
             if getattr(self, name) is not None:
                 check_type(name, getattr(self, name), type_)
-        if self.votes and (self.grammar or self.logprobs is not None):
+        if self.effort.votes and (self.grammar or self.logprobs is not None):
             other = "a grammar" if self.grammar else "logprobs"
             raise RequestError(f"effort {self.effort} cannot be combined with {other}: the answers vote")
         if self.ignore_end and self.grammar:
             raise RequestError("ignore_end cannot be combined with a grammar, which ends the output")
-
-    @property
-    def votes(self) -> bool:
-        """Whether several answers are sampled."""
-        return self.effort.votes
 
     @property
     def greedy(self) -> bool:

@@ -208,15 +208,18 @@ def _compute(model: Model, adapter: LoraAdapter | None) -> None:
     own = library == LIBRARIES[0]
     usual = Settings(_CONTEXT, slots=2, batch=_BATCH, threads=1, flash_attention=own, library=library)
     if read_pooling(header):
-        with EmbeddingContext(model, embedding_settings(header, usual), adapter) as texts:
+        with EmbeddingContext(model, embedding_settings(header, usual)) as texts:
+            texts.set_adapter(adapter)
             texts.embed([(0, 0, 0), (0,)])
         return
-    with Context(model, usual, adapter) as context:
+    with Context(model, usual) as context:
+        context.set_adapter(adapter)
         _use(context)
     others = (replace(usual, kv=kv) for kv in KV_TYPES if kv != usual.kv)
     exact = replace(usual, flash_attention=False, exact=True, outputs=_BATCH)
     for way in (replace(usual, flash_attention=False), *others, exact) if own else ():
-        with suppress(ThirteenError), Context(model, way, adapter) as context:
+        with suppress(ThirteenError), Context(model, way) as context:
+            context.set_adapter(adapter)
             context.decode([Span(0, 0, (0,), rows=1)])
 
 

@@ -12,9 +12,8 @@ from starlette.requests import Request as HttpRequest
 
 from ..files.gguf.header import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
-from ..runtime.engine.engine import Engine
+from ..runtime.engine.engine import NO_EMBEDDINGS, ONLY_EMBEDS, Engine
 from ..runtime.engine.handle import Handle
-from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
 from ..runtime.options import BASE, Effort, Request
 from .config import ANYONE, ApiKey, RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError

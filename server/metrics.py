@@ -56,7 +56,7 @@ class Metrics:
         self._cached_tokens.inc(end.usage.cached_tokens)
         self._cache_hits.inc(end.usage.cached_tokens > 0)
         self._first_token_s.observe(end.timings.first_token_s)
-        if rate := end.timings.decode_tokens_per_s(end.usage):
+        if rate := end.timings.token_rates(end.usage)["decode_tokens_per_s"]:
             self._token_s.observe(1 / rate)
 
     def render(self) -> bytes:

@@ -58,7 +58,7 @@ class PromptSettings(BatchSettings):
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            object.__setattr__(self, "prompt", "bare" if self.options.votes else "zero-shot")
+            object.__setattr__(self, "prompt", "bare" if self.options.effort.votes else "zero-shot")
         assert self.options.system is None, "a prompt of this table stands alone"
 
     @property
@@ -71,7 +71,7 @@ class PromptSettings(BatchSettings):
         """How answers are sampled, and whether with the calculator."""
         options = self.options
         sampled = "greedy" if options.greedy else f"temperature {options.temperature}"
-        if options.votes:
+        if options.effort.votes:
             votes, temperature = options.effort.rule.answers, options.stochastic.temperature
             sampled = f"effort {options.effort}: majority of up to {votes}, temperature {temperature}"
         return f"{sampled}, calculator {'on' if options.calculator else 'off'}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from . import Step
 from .expression import PERCENT, Side, parse_side, stem
@@ -11,7 +12,6 @@ from .final_answer import format_number, spell_out
 from .lexer import CURRENCIES, NUMBER_WORDS, PATTERNS, VALUES, WORDS, Lexeme, lex
 
 _SENTENCE_CHARS_MAX = 1_000  # longer ones are not read
-_BOUNDARY_CHARS_MAX = 64
 _DIGITS_MAX = 18  # of a pending result
 _MONEY_PLACES, _RESULT_PLACES = 2, 6
 _THINGS = {*map(stem, WORDS["things"])}
@@ -34,36 +34,25 @@ class Reading:
 
 def read_equations(text: str, question: str = "") -> Reading:
     """Read the equations of a text; `question` is what was asked, with all that was said before."""
-    stream = StepStream(question)
-    steps = (*stream.feed(text), *stream.finish())
-    return Reading(steps, tuple(stream.unread))
+    reader = _Reader(text, question)
+    reader.read(reader.last)
+    return Reading(tuple(reader.steps), tuple(reader.unread))
 
 
-class StepStream:
-    """Finds the equations in pieces of a text: those of a sentence as soon as it ends."""
+class _Reader:
+    """Reads the equations of a text sentence by sentence, but for those of the last, which may be open."""
 
-    def __init__(self, question: str = "") -> None:
+    def __init__(self, text: str, question: str = "") -> None:
         lexemes = lex(question)
         letters = _letters(lexemes)
         self._counted = _counted(lexemes, letters)
         self._other_base = "b" in letters  # or times of a clock
         self._before = ""  # letters of the line before, if it may go on
-        self._offset, self.text, self.unread = 0, "", list[str]()
-
-    def feed(self, piece: str) -> tuple[Step, ...]:
-        """Add text; return the equations that it completes, in order."""
-        searched = max(len(self.text) - _BOUNDARY_CHARS_MAX, 0)
-        self.text += piece
-        steps, start = list[Step](), 0
-        while boundary := PATTERNS["boundary"].search(self.text, max(start, searched)):
-            steps += self._read(self.text[start : boundary.end()])
-            start = boundary.end()
-        self.text = self.text[start:]
-        return tuple(steps)
-
-    def finish(self) -> tuple[Step, ...]:
-        """End the text; return its last equations."""
-        return tuple(self._read(self.text))
+        self._offset, self.steps, self.unread = 0, list[Step](), list[str]()
+        ends = (boundary.end() for boundary in PATTERNS["boundary"].finditer(text))
+        *ended, self.last = [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
+        for sentence in ended:
+            self.read(sentence)
 
     def sentence(self, text: str) -> "Sentence":
         """The sentence of a text that follows the ones before."""
@@ -72,7 +61,8 @@ class StepStream:
         lexemes = [] if self._other_base else lexemes
         return Sentence(text, self._offset, self._before, lexemes, _letters(lexemes), self._counted)
 
-    def _read(self, text: str) -> list[Step]:
+    def read(self, text: str) -> None:
+        """Read the next sentence."""
         sentence = self.sentence(text)
         steps, unread, last = sentence.read()
         if sentence.lexemes:
@@ -81,7 +71,7 @@ class StepStream:
         self._offset += len(text)
         if unread if sentence.lexemes else "=" in text:  # not decimal, or too long
             self.unread.append(text.strip())
-        return steps
+        self.steps += steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +255,8 @@ def pending_result(text: str) -> str | None:
     """
     if not text.endswith(("=", "= ")):
         return None
-    stream = StepStream()
-    stream.feed(text[-2 * _SENTENCE_CHARS_MAX :])  # a sentence that begins before is not read
-    side = _open_side(stream.sentence(stream.text))
+    reader = _Reader(text[-2 * _SENTENCE_CHARS_MAX :])  # a sentence that begins before is not read
+    side = _open_side(reader.sentence(reader.last))
     result = _format_result(side) if side and side.operators else None
     return f" {result}" if result and text[-1] == "=" and text[-2:-1].isspace() else result
 

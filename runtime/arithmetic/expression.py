@@ -14,13 +14,9 @@ _NO_NOUNS = "phstb"  # letters of words
 _END = Lexeme("end", "", 0, 0, False)
 
 
-class UnreadError(Exception):
-    """The grammar does not read an expression."""
-
-
 def _require(condition: bool) -> None:
     if not condition:
-        raise UnreadError
+        raise ValueError  # the grammar does not read the expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None
     parser = _Parser(lexemes, start)
     try:
         quantity = parser.sum()
-    except UnreadError:
+    except ValueError:
         return None
     signs = [one for one in parser.operators if one.kind == "operator"]
     tight, spaced = ([_RANKS[one.text] for one in signs if one.tight is kind] for kind in (True, False))
@@ -135,7 +131,7 @@ class _Parser:
             return self._enclosed("(", ")")
         currency, number = self._accept("currency"), self._accept("number")
         if not number:
-            raise UnreadError
+            raise ValueError
         if not currency and self._accept("percent"):
             return Quantity(number.value / 100, PERCENT)
         return Quantity(number.value, currency.text[-1] if currency else self._noun())

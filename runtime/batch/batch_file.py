@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -103,7 +103,7 @@ class BatchFile:
             self._write(b"".join(map(_output_line, rows, outcomes)))
             with suppress(OSError):
                 self.part.unlink()
-        return self._report(rows, outcomes, earlier, perf_counter() - began)
+        return self._report(rows, outcomes, earlier.keys(), perf_counter() - began)
 
     def check_output(self) -> None:
         """Raise OutputError if the output cannot be written, or exists without records of a killed run."""
@@ -148,7 +148,7 @@ class BatchFile:
         self,
         rows: Sequence[BatchQuestion],
         outcomes: Sequence[Answer | str],
-        earlier: Mapping[int, Answer | str],
+        earlier: Set[int],
         seconds: float,
     ) -> BatchReport:
         answers = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, Answer)}
@@ -160,7 +160,7 @@ class BatchFile:
             without_value=sum(answer.value is None for answer in answers.values()),
             cut_off=sum(answer.stop_reason is StopReason.LENGTH for answer in answers.values()),
             bad=tuple(self._error(rows[n], error) for n, error in refused.items()),
-            earlier=len(answers.keys() & earlier.keys()),
+            earlier=len(answers.keys() & earlier),
             tokens=sum(answer.usage.completion_tokens for n, answer in answers.items() if n not in earlier),
             seconds=seconds,
         )

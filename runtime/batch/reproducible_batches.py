@@ -42,7 +42,7 @@ class BatchSettings:
     @property
     def batch_size(self) -> int:
         """Questions per batch."""
-        return _BATCH_QUESTIONS // (2 if self.options.votes else 1)
+        return _BATCH_QUESTIONS // (2 if self.options.effort.votes else 1)
 
     @property
     def rule(self) -> VotingRule:
@@ -92,22 +92,17 @@ class BatchJob:
         return (self.model,) if self.adapter is None else (self.model, self.adapter)
 
     @property
-    def versions(self) -> dict[str, str]:
-        """Versions of the packages that the answers depend on, of a decided job."""
-        packages = ("thirteen", PACKAGES[self._options.settings().library])
-        return {package: version(package) for package in packages}
-
-    @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
+        settings = self._options.settings()
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
             **asdict(self.settings.options),
             "rule": asdict(self.settings.rule),
             "batch_size": self.settings.batch_size,
-            **asdict(self._options.settings()),
-            **self.versions,
+            **asdict(settings),
+            **{package: version(package) for package in ("thirteen", PACKAGES[settings.library])},
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
@@ -171,8 +166,10 @@ class BatchRunner:
                 yield BatchResult(number, error=str(error))
         while undecided:  # a wave of each at a time: what is computed together depends on nothing else
             votes, undecided = undecided, []
-            self._submit_waves(votes)
-            for vote in votes:
+            waves = [vote.next_wave() for vote in votes]
+            handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
+            for vote, wave in zip(votes, waves, strict=True):
+                vote.handles += islice(handles, len(wave))
                 if result := vote.result(self._settings.options.min_confidence):
                     yield result
                 else:
@@ -181,15 +178,11 @@ class BatchRunner:
     def _vote(self, number: int, question: str) -> "_Vote":
         request = self._settings.request(self._engine, question, number)
         self._engine.check_request(request)
-        votes = request.options.votes == self._settings.options.votes  # not without a number to vote on
+        votes = (
+            request.options.effort.votes == self._settings.options.effort.votes
+        )  # not without a number to vote on
         rule = self._settings.rule if votes else VotingRule()
         return _Vote(number, sample_requests(request, rule), rule)
-
-    def _submit_waves(self, votes: "Sequence[_Vote]") -> None:
-        waves = [vote.next_wave() for vote in votes]
-        handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
-        for vote, wave in zip(votes, waves, strict=True):
-            vote.handles += islice(handles, len(wave))
 
 
 @dataclass

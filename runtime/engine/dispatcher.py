@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import BusyError, ClosedError, RequestError
 from .. import compute
-from ..answer import Answer, SequenceEnd
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from ..prompt.chat_template import Thinking
-from .handle import Handle
+from .handle import Grade, Handle
 from .output_stream import OutputStream, Thought
 from .runner import Output, Runner
 from .scheduler import SequenceState
 
 if TYPE_CHECKING:
     from ..llama.constraint import GrammarCompiler
-
-Grade = Callable[[str, SequenceEnd], Answer]
 
 
 class EngineLoad(NamedTuple):
@@ -155,11 +152,11 @@ class Dispatcher:
 
         return GrammarCompiler(self._model)
 
-    def _abort(self, sequence: SequenceState, _: Handle) -> None:
+    def _abort(self, sequence: SequenceState) -> None:
         with suppress(ClosedError):  # the process is ending
             compute.post(partial(self._guard, partial(self._runner.abort, sequence)))
 
-    def _place(self, sequence: SequenceState, _: Handle) -> int:
+    def _place(self, sequence: SequenceState) -> int:
         waiting = list(self._runner.scheduler.waiting)
         return waiting.index(sequence) + 1 if sequence in waiting else 0
 

@@ -27,8 +27,8 @@ from ..plan import EnginePlan
 from ..prompt.chat_template import REPRODUCIBLE_DATE, THINKING_MAX_TOKENS, JsonObject, read_chat_template
 from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, with_worked_examples
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
-from .dispatcher import Dispatcher, EngineLoad, Grade
-from .handle import Handle
+from .dispatcher import Dispatcher, EngineLoad
+from .handle import Grade, Handle
 from .prefix_cache import PrefixCache
 from .runner import Runner
 from .scheduler import SequenceState
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from ..llama.embedding_context import EmbeddingContext, Text
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"
+ONLY_EMBEDS = (
+    "the model is made for embeddings (/v1/embeddings, /api/embed, Engine.embed()) and answers nothing; "
+    "take one that continues texts, of those that `thirteen models` lists"
+)
+NO_EMBEDDINGS = (
+    "the model is not made for embeddings; take a GGUF of one that is, such as nomic-embed-text-v1.5, "
+    "Qwen3-Embedding-0.6B or embeddinggemma-300m"
+)
 
 _PROMPT_ROWS, _LOGITS_ROWS = 128, 64  # rows of logits at once, each as wide as the vocabulary
 
@@ -49,6 +57,16 @@ class Engine:
 
     The keywords of request(), answer(), answers() and stream() are fields of Options, which may also be given
     as a whole; keywords then replace single fields.
+
+    Attributes:
+        context: maximum tokens per request, prompt and answer together.
+        adapters: names that a request can choose from.
+        chat_template: the model's chat template, in Jinja; empty if it has none.
+        takes_tools: whether the chat template tells the model of tools; see chat().
+        thinks: whether the model can think before it answers, by its chat template.
+        notice: a line for the user about how answers are made; empty for a model with a chat template.
+        default_effort: medium where the four answers that it samples at once run at once, else low.
+        default_max_tokens: maximum tokens of an answer and its thought where a request has no number.
     """
 
     find_files: ClassVar[FindFiles] = lambda model, options: (Path(model or ""), options)
@@ -60,7 +78,7 @@ class Engine:
         anything is loaded. FileError: an adapter is no GGUF, is damaged, or does not fit the model.
         """
         self.plan = plan = _plan(model, options)
-        settings = plan.settings
+        settings, self.context = plan.settings, plan.settings.context
         with ExitStack() as owned:
             self.model = owned.enter_context(
                 Model(
@@ -87,6 +105,12 @@ class Engine:
         self._dispatcher = Dispatcher(
             self.model, self._runner, slots=settings.slots, queue=plan.queue, thinking=self._encoder.thinking
         )
+        self.adapters, self.chat_template = tuple(self._adapters), self._encoder.template_source
+        self.takes_tools, self.thinks = self._encoder.takes_tools, self._encoder.thinking is not None
+        self.notice = "" if self.chat_template or plan.embeds else NO_TEMPLATE
+        votes_at_once = settings.slots >= Effort.MEDIUM.rule.width
+        self.default_effort = Effort.MEDIUM if votes_at_once else Effort.LOW
+        self.default_max_tokens = THINKING_MAX_TOKENS if self.thinks else MAX_TOKENS
         self._closing, self._scoring_lock = Lock(), Lock()
         self._finalizer = finalize(self, _close_dropped, self._dispatcher, self._owned, plan.header.path)
         self._finalizer.atexit = False  # the process frees everything
@@ -123,46 +147,6 @@ class Engine:
         return self._dispatcher.closed
 
     @property
-    def context(self) -> int:
-        """Maximum tokens per request, prompt and answer together."""
-        return self.plan.settings.context
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """Names that a request can choose from."""
-        return tuple(self._adapters)
-
-    @property
-    def default_effort(self) -> Effort:
-        """Medium where the four answers that it samples at once run at once, else low."""
-        return Effort.MEDIUM if self.plan.settings.slots >= Effort.MEDIUM.rule.width else Effort.LOW
-
-    @property
-    def chat_template(self) -> str:
-        """The model's chat template, in Jinja; empty if it has none."""
-        return self._encoder.template_source
-
-    @property
-    def notice(self) -> str:
-        """A line for the user about how answers are made; empty for a model with a chat template."""
-        return "" if self.chat_template or self._embedding else NO_TEMPLATE
-
-    @property
-    def takes_tools(self) -> bool:
-        """Whether the chat template tells the model of tools; see chat()."""
-        return self._encoder.takes_tools
-
-    @property
-    def thinks(self) -> bool:
-        """Whether the model can think before it answers, by its chat template."""
-        return self._encoder.thinking is not None
-
-    @property
-    def default_max_tokens(self) -> int:
-        """Maximum tokens of an answer and its thought where a request has no number of its own."""
-        return THINKING_MAX_TOKENS if self.thinks else MAX_TOKENS
-
-    @property
     def load(self) -> EngineLoad:
         """How many requests run and wait now."""
         return self._dispatcher.load
@@ -182,7 +166,7 @@ class Engine:
         if options.thinks is None:
             options = replace(options, think=prompt.think)
         messages = prompt.messages(question, options.system)
-        return self._ask(messages, replace(options, prompt=prompt), question=question)
+        return self._ask(messages, replace(options, prompt=prompt), (), question)
 
     def chat(
         self,
@@ -203,11 +187,7 @@ class Engine:
         return self._ask(messages, replace(_options(options, changes), prompt=PLAIN), tools, question)
 
     def _ask(
-        self,
-        messages: Sequence[Message],
-        options: Options,
-        tools: Sequence[JsonObject] = (),
-        question: str = "",
+        self, messages: Sequence[Message], options: Options, tools: Sequence[JsonObject], question: str
     ) -> Request:
         think, prompt = options.thinks, options.prompt or PLAIN
         effort = options.effort.for_question("" if tools else question)
@@ -269,7 +249,7 @@ class Engine:
             BusyError: the queue is full, and the caller does not `wait`.
             ClosedError: the engine is closed, or this process was forked; so does every other method.
         """
-        if any(request.options.votes for request in requests):
+        if any(request.options.effort.votes for request in requests):
             return self._submit_votes(requests, wait)
         sequences = [self._sequence(request) for request in requests]
         return self._dispatcher.submit(sequences, keep=self, wait=wait)
@@ -280,7 +260,7 @@ class Engine:
         with ExitStack() as aborts:
             handles: list[Handle] = []
             for request in requests:
-                if request.options.votes:
+                if request.options.effort.votes:
                     handles.append(MajorityVote(request, self.submit_all, wait=wait).handle)
                 else:
                     handles.append(self.submit(request, wait=wait))
@@ -349,9 +329,7 @@ class Engine:
 
     def check_answers(self) -> None:
         """Raise RequestError if the model makes embeddings, and answers nothing."""
-        if self._embedding:
-            from ..llama.embedding_context import ONLY_EMBEDS  # noqa: PLC0415 - few models embed
-
+        if self.plan.embeds:
             raise RequestError(f"{self.plan.header.path.name}: {ONLY_EMBEDS}")
 
     def prompt_logprobs(
@@ -427,8 +405,6 @@ class Engine:
     @property
     def _embeddings(self) -> "EmbeddingContext":
         if self._embedding is None:
-            from ..llama.embedding_context import NO_EMBEDDINGS  # noqa: PLC0415 - few models embed
-
             raise RequestError(f"{self.plan.header.path.name}: {NO_EMBEDDINGS}")
         return self._embedding
 

@@ -3,12 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..answer import Answer, Piece, SequenceEnd
+
+Grade = Callable[[str, SequenceEnd], Answer]
 
 
 class Handle:
@@ -18,12 +20,7 @@ class Handle:
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
-    def __init__(
-        self,
-        abort: Callable[["Handle"], None],
-        grade: Callable[[str, SequenceEnd], Answer],
-        place: Callable[["Handle"], int],
-    ) -> None:
+    def __init__(self, abort: Callable[[], None], grade: Grade, place: Callable[[], int]) -> None:
         """Wait for pieces; put() and fail() receive them.
 
         `abort` ends the request within one step; `grade` makes the answer of the whole text and its end, in a
@@ -45,12 +42,12 @@ class Handle:
     @property
     def place(self) -> int:
         """Place in the queue, by arrival: 1 is the next; 0 if it has a slot, or has ended."""
-        return 0 if self.done else self._place(self)
+        return 0 if self.done else self._place()
 
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended."""
         if not self.done:
-            self._abort(self)
+            self._abort()
 
     def add_done_callback(self, callback: Callable[["Handle"], object]) -> None:
         """Call `callback` with this handle at the end, or now if it has ended.
@@ -122,36 +119,33 @@ class Handle:
 
     def __iter__(self) -> Iterator[Piece]:
         changed: SimpleQueue[None] = SimpleQueue()  # no lock, which Ctrl-C could leave taken
-        listener = partial(changed.put, None)
-        self._listeners.append(listener)
-        try:
-            last = False
-            while not last:
+        with self._listening(partial(changed.put, None)):
+            done = False
+            while not done:
                 done, pieces = self.done, self._take()
-                if not pieces and not done:
+                if pieces or done:
+                    yield Piece.joined(pieces, self.answer() if done else None)
+                else:
                     changed.get()
-                    continue
-                yield Piece.joined(pieces, self.answer() if done else None)
-                last = done
-        finally:
-            self._listeners.remove(listener)
-            self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        listener = partial(_set_in, loop, changed)
-        self._listeners.append(listener)
-        try:
-            last = False
-            while not last:
+        with self._listening(partial(_set_in, loop, changed)):
+            done = False
+            while not done:
                 changed.clear()
                 done, pieces = self.done, self._take()
-                if not pieces and not done:
+                if pieces or done:
+                    yield Piece.joined(pieces, await asyncio.to_thread(self.answer) if done else None)
+                else:
                     await changed.wait()
-                    continue
-                answer = await asyncio.to_thread(self.answer) if done else None
-                yield Piece.joined(pieces, answer)
-                last = done
+
+    @contextmanager
+    def _listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call a listener at each piece, and abort the request at the end of the block."""
+        self._listeners.append(listener)
+        try:
+            yield
         finally:
             self._listeners.remove(listener)
             self.abort()

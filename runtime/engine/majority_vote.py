@@ -55,21 +55,21 @@ class MajorityVote:
         for handle in handles:
             handle.add_done_callback(self._ended.put)
         if self._aborted:  # meanwhile
-            self._abort(self.handle)
+            self._abort()
 
-    def _abort(self, _: Handle) -> None:
+    def _abort(self) -> None:
         """Abort the answers that are not finished; the vote ends with the others."""
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()
 
-    def _place(self, _: Handle) -> int:
+    def _place(self) -> int:
         return min((handle.place for handle in tuple(self._running)), default=0)
 
     def _run(self) -> None:
         try:
             self._count_all()
-            self._abort(self.handle)  # before anybody learns of the end
+            self._abort()  # before anybody learns of the end
             winner = select_winner(self._answers, self._rule)
             # The first that ended: later ones count from their own submission; an aborted one may have 0.
             first_s = next((s for answer in self._answers if (s := answer.timings.first_token_s)), 0.0)
@@ -79,7 +79,7 @@ class MajorityVote:
             end = SequenceEnd(winner.stop_reason, winner.usage, timings)
             self.handle.put(Piece(winner.text, end=end, thinking=winner.thinking))
         except Exception as failure:
-            self._abort(self.handle)
+            self._abort()
             self.handle.fail(failure)
 
     def _count_all(self) -> None:

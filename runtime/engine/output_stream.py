@@ -29,8 +29,6 @@ class Detokenizer:
 
     def feed(self, piece: bytes) -> str:
         """Append the bytes of a token and return the text that became final."""
-        if not self._stop:
-            return self._decoder.decode(piece)
         self._append(piece)
         return self._release(len(self.pending) - self._undecided())
 
@@ -72,6 +70,7 @@ class Thought:
         self._first, self._spaces, self._answered = b"", "", False
         self._taken = (0, 0)  # characters and tokens
         self.text, self.tokens, self.begun, self.over = "", 0, begun, False
+        self.ending = thinking.ending_tokens
 
     @property
     def undecided(self) -> bool:
@@ -82,11 +81,6 @@ class Thought:
     def overdue(self) -> bool:
         """Whether it has used up its budget."""
         return self.begun and self.tokens >= self._budget
-
-    @property
-    def ending(self) -> Sequence[int]:
-        """The tokens that end it."""
-        return self._thinking.ending_tokens
 
     def takes(self, token: int) -> bool:
         """Whether a token, coming next, is a part of it, or its opening marker."""

@@ -9,13 +9,13 @@ must not learn that of each other have namespaces, which share nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
 
+PrefixKey = tuple[str, str]  # key of a part of the prefix cache: an adapter and a namespace
 KvState = NDArray[np.uint8]  # serialized KV cache of one sequence, from Context.save()
 
 
@@ -23,13 +23,6 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two sequences share, counted from the first."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
-
-
-class PrefixKey(NamedTuple):
-    """Key of a part of the prefix cache: an adapter and a namespace."""
-
-    adapter: str
-    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

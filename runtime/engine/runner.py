@@ -154,13 +154,13 @@ class Runner:
         output = self._outputs[sequence]
         output.sampler.close()
         output.stream.finish()
-        if thought := output.stream.thought:
-            sequence.thinking, sequence.thinking_tokens = thought.text, thought.tokens
-        if not failure:
-            self._report(sequence, sequence.end)
-        del self._outputs[sequence]
         if failure:
             output.handle.fail(failure)
+        else:
+            thought = output.stream.thought
+            end = sequence.end(thought.text, thought.tokens) if thought else sequence.end()
+            self._report(sequence, end)
+        del self._outputs[sequence]
 
     def _report(self, sequence: SequenceState, end: SequenceEnd | None = None) -> None:
         output = self._outputs[sequence]

@@ -35,8 +35,6 @@ class SequenceState:
     output_at: list[float] = field(default_factory=list)  # time of each of them
     sampled: int = 0  # number of output tokens sampled from the model
     log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they are computed
-    thinking: str = ""  # the thought before the answer, once it has ended
-    thinking_tokens: int = 0
     stop_reason: StopReason | None = None  # why it ended; None while it has not
     submitted_at: float = 0.0
     started_at: float = 0.0  # time of its first batch; 0 before it
@@ -46,7 +44,7 @@ class SequenceState:
     @property
     def prefix_key(self) -> PrefixKey:
         """Key of its prompt in the prefix cache."""
-        return PrefixKey(self.adapter, self.request.options.namespace)
+        return self.adapter, self.request.options.namespace
 
     @property
     def running_slot(self) -> int:
@@ -74,9 +72,8 @@ class SequenceState:
         """Tokens that can follow; the last one needs no place in the context."""
         return min(self.max_tokens - len(self.output), self.context + 1 - self.length)
 
-    @property
-    def end(self) -> SequenceEnd:
-        """Result of the sequence, which has ended."""
+    def end(self, thinking: str = "", thinking_tokens: int = 0) -> SequenceEnd:
+        """Result of the sequence, which has ended, with the thought before its answer."""
         assert self.stop_reason is not None, "the sequence has ended"
         usage = Usage(
             prompt_tokens=len(self.request.tokens),
@@ -84,15 +81,13 @@ class SequenceState:
             completion_tokens=len(self.output) + (self.stop_reason is StopReason.END),
             cached_tokens=self.cached,
             sampled_tokens=self.sampled,
-            thinking_tokens=self.thinking_tokens,
+            thinking_tokens=thinking_tokens,
         )
         timings = Timings(0.0, 0.0, 0.0)
         if first := self.first_token_at:
             timings = Timings(first - self.started_at, first - self.submitted_at, self.last_token_at - first)
         token_s = tuple(at - self.submitted_at for at in self.output_at)
-        return SequenceEnd(
-            self.stop_reason, usage, timings, self.log_likelihood, token_s, thinking=self.thinking
-        )
+        return SequenceEnd(self.stop_reason, usage, timings, self.log_likelihood, token_s, thinking)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
         """Up to `limit` pending tokens, in order, none of them behind a position where it is saved."""
@@ -113,14 +108,10 @@ class Chunk:
     """Consecutive tokens of one sequence, for one batch."""
 
     sequence: SequenceState  # owner of the tokens
+    slot: int  # slot of the sequence
     start: int  # position of the first token
     tokens: tuple[int, ...]  # the tokens, at least one
     rows: int  # 1 if a token is sampled after it, or 0 if it ends before the last known token
-
-    @property
-    def slot(self) -> int:
-        """Slot of the sequence."""
-        return self.sequence.running_slot
 
 
 @dataclass(slots=True)
@@ -193,7 +184,7 @@ class Scheduler:
             tokens = sequence.next_tokens(budget)
             budget -= len(tokens)
             rows = int(len(tokens) == sequence.pending)
-            chunks.append(Chunk(sequence, sequence.computed, tokens, rows))
+            chunks.append(Chunk(sequence, sequence.running_slot, sequence.computed, tokens, rows))
         # llama.cpp computes only ascending neighbours together.
         return sorted(chunks, key=lambda chunk: chunk.slot)
 

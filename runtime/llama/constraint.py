@@ -61,11 +61,7 @@ class Constraint:
     """
 
     def __init__(
-        self,
-        matcher: LLMatcher,
-        model: Model,
-        numbers: JsonNumbers | None = None,
-        thought: "Thought | None" = None,
+        self, matcher: LLMatcher, model: Model, numbers: JsonNumbers | None, thought: "Thought | None"
     ) -> None:
         """Start a sequence; `matcher` and `numbers` are its own, and its output stream has the thought."""
         self._matcher, self._model, self._numbers, self._thought = matcher, model, numbers, thought

@@ -101,22 +101,15 @@ class Context(NativeHandle):
     Every sequence has its own cells: a full one takes none from the others.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        settings: Settings,
-        adapter: LoraAdapter | None = None,
-        pooling: Pooling | None = None,
-    ) -> None:
-        """Allocate the context; the adapter is that of all sequences. For `pooling`, see EmbeddingContext."""
+    def __init__(self, model: Model, settings: Settings, pooling: Pooling | None = None) -> None:
+        """Allocate the context. For `pooling`, see EmbeddingContext."""
         super().__init__()
         self.model, self.settings = model, settings
         self._library = library = model.library
         assert settings.context <= model.context_trained, "the plan has clamped it"
-        load = partial(library.new_context, model.handle, settings, model.gpu_layers)
+        load = partial(library.new_context, model.handle, settings)
         if pooling:
-            embedding = LLAMA_CPP.new_embedding_context
-            load = partial(embedding, model.handle, settings, model.gpu_layers, pooling)
+            load = partial(LLAMA_CPP.new_context, model.handle, settings, pooling)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
         self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)
@@ -125,7 +118,6 @@ class Context(NativeHandle):
         self._adapter: LoraAdapter | None = None
         self._limit = settings.threads  # of threads that llama.cpp has
         self._governor = ThreadGovernor(self._limit) if settings.adaptive_threads else None
-        self.set_adapter(adapter)
 
     def set_adapter(self, adapter: LoraAdapter | None) -> None:
         """Apply an adapter, or none, to everything that is computed from now on.

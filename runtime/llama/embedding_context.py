@@ -1,31 +1,21 @@
 """A context that makes one vector of each text."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.model_shape import embeds_in_parts, read_pooling
+from ...stats.arrays import Floats
 from ..options import check_integer
 from .context import Context, Span
-from .llama_cpp_library import LLAMA_CPP
-from .model import LoraAdapter, Model
+from .llama_cpp_library import llama_cpp
+from .model import Model
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from ...stats.arrays import Floats
 
 Tokens: TypeAlias = tuple[int, ...]
 Text: TypeAlias = str | Sequence[int]
-ONLY_EMBEDS = (
-    "the model is made for embeddings (/v1/embeddings, /api/embed, Engine.embed()) and answers nothing; "
-    "take one that continues texts, of those that `thirteen models` lists"
-)
-NO_EMBEDDINGS = (
-    "the model is not made for embeddings; take a GGUF of one that is, such as nomic-embed-text-v1.5, "
-    "Qwen3-Embedding-0.6B or embeddinggemma-300m"
-)
 _TOKENS = 512  # of several texts that are computed at once; more are no faster, and take more memory
 
 
@@ -36,10 +26,10 @@ class EmbeddingContext(Context):
     the last token's vector is the text's, that token alone is computed in this way, after those before it.
     """
 
-    def __init__(self, model: Model, settings: Settings, adapter: LoraAdapter | None = None) -> None:
-        super().__init__(model, settings, adapter, read_pooling(model.header))
+    def __init__(self, model: Model, settings: Settings) -> None:
+        super().__init__(model, settings, read_pooling(model.header))
         self._in_parts = embeds_in_parts(model.header)
-        self.width = int(LLAMA_CPP.embedding_width(model.handle))
+        self.width = int(llama_cpp.llama_model_n_embd_out(model.handle))
 
     def encode(self, texts: Sequence[Text], *, truncate: bool) -> list[Tokens]:
         """Tokens of texts; see Engine.embedding_tokens()."""
@@ -64,7 +54,7 @@ class EmbeddingContext(Context):
             )
         return (*tokens[: most - len(end)], *end)
 
-    def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> "Floats":
+    def embed(self, texts: Sequence[Tokens], dimensions: int | None = None) -> Floats:
         """The pooled vectors of texts, (texts, dimensions), each with a length of 1."""
         check_integer("dimensions", dimensions := dimensions or self.width, 1, self.width)
         rows = [self._embed_group(group)[:, :dimensions] for group in self._groups(texts)]
@@ -86,7 +76,7 @@ class EmbeddingContext(Context):
         if group:
             yield group
 
-    def _embed_group(self, texts: Sequence[Tokens]) -> "Floats":
+    def _embed_group(self, texts: Sequence[Tokens]) -> Floats:
         try:
             if self._in_parts:
                 self._compute_beginnings(texts)
@@ -94,16 +84,16 @@ class EmbeddingContext(Context):
             else:
                 spans = [Span(slot, 0, text, len(text)) for slot, text in enumerate(texts)]
             self.decode(spans)
-            rows = [LLAMA_CPP.embedding(self.handle, slot) for slot in range(len(texts))]
+            rows = [llama_cpp.llama_get_embeddings_seq(self.handle, slot) for slot in range(len(texts))]
             return np.stack([np.ctypeslib.as_array(row, (self.width,)) for row in rows])
         finally:
             for slot in range(len(texts)):
                 self.clear(slot)
 
     def _compute_beginnings(self, texts: Sequence[Tokens]) -> None:
-        LLAMA_CPP.set_embeddings(self.handle, False)
+        llama_cpp.llama_set_embeddings(self.handle, False)
         for slot, text in enumerate(texts):
             for start in range(0, len(text) - 1, self.settings.batch):
                 part = text[start : min(start + self.settings.batch, len(text) - 1)]
                 self.decode([Span(slot, start, part, 0)])
-        LLAMA_CPP.set_embeddings(self.handle, True)
+        llama_cpp.llama_set_embeddings(self.handle, True)

@@ -105,7 +105,7 @@ class IkLlamaLibrary:
         native.flash_attn = False
         return self._api.llama_model_load_from_file(os.fsencode(path), native)
 
-    def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
+    def new_context(self, model: Handle, settings: Settings) -> Handle:
         native = self._api.llama_context_default_params()
         native.n_seq_max = settings.slots
         native.n_ctx = settings.context * settings.slots

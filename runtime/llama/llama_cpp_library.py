@@ -80,9 +80,6 @@ class LlamaCppLibrary:
         self.state_bytes = llama_cpp.llama_state_seq_get_size
         self.read_state = llama_cpp.llama_state_seq_get_data
         self.write_state = llama_cpp.llama_state_seq_set_data
-        self.set_embeddings = llama_cpp.llama_set_embeddings
-        self.embedding = llama_cpp.llama_get_embeddings_seq
-        self.embedding_width = llama_cpp.llama_model_n_embd_out
         self.free_model, self.free_context = llama_cpp.llama_model_free, llama_cpp.llama_free
         self.free_adapter = llama_cpp.llama_adapter_lora_free
 
@@ -102,16 +99,24 @@ class LlamaCppLibrary:
             native.devices = ctypes.addressof(_NO_DEVICES)
         return llama_cpp.llama_model_load_from_file(os.fsencode(path), native)
 
-    def new_context(self, model: Handle, settings: Settings, gpu_layers: GpuLayers) -> Handle:
-        return llama_cpp.llama_init_from_model(model, _context_params(settings, gpu_layers))
-
-    def new_embedding_context(
-        self, model: Handle, settings: Settings, gpu_layers: GpuLayers, pooling: int
-    ) -> Handle:
-        """Allocate a context that makes one vector of each sequence; the sequences share its cells."""
-        native = _context_params(settings, gpu_layers)
-        native.embeddings, native.pooling_type, native.kv_unified = True, pooling, True
-        native.n_ctx, native.n_ubatch = settings.context, settings.batch  # a text is computed at once
+    def new_context(self, model: Handle, settings: Settings, pooling: int | None = None) -> Handle:
+        """Allocate a context. With `pooling` it makes a vector of each sequence, and they share its cells."""
+        native = llama_cpp.llama_context_default_params()
+        native.n_seq_max = settings.slots
+        native.n_ctx = settings.context * settings.slots
+        native.n_batch = settings.batch
+        native.n_ubatch = settings.micro_batch
+        native.n_outputs_max = settings.outputs
+        native.n_threads, native.n_threads_batch = settings.threads, settings.threads
+        native.kv_unified = False
+        native.no_perf = True
+        native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
+        native.flash_attn_type = _FLASH_ATTENTION[False if settings.exact else settings.flash_attention]
+        # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
+        native.offload_kqv = native.op_offload = settings.gpu_layers != 0
+        if pooling:
+            native.embeddings, native.pooling_type, native.kv_unified = True, pooling, True
+            native.n_ctx, native.n_ubatch = settings.context, settings.batch  # a text is computed at once
         return llama_cpp.llama_init_from_model(model, native)
 
     def load_adapter(self, model: Handle, path: Path) -> Handle:
@@ -135,23 +140,6 @@ class LlamaCppLibrary:
     def length(self, context: Handle, slot: int) -> int:
         """The position after the last cell of a sequence."""
         return int(llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(context), slot)) + 1
-
-
-def _context_params(settings: Settings, gpu_layers: GpuLayers) -> Any:
-    native = llama_cpp.llama_context_default_params()
-    native.n_seq_max = settings.slots
-    native.n_ctx = settings.context * settings.slots
-    native.n_batch = settings.batch
-    native.n_ubatch = settings.micro_batch
-    native.n_outputs_max = settings.outputs
-    native.n_threads, native.n_threads_batch = settings.threads, settings.threads
-    native.kv_unified = False
-    native.no_perf = True
-    native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
-    native.flash_attn_type = _FLASH_ATTENTION[False if settings.exact else settings.flash_attention]
-    # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
-    native.offload_kqv = native.op_offload = gpu_layers != 0
-    return native
 
 
 LLAMA_CPP = LlamaCppLibrary()

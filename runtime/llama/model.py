@@ -32,7 +32,7 @@ def find_library(name: str) -> NativeLibrary:
         return LOADED[name]
 
 
-class Model(Vocabulary, NativeHandle):
+class Model(Vocabulary):
     """A model file and its vocabulary.
 
     A sequence `rewinds` to an earlier position unless it has a recurrent state. With windows, only their last
@@ -64,15 +64,13 @@ class Model(Vocabulary, NativeHandle):
         super().__init__()
         self.header = source if isinstance(source, Header) else read_model_header(source)
         path = self.header.path
-        self.gpu_layers, self.library = gpu_layers, find_library(library)
+        self.library = find_library(library)
         load = partial(self.library.load_model, path, repack=repack, gpu_layers=gpu_layers)
         separate = vocabulary_only or self.library is not LLAMA_CPP
         vocabulary = partial(LLAMA_CPP.load_model, path, repack=False, gpu_layers=0, vocabulary_only=True)
         self._load(LLAMA_CPP, vocabulary if separate else load)
-        self._llama_cpp = self._handle
         self.read_vocabulary()
-        shape = read_decoder_shape(self.header)
-        self.context_trained = shape.context
+        self.context_trained = read_decoder_shape(self.header).context
         self._check_decoder()
         recurrent = llama_cpp.llama_model_is_recurrent, llama_cpp.llama_model_is_hybrid
         self.rewinds = not any(is_one(self._llama_cpp) for is_one in recurrent)
@@ -83,12 +81,6 @@ class Model(Vocabulary, NativeHandle):
 
     def _load(self, library: NativeLibrary, load: Callable[[], Any]) -> None:
         self.acquire(load, library.free_model, library.log, self.header.path)
-
-    @property
-    def vocab(self) -> Any:
-        """The native vocabulary."""
-        assert self.handle, "it is open"
-        return llama_cpp.llama_model_get_vocab(self._llama_cpp)
 
     def _check_decoder(self) -> None:
         """Refuse models that do not continue a text, by what the library says of them."""

@@ -3,14 +3,14 @@
 import ctypes
 import re
 import unicodedata
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
 from ...errors import RequestError
 from ...files.gguf.header import SPACE_ONCE, STRIPPING_TOKENS, Header
+from ..compute import NativeHandle
 from .llama_cpp_library import llama_cpp
 
 _BPE = ("gpt2", "gemma4")
@@ -34,7 +34,7 @@ _RUNS = {"exaone-moe": _LETTERS}
 _UNKNOWN = 100  # llama.cpp's default for WordPiece
 
 
-class Vocabulary(ABC):
+class Vocabulary(NativeHandle):
     """Vocabulary of a loaded model."""
 
     header: Header
@@ -45,12 +45,14 @@ class Vocabulary(ABC):
     end: list[int]  # what it puts after every whole text, which prompts leave out
 
     @property
-    @abstractmethod
     def vocab(self) -> Any:
         """The native vocabulary."""
+        assert self.handle, "it is open"
+        return llama_cpp.llama_model_get_vocab(self._llama_cpp)
 
     def read_vocabulary(self) -> None:
-        """Set the attributes from the native vocabulary."""
+        """Set the attributes from the vocabulary of the model that llama.cpp has loaded."""
+        self._llama_cpp = self.handle
         self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.bos, self.eos = (token if 0 <= token < self.vocabulary_size else None for token in (bos, eos))
@@ -62,8 +64,7 @@ class Vocabulary(ABC):
         if self._tokenizer == "bert":
             ends = [llama_cpp.llama_vocab_sep(self.vocab)]
         self.end = [token for token in ends if 0 <= token < self.vocabulary_size]
-        self._pieces: dict[int, bytes] = {}  # caches of token_to_piece() and is_eog()
-        self._eog: dict[int, bool] = {}
+        self.token_to_piece, self.is_eog = cache(self._token_to_piece), cache(self._is_eog)
 
     def tokenize(self, text: str, *, special: bool, bos: bool, continues: bool = False) -> list[int]:
         """Split a text into tokens.
@@ -142,13 +143,8 @@ class Vocabulary(ABC):
         shrinks = self._pre_tokenizer in NFC_PRE_TOKENIZERS
         return tokens * longest * (_NFC_RATIO if shrinks else 1)
 
-    def token_to_piece(self, token: int) -> bytes:
+    def _token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token: not always whole characters, and none for a control token."""
-        if token not in self._pieces:
-            self._pieces[token] = self._read_piece(token)
-        return self._pieces[token]
-
-    def _read_piece(self, token: int) -> bytes:
         assert 0 <= token < self.vocabulary_size, "tokens are checked where they enter"
         buffer = ctypes.create_string_buffer(64)
         length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
@@ -157,11 +153,9 @@ class Vocabulary(ABC):
             length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:length]
 
-    def is_eog(self, token: int) -> bool:
+    def _is_eog(self, token: int) -> bool:
         """Whether the token ends the generation (of a turn or of a text)."""
-        if token not in self._eog:
-            self._eog[token] = bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
-        return self._eog[token]
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
     @property
     def end_tokens(self) -> list[int]:

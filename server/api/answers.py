@@ -77,7 +77,7 @@ class AnswerFormat(Format):
 
     def _describe(self, answer: Answer) -> Json:
         described = asdict(answer)
-        described["timings"] |= answer.token_rates
+        described["timings"] |= answer.timings.token_rates(answer.usage)
         return {"model": self._model, **described, "dropped_turns": self.dropped}
 
 

@@ -287,7 +287,7 @@ async def chat(call: Call, body: ChatRequest) -> Response:
         schema = form.json_schema.schema_ if form.json_schema else None
         grammar = format_grammar(form.type, schema, "response_format.json_schema")
         request = chat_request(call, messages, tools, body, options | {"grammar": grammar})
-        if body.n > 1 and request.options.votes:
+        if body.n > 1 and request.options.effort.votes:
             raise HttpError(400, "the answers of an effort above low vote: n must be 1", param="n")
         return body.samples(request)
 

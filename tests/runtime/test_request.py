@@ -44,10 +44,10 @@ def test_any_sequence_of_integers_is_a_prompt():
 
 
 def test_decode_throughput_excludes_the_first_token():
-    timings, usage = Timings(prefill_s=2.0, first_token_s=3.0, decode_s=4.0), Usage(10, 9)
-    assert timings.prefill_tokens_per_s(usage) == 5
-    assert timings.decode_tokens_per_s(usage) == 2
-    assert timings.decode_tokens_per_s(Usage(10, 1)) == 0
+    timings = Timings(prefill_s=2.0, first_token_s=3.0, decode_s=4.0)
+    for usage, rates in ((Usage(10, 9), [5, 2]), (Usage(10, 1), [5, 0]), (Usage(0, 0), [0, 0])):
+        assert [*timings.token_rates(usage).values()] == rates
+    assert [*Timings(0.0, 0.0, 0.0).token_rates(Usage(10, 9)).values()] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def _greedy(
 
     The next token is the one of `forced` if given, or else the most likely one.
     """
-    params = Settings(256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True)
+    params = Settings(
+        256, 1, 256, threads=2, outputs=1, flash_attention=None if layers else True, gpu_layers=layers
+    )
     tokens: list[int] = []
     logits: list[Floats] = []
     with Model(path, gpu_layers=layers) as model, Context(model, params) as context:

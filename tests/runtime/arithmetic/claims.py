@@ -3,9 +3,9 @@
 The oracle is the arithmetic of the parts that a claim is made of; it knows nothing of the grammar. A claim is
 false or true in the sense of its words: "5 cm * 4 cm = 20 cm" is false, "9-5 = 8 hours" is true. The parts
 are in tests/data/claims.json: `scales` follow a result, which they make another number or none; `before`
-stands before an expression and belongs to it; `pieces` are of texts that are no claims. In templates, `a`,
-`b` and `c` are small numbers, `s` their sum, `p` the product of `a` and `b`, `op` an operation with the
-result `r` and `w` another number, `n` a noun, `u` and `v` two units.
+stands before an expression and belongs to it. In templates, `a`, `b` and `c` are small numbers, `s` their
+sum, `p` the product of `a` and `b`, `op` an operation with the result `r` and `w` another number, `n` a noun,
+`u` and `v` two units.
 """
 
 import json
@@ -18,7 +18,6 @@ from thirteen.runtime.arithmetic.final_answer import format_number
 _PARTS: dict[str, list[str]] = json.loads(
     (Path(__file__).parents[2] / "data" / "claims.json").read_text("utf-8")
 )
-PIECES = _PARTS["pieces"]
 
 
 def draw_false(draw: random.Random) -> str:

@@ -8,11 +8,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.runtime.arithmetic.equations import StepStream, is_grounded, pending_result, read_equations
+from thirteen.runtime.arithmetic.equations import is_grounded, pending_result, read_equations
 from thirteen.runtime.arithmetic.final_answer import format_number
 
 from .cases import CASES
-from .claims import PIECES, draw_false, draw_plain, draw_true
+from .claims import draw_false, draw_plain, draw_true
 
 COUNT = 100_000 if os.environ.get("EXHAUSTIVE") else 4_000  # of random texts
 
@@ -103,31 +103,6 @@ def test_the_values_are_those_of_exact_arithmetic(draw, depth, off):
     steps = read_equations(f"So {text} = {shown}.").steps if " " in text else ()
     assert all(step.ok is (off == 0) and step.computed == format_number(value) for step in steps)
     assert steps or off or " " not in text
-
-
-def test_pieces_of_a_text_give_the_equations_of_the_whole():
-    r"""An unbalanced \text{ changed what stood before it once it was closed."""
-    draw = random.Random(13)
-    for _ in range(COUNT):
-        text = "".join(draw.choice(PIECES) for _ in range(draw.randint(1, 15)))
-        text = text if draw.random() < 0.5 else f"{draw_plain(draw)} {text} {draw_plain(draw)}"
-        stream, found, start = StepStream("9 gizmos"), [], 0
-        while start < len(text):
-            end = start + draw.randint(1, 12)
-            found += stream.feed(text[start:end])
-            start = end
-        found += stream.finish()
-        assert tuple(found) == read_equations(text, "9 gizmos").steps, text
-
-
-@pytest.mark.parametrize("start", ["**3 + 4", "-   **So", "- x", r"\[ 3"])
-def test_a_boundary_may_begin_long_before_it_ends(start):
-    text = "total = " + 9 * "\n \r" + start
-    for size in (1, 2, 3):
-        stream = StepStream()
-        pieces = [text[at : at + size] for at in range(0, len(text), size)]
-        assert [*map(stream.feed, pieces), stream.finish()] == [()] * (len(pieces) + 1)
-        assert (*stream.unread,) == read_equations(text).unread
 
 
 @given(st.text() | st.text(alphabet="0123456789.,+-*/x^%$€=≈()[]{}\\ \nfractextofis\u00d7÷\u2212½²:;<>|`#"))

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from thirteen.runtime.arithmetic.equations import StepStream, has_number, pending_result, read_equations
+from thirteen.runtime.arithmetic.equations import has_number, pending_result, read_equations
 from thirteen.runtime.arithmetic.final_answer import final_answer, parse_number
 
 HOSTILE_PIECES = (
@@ -50,18 +50,6 @@ def test_eight_times_the_text_takes_about_eight_times_as_long(piece):
 def test_a_question_of_dots_delays_nobody():
     """It took 23 s."""
     assert seconds(lambda text: read_equations("1 + 1 = 2", text), "." * 25_000) < 1
-
-
-def test_the_stream_is_linear_and_keeps_no_text_beyond_its_use():
-    def stream_seconds(times):
-        stream, start_s = StepStream(), time.process_time()
-        for _ in range(times):
-            found = [*stream.feed("12 "), *stream.feed("+ 30 "), *stream.feed("= 42. ")]
-            assert len(found) == 1 and len(stream.text) < 20
-        return time.process_time() - start_s
-
-    stream_seconds(50)
-    assert stream_seconds(1600) < 40 * stream_seconds(100)
 
 
 def test_text_without_a_pending_result_costs_little():

@@ -224,7 +224,7 @@ SEQUENCE_END = SequenceEnd(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
 
 
 def handle_of(kind=Handle):
-    return kind(lambda _: None, partial(grade, Request((1,)), None), lambda _: 1)
+    return kind(lambda: None, partial(grade, Request((1,)), None), lambda: 1)
 
 
 class LateHandle(Handle):

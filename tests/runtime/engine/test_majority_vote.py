@@ -73,7 +73,7 @@ def test_answers_have_seeds_of_their_own_and_the_first_come_after_examples():
     samples = sample_requests(request, Effort.HIGH.rule)
     assert [one.tokens for one in samples] == [(1, 2)] * Effort.HIGH.rule.examples + [(3,)] * 2
     assert len({one.options.seed for one in samples}) == 10
-    assert all(one.options.temperature > 0 and not one.options.votes for one in samples)
+    assert all(one.options.temperature > 0 and not one.options.effort.votes for one in samples)
 
 
 def test_a_question_without_a_number_is_answered_once(engine):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache, PrefixKey
+from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from thirteen.runtime.options import Options, Request
 
 from ..fakes import FIXED
@@ -19,7 +19,7 @@ TOKENS = st.builds(
     st.integers(PREFIX_TOKENS_MIN - 2, PREFIX_TOKENS_MIN + 4),
     st.lists(st.integers(0, 1), max_size=4),
 )
-PROMPT, BEGINNING, BASE = tuple(range(100, 150)), tuple(range(PREFIX_TOKENS_MIN)), PrefixKey("base")
+PROMPT, BEGINNING, BASE = tuple(range(100, 150)), tuple(range(PREFIX_TOKENS_MIN)), ("base", "")
 
 
 def state(tokens, nbytes=64):
@@ -36,13 +36,13 @@ def add(cache, *prompts, key=BASE, nbytes=64):
 def test_the_longest_prefix_is_found_under_its_adapter_and_never_the_whole_prompt(entries, prompts):
     cache = PrefixCache(1 << 20)
     for adapter, tokens in entries:
-        add(cache, tokens, key=PrefixKey(adapter))
+        add(cache, tokens, key=(adapter, ""))
     for prompt in (*prompts, *(tokens for _, tokens in entries)):
         for adapter in "ab":
             candidates = [tokens for name, tokens in entries if name == adapter]
             shared = [sum(takewhile(bool, map(eq, tokens, prompt[:-1]))) for tokens in candidates]
             longest = max(shared, default=0)
-            found = cache.find(PrefixKey(adapter), prompt)
+            found = cache.find((adapter, ""), prompt)
             if longest < PREFIX_TOKENS_MIN:
                 assert found is None
                 continue
@@ -75,7 +75,7 @@ def test_of_equal_prefixes_the_smallest_is_found():
 
 def test_a_namespace_learns_nothing_of_another():
     cache = PrefixCache(1 << 20)
-    ours, theirs = PrefixKey("base", "ours"), PrefixKey("base", "theirs")
+    ours, theirs = ("base", "ours"), ("base", "theirs")
     add(cache, PROMPT, key=ours)
     assert cache.find(theirs, (*PROMPT, 1)) is None
     add(cache, (*PROMPT, 1), key=theirs)

@@ -150,4 +150,4 @@ def test_a_sequence_goes_on_from_its_prompt_into_its_output_and_one_token_beyond
     sequence.output.append(6)
     assert sequence.remaining == 0
     sequence.stop_reason = StopReason.END
-    assert sequence.end.usage.completion_tokens == 3, "the end of generation is not in the output"
+    assert sequence.end().usage.completion_tokens == 3, "the end of generation is not in the output"

@@ -48,7 +48,8 @@ def observe(path: Path, lora: Path, library: str) -> dict[str, Rows]:
     settings, found = replace(SETTINGS, library=library, flash_attention=library == LLAMA), dict[str, Rows]()
     with Model(path, library=library) as model, LoraAdapter(model, lora) as adapter:
         for name, one in (("base", None), ("adapted", adapter)):
-            with Context(model, settings, one) as context:
+            with Context(model, settings) as context:
+                context.set_adapter(one)
                 for what, rows in (*use_sequences(context), *change_adapters(context, one)):
                     found.setdefault(f"{name}: {what}", []).extend(rows)
     return found

@@ -35,7 +35,7 @@ def test_gpu_layers_reach_the_library(
     assert (model.n_gpu_layers, model.use_extra_bufts) == (native_layers, True)
     devices = ctypes.c_void_p.from_address(model.devices).value if model.devices else "all"
     assert devices == ("all" if layers else None)
-    settings = Settings(128, 1, 64, threads=1, flash_attention=None if layers else True)
-    context = LLAMA_CPP.new_context(model, settings, layers)
+    settings = Settings(128, 1, 64, threads=1, flash_attention=None if layers else True, gpu_layers=layers)
+    context = LLAMA_CPP.new_context(model, settings)
     assert context.op_offload == context.offload_kqv == bool(layers)
     assert context.flash_attn_type == (-1 if layers else 1)  # automatic
