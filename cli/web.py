@@ -33,7 +33,7 @@ def web(
     import uvicorn
 
     from ..files.temporary_folder import temporary_folder
-    from ..server.drain_server import bind_socket
+    from ..server.serving import bind_socket
     from ..web.site import check_site_folder, write_site
     from ..web.static_files import site_app
     from ..web.wllama import wllama_files

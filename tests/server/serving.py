@@ -16,8 +16,8 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.options import BASE
 from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
-from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
+from thirteen.server.serving import DrainServer, bind_socket
 
 from ..runtime.fakes import FIXED
 

@@ -23,8 +23,8 @@ from thirteen.runtime.llama.model import Model
 from thirteen.runtime.options import BASE, Effort, Options, Request
 from thirteen.server.api import core
 from thirteen.server.config import ListenConfig, RequestLimits
-from thirteen.server.drain_server import run_server
 from thirteen.server.engine_service import Call, EngineService
+from thirteen.server.serving import run_server
 
 from ..waiting import wait_until
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
