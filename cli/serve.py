@@ -64,7 +64,7 @@ def serve(
 
     if ray is None:
         refuse_given(ctx, ("replicas",), "requires --ray")
-    keys = ApiKeys.from_file(api_key_file) if api_key_file else None
+    keys = ApiKeys(api_key_file) if api_key_file else None
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))

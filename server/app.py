@@ -100,7 +100,12 @@ def _endpoint(respond: Respond) -> Callable[[Request], Awaitable[Response]]:
 
     async def endpoint(request: Request) -> Response:
         call: Call = request.scope[CALL]
-        return await (respond(call, await read_body(call, body)) if body else respond(call))
+        if not body:
+            return await respond(call)
+        asked = await read_body(call, body)
+        if "model" in body.model_fields:
+            call.choose_model(asked.model)
+        return await respond(call, asked)
 
     return endpoint
 

@@ -14,7 +14,6 @@ from ..files.gguf.header import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
 from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
-from ..runtime.llama.embedding_context import NO_EMBEDDINGS, ONLY_EMBEDS
 from ..runtime.options import BASE, Effort, Request
 from .config import ANYONE, ApiKey, RequestLimits
 from .http_errors import CLIENT_CLOSED_REQUEST, HttpError
@@ -53,7 +52,7 @@ class Call:
     error: HttpError | None = None
 
     def __post_init__(self) -> None:
-        self.engine, self._left = self.service.engine, False
+        self.engine, self._aborted = self.service.engine, False
 
     @property
     def outcome(self) -> int:
@@ -62,20 +61,16 @@ class Call:
             return self.error.status
         return self.status if self.complete else CLIENT_CLOSED_REQUEST
 
-    def choose_model(self, name: str | None, *, embeds: bool = False) -> None:
+    def choose_model(self, name: str | None) -> None:
         """Choose the model by its name.
 
         Raises:
-            HttpError: 404 there is no such model, 403 the key may not use it, 400 it is made for embeddings
-                and these are not asked for, or the reverse; 503 the server is shutting down.
+            HttpError: 404 there is no such model, 403 the key may not use it, 503 the server shuts down.
         """
         self.model, self.adapter = self.service.resolve_model(name)
         allowed = self.key.limits.adapters
         if allowed is not None and self.adapter not in (BASE, *allowed):
             raise HttpError(403, f"this API key may not use the model {self.model!r}", param="model")
-        if embeds != self.engine.plan.embeds:
-            message = f"{self.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
-            raise HttpError(400, message, param="model")
         if self.service.draining:
             raise HttpError(503, "the server is shutting down")
 
@@ -89,21 +84,16 @@ class Call:
     async def submit(self, prepare: Callable[[], Sequence[Request]]) -> None:
         """Prepare requests in a worker thread, and submit all or none; see Engine.submit_all().
 
-        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
+        A thread cannot be stopped: if the call is aborted meanwhile, they are submitted and then aborted.
         """
 
         def run() -> None:
             self.engine.check_places()  # before anything is prepared in vain
             self.handles = self.engine.submit_all(prepare())
-            if self._left:
+            if self._aborted:
                 self.abort()
 
-        try:
-            await to_thread.run_sync(run, limiter=self.service.preparing)
-        except asyncio.CancelledError:
-            self._left = True
-            self.abort()
-            raise
+        await to_thread.run_sync(run, limiter=self.service.preparing)
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Pieces of the answers in order of arrival, each with the index of its answer."""
@@ -112,7 +102,7 @@ class Call:
         async def forward(index: int, handle: Handle) -> None:
             try:
                 async for piece in handle:
-                    self._check_completed(piece.answer)
+                    _check_completed(piece.answer)
                     queue.put_nowait((index, piece))
             except Exception as error:
                 queue.put_nowait(error)
@@ -134,8 +124,11 @@ class Call:
         """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
         leaving = asyncio.create_task(self._abort_when_left())
         try:
-            for answer in await asyncio.gather(*self.handles):
-                self._check_completed(answer)
+            answers = await asyncio.gather(*self.handles)
+            if leaving.done():
+                raise ClientDisconnect
+            for answer in answers:
+                _check_completed(answer)
         finally:
             leaving.cancel()
         return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
@@ -143,15 +136,7 @@ class Call:
     async def _abort_when_left(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
-        self._left = True
         self.abort()
-
-    def _check_completed(self, answer: Answer | None) -> None:
-        """Raise an error if the answer was aborted: the client has left, or the server is shutting down."""
-        if self._left:
-            raise ClientDisconnect
-        if answer and answer.stop_reason is StopReason.ABORTED:
-            raise HttpError(503, "the server is shutting down")
 
     async def check_connected(self) -> None:
         """Raise ClientDisconnect if the client has left."""
@@ -159,7 +144,8 @@ class Call:
             raise ClientDisconnect
 
     def abort(self) -> None:
-        """Abort the answers that have not ended."""
+        """Abort the answers that have not ended, and those that are being prepared."""
+        self._aborted = True
         for handle in self.handles:
             handle.abort()
 
@@ -172,6 +158,11 @@ class Call:
                     await to_thread.run_sync(handle.wait, _ENDING_S)
                 ends.append(handle.wait())
         return ends
+
+
+def _check_completed(answer: Answer | None) -> None:
+    if answer and answer.stop_reason is StopReason.ABORTED:
+        raise HttpError(503, "the server is shutting down")
 
 
 class EngineService:
@@ -248,11 +239,10 @@ class EngineService:
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first; HttpError 404 for others."""
-        name = name or DEFAULT_MODEL
-        known = name if name in self.models else name.removesuffix(_TAG)
-        if known == DEFAULT_MODEL and known not in self.models:
-            known = next(iter(self.models))
-        if known not in self.models:
+        name, names = name or DEFAULT_MODEL, {DEFAULT_MODEL: next(iter(self.models))}
+        names |= {known: known for known in self.models}
+        known = names.get(name) or names.get(name.removesuffix(_TAG))
+        if not known:
             message = f"the model {name[:100]!r} does not exist; this server has {', '.join(self.models)}"
             raise HttpError(404, message, code="model_not_found", param="model")
         return known, self.models[known]

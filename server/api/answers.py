@@ -60,8 +60,7 @@ class AnswerFormat(Format):
         self._model, self.dropped = model, 0
 
     def whole(self, answers: Sequence[Said]) -> Json:
-        assert answers[0].piece.answer
-        return self._describe(answers[0].piece.answer)
+        return self._describe(answers[0].answer)
 
     def part(self, said: Said) -> Iterator[str]:
         if said.piece.tally:
@@ -70,7 +69,7 @@ class AnswerFormat(Format):
             if text := getattr(said.piece, name):
                 yield format_event({"text": text}, name)
         if said.piece.answer:
-            yield format_event(self._describe(said.piece.answer), "answer")
+            yield format_event(self._describe(said.answer), "answer")
 
     def failed(self, error: HttpError) -> str:
         return format_event(error.body, "error")
@@ -83,7 +82,6 @@ class AnswerFormat(Format):
 
 async def answer(call: Call, body: AnswerRequest) -> Response:
     """Answer a question, with its final value and its equations checked."""
-    call.choose_model(body.model)
     form = AnswerFormat(call.model)
     given = answer_options(call, body, body.effort, max_tokens=body.max_tokens) | body.sampling
     options = Options(system=body.system, min_confidence=body.min_confidence, **given)

@@ -11,7 +11,7 @@ from typing import Any
 from anyio import to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ...runtime.answer import Piece, StopReason, Usage
+from ...runtime.answer import Answer, Piece, StopReason
 from ...runtime.grammar import Grammar, from_schema
 from ...runtime.options import Options, Request
 from ...runtime.prompt.prompt_encoder import Message
@@ -91,10 +91,10 @@ class Said:
         return "tool_calls" if self.calls and reason == "stop" else reason
 
     @property
-    def usage(self) -> Usage:
-        """Tokens of the answer, which is complete."""
+    def answer(self) -> Answer:
+        """The whole answer, which has ended."""
         assert self.piece.answer
-        return self.piece.answer.usage
+        return self.piece.answer
 
     @property
     def warning(self) -> Json:

@@ -120,12 +120,10 @@ class OllamaFormat(Format):
 
 def _end(said: Said) -> Json:
     """The fields of an answer that has ended."""
-    answer = said.piece.answer
-    assert answer
-    usage, timings = answer.usage, answer.timings
+    usage, timings = said.answer.usage, said.answer.timings
     return {
         "done": True,
-        "done_reason": FINISH_REASONS[answer.stop_reason],
+        "done_reason": FINISH_REASONS[said.answer.stop_reason],
         "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
         "load_duration": 0,
         "prompt_eval_count": usage.prompt_tokens,
@@ -161,7 +159,6 @@ async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
 
 async def _answer(call: Call, body: OllamaRequest, messages: Sequence[Message]) -> Response:
     """Response to a conversation; without one, clients ask to load the model."""
-    call.choose_model(body.model)
     offered = body.tools if isinstance(body, OllamaChatRequest) else []
     form = OllamaFormat(call.model, chat=isinstance(body, OllamaChatRequest))
     if not messages:
@@ -199,7 +196,6 @@ def _entry(call: Call, name: str, adapter: str) -> Json:
 
 async def show(call: Call, body: OllamaModel) -> Response:
     """Describe a model."""
-    call.service.resolve_model(body.model)
     engine, header = call.engine, call.engine.model.header
     able = {"completion": True, "thinking": engine.thinks, "tools": engine.takes_tools}
     numbers = {key: value for key, value in header.metadata.items() if isinstance(value, int)}

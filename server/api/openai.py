@@ -67,19 +67,6 @@ class ResponseFormat(RequestBody):
     json_schema: JsonSchemaFormat | None = None
 
 
-class NamedFunction(RequestBody):
-    """The name of a function to call."""
-
-    name: bodies.FunctionName
-
-
-class FunctionChoice(RequestBody):
-    """A function that the model must call."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
 class TemplateVariables(RequestBody):
     """Variables of the chat template."""
 
@@ -121,7 +108,7 @@ class ChatRequest(OpenAiRequest, bodies.Answering):
     max_completion_tokens: bodies.Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat = ResponseFormat()
     tools: bodies.ToolList[bodies.Tool] = Field([])
-    tool_choice: bodies.ToolChoiceWord | FunctionChoice = "auto"
+    tool_choice: bodies.ToolChoiceWord | bodies.Tool = "auto"
     parallel_tool_calls: bool = Field(True, description="Whether an answer may have several calls.")
     reasoning_effort: bodies.EffortName = "low"
     chat_template_kwargs: TemplateVariables = TemplateVariables.model_validate({})
@@ -191,10 +178,10 @@ class ChatFormat(Format):
 
     def _usage(self, answers: Sequence[Said]) -> Json:
         """Usage of a response: a prompt counts once for its answers."""
-        prompts = [said.usage for said in answers[:: self.body.n]]
+        prompts = [said.answer.usage for said in answers[:: self.body.n]]
         prompt = sum(usage.prompt_tokens for usage in prompts)
-        completion = sum(said.usage.completion_tokens for said in answers)
-        thinking = sum(said.usage.thinking_tokens for said in answers)
+        completion = sum(said.answer.usage.completion_tokens for said in answers)
+        thinking = sum(said.answer.usage.thinking_tokens for said in answers)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -268,14 +255,13 @@ class CompletionFormat(ChatFormat):
 
 async def chat(call: Call, body: ChatRequest) -> Response:
     """Answer a conversation."""
-    call.choose_model(body.model)
     body.check_answers(call)
     if body.top_logprobs is not None and not body.logprobs:
         raise field_error("top_logprobs", "requires logprobs: true")
     choice, form = body.tool_choice, body.response_format
-    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.function.name)
+    chosen = choice if isinstance(choice, str) else choice.function
     functions = [tool.function for tool in body.tools]
-    tools = ToolUse.of(functions, call.engine, *chosen, several=body.parallel_tool_calls)
+    tools = ToolUse.of(functions, call.engine, chosen, several=body.parallel_tool_calls)
     limits = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
     options = answer_options(call, body, body.reasoning_effort, **limits)
     options |= {"stop": body.stop, "logprobs": (body.top_logprobs or 0) if body.logprobs else None}
@@ -297,7 +283,6 @@ async def chat(call: Call, body: ChatRequest) -> Response:
 
 async def completion(call: Call, body: CompletionRequest) -> Response:
     """Complete texts."""
-    call.choose_model(body.model)
     body.check_answers(call, len(body.prompt))
     form = CompletionFormat(call, body)
     options: Json = {"adapter": call.adapter, "namespace": call.key.namespace, "stop": body.stop}

@@ -48,11 +48,10 @@ class FunctionTool(bodies.FunctionDefinition):
     type: Literal["function"]
 
 
-class FunctionChoice(RequestBody):
+class FunctionChoice(bodies.NamedFunction):
     """A function that the model must call."""
 
     type: Literal["function"]
-    name: bodies.FunctionName
 
 
 class TextFormat(RequestBody):
@@ -237,7 +236,7 @@ class ResponseFormat(Format):
 
 
 def _usage(said: Said) -> Json:
-    usage = said.usage
+    usage = said.answer.usage
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
@@ -251,11 +250,8 @@ async def response(call: Call, body: ResponseRequest) -> Response:
     """Answer a conversation."""
     if body.previous_response_id:
         raise field_error("previous_response_id", "is not supported: send the whole conversation as input")
-    call.choose_model(body.model)
-    form, choice = body.text.format, body.tool_choice
-    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.name)
-    tools = ToolUse.of(body.tools, call.engine, *chosen, several=body.parallel_tool_calls)
-    limit = {"max_output_tokens": body.max_output_tokens}
+    form, limit = body.text.format, {"max_output_tokens": body.max_output_tokens}
+    tools = ToolUse.of(body.tools, call.engine, body.tool_choice, several=body.parallel_tool_calls)
     options = answer_options(call, body, body.reasoning.effort, **limit)
 
     def prepare() -> list[Request]:

@@ -19,7 +19,7 @@ from ...runtime.engine.engine import Engine
 from ...runtime.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import ToolCall, check_nesting
 from ..http_errors import HttpError, field_error
-from .bodies import FunctionDefinition, Json
+from .bodies import FunctionDefinition, Json, NamedFunction
 
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
 # Where a call may begin: at a tag, or at a fence or an object at the start of a line.
@@ -95,8 +95,7 @@ class ToolUse(NamedTuple):
         cls,
         tools: Sequence[FunctionDefinition],
         engine: Engine,
-        choice: str = "auto",
-        named: str | None = None,
+        choice: str | NamedFunction = "auto",
         *,
         several: bool = True,
     ) -> Self:
@@ -105,15 +104,15 @@ class ToolUse(NamedTuple):
         Args:
             tools: what the client offers.
             engine: the engine that answers.
-            choice: auto, none or required.
-            named: the name of the function to call.
+            choice: auto, none, required, or the function to call.
             several: whether there may be several calls.
 
         Raises:
             HttpError: 400 a call is required without tools, or of a function that is not there.
         """
-        functions = [tool for tool in tools if named in (None, tool.name)]
-        required = named is not None or choice == "required"
+        named = "" if isinstance(choice, str) else choice.name
+        functions = [tool for tool in tools if named in ("", tool.name)]
+        required = bool(named) or choice == "required"
         if required and not functions:
             raise field_error("tool_choice", f"requires {named or 'a function'} in tools")
         if choice == "none" or not tools:

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +59,12 @@ def serve_engine(
     *,
     name: str = "model",
     limits: RequestLimits | None = None,
-    keys: Iterable[str] | ApiKeys | None = None,
+    keys: ApiKeys | None = None,
     origins: Sequence[str] = (),
 ) -> Iterator[RunningServer]:
     """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
     service = EngineService(engine, models, limits)
-    keys = keys if keys is None or isinstance(keys, ApiKeys) else ApiKeys(keys)
     server = DrainServer(service, ListenConfig(keys=keys, origins=origins))
     with bind_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, args=([bound],))
