@@ -109,13 +109,10 @@ class ApiKeys:
                 wait_s = {"Retry-After": str(ceil(period_s - now % period_s))}
                 message = f"this API key has used its {most} {name.replace('_', ' ')}"
                 raise HttpError(429, message, headers=wait_s)
-        self._add(key, "requests_per_minute", 1)
+        self.add(key, "requests_per_minute", 1)
 
-    def add_tokens(self, key: ApiKey, tokens: int) -> None:
-        """Count tokens of prompts and answers."""
-        self._add(key, "tokens_per_day", tokens)
-
-    def _add(self, key: ApiKey, name: str, count: int) -> None:
+    def add(self, key: ApiKey, name: str, count: int) -> None:
+        """Count what a limit of a key is about: requests, or the tokens of prompts and answers."""
         period = int(time() // _PERIODS[name])
         for earlier in [one for one in self._used if one[1] == name and one[2] != period]:
             del self._used[earlier]

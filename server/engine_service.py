@@ -95,8 +95,8 @@ class Call:
 
         await to_thread.run_sync(run, limiter=self.service.preparing)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces of the answers in order of arrival, each with the index of its answer."""
+    async def pieces(self, silence_s: float) -> AsyncIterator[tuple[int, Piece] | None]:
+        """Pieces of the answers in order of arrival, each with its answer's index; None after a silence."""
         queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
         async def forward(index: int, handle: Handle) -> None:
@@ -111,7 +111,11 @@ class Call:
         try:
             unfinished = len(tasks)
             while unfinished:
-                item = await queue.get()
+                try:
+                    item = await asyncio.wait_for(queue.get(), silence_s)
+                except TimeoutError:
+                    yield None
+                    continue
                 if isinstance(item, Exception):
                     raise item
                 unfinished -= item[1].answer is not None

@@ -1,11 +1,11 @@
 """The core of all formats: the options of a request, and its answers, which each format prints."""
 
-import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from anyio import to_thread
@@ -151,35 +151,25 @@ async def respond(call: Call, form: Format, tools: ToolUse = NO_TOOL_USE, *, str
         return Said(index, index not in parsers, piece, *parsers[index].take(piece))
 
     async def parts() -> AsyncIterator[str]:
-        for part in form.begin():
-            yield part
-        async for index, piece in call.pieces():
-            for part in form.part(said(index, piece)):
+        """The parts of a stream; an exception is its last one. Events have a comment where none comes."""
+        sent = monotonic()
+        try:
+            for part in form.begin():
                 yield part
-        for part in form.end():
-            yield part
+            async for item in call.pieces(COMMENT_S):
+                for part in form.part(said(*item)) if item else ():
+                    yield part
+                    sent = monotonic()
+                if form.media_type == EVENT_STREAM_TYPE and monotonic() - sent >= COMMENT_S:
+                    place, sent = min(handle.place for handle in call.handles), monotonic()
+                    yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
+            for part in form.end():
+                yield part
+        except Exception as error:
+            call.error = to_http_error(error)
+            yield form.failed(call.error)
 
     if stream:
-        return StreamingResponse(_sent(call, form, parts()), headers=_HEADERS, media_type=form.media_type)
+        return StreamingResponse(parts(), headers=_HEADERS, media_type=form.media_type)
     answers = [said(index, piece) for index, piece in enumerate(await call.whole_pieces())]
     return await to_thread.run_sync(lambda: JSONResponse(form.whole(answers)))
-
-
-async def _sent(call: Call, form: Format, parts: AsyncIterator[str]) -> AsyncIterator[str]:
-    """The parts of a stream; an exception is its last one. Events have a comment where none comes."""
-    timeout = COMMENT_S if form.media_type == EVENT_STREAM_TYPE else None
-    part: asyncio.Future[str | None] = asyncio.Future()
-    try:
-        while True:
-            part = asyncio.ensure_future(anext(parts, None))
-            while not (await asyncio.wait((part,), timeout=timeout))[0]:
-                place = min((handle.place for handle in call.handles), default=0)
-                yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
-            if (text := part.result()) is None:
-                return
-            yield text
-    except Exception as error:
-        call.error = to_http_error(error)
-        yield form.failed(call.error)
-    finally:
-        part.cancel()
