@@ -98,11 +98,10 @@ def mcp(
         from ..server.mcp import serve_stdio
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
-    from ..runtime.options import Options
 
     engine_options = options.engine_options(ctx, slots=_MCP_SLOTS)
     files = options.resolve_model(model, adapter, threads=threads)
     with options.open_engine(files, replace(engine_options, adapter=files.adapter)) as engine:
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
-        serve_stdio(engine, Options())
+        serve_stdio(engine)

@@ -1,7 +1,6 @@
 """Command `thirteen web`."""
 
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +46,7 @@ def web(
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         site = write_site(path, target, wllama_files(wllama), context=context)
         if folder or as_json:
-            show(as_json, asdict(site))
+            show(as_json, site)
         if serve:
             with bind_socket("127.0.0.1", port) as listener:
                 note(f"serving {path.name} at http://127.0.0.1:{listener.getsockname()[1]}/")

@@ -178,7 +178,7 @@ class EngineService:
         limits: limits of requests.
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
-        preparing: lets one request at a time be prepared.
+        preparing: lets one request at a time be prepared, or checked.
         scoring: lets one request at a time score or embed texts.
     """
 

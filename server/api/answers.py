@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -16,8 +16,6 @@ from ..http_errors import HttpError
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, format_event, respond
-
-_checks = CapacityLimiter(1)  # lets one request at a time check arithmetic
 
 
 class EarlierTurn(RequestBody):
@@ -100,8 +98,8 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
     return await respond(call, form, stream=body.stream)
 
 
-async def check(_: Call, body: CheckRequest) -> Response:
+async def check(call: Call, body: CheckRequest) -> Response:
     """Check an arithmetic claim, without a model."""
-    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=_checks)
+    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=call.service.preparing)
     steps = [asdict(step) for step in reading.steps]
     return JSONResponse({"steps": steps, "verified": reading.verifies(value), "value": value})

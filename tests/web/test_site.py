@@ -48,7 +48,7 @@ def test_parts_join_to_the_model_and_are_named_by_their_hashes(
         assert part["name"] == f"parts/{digest.hexdigest()[:16]}.bin"
         assert part["integrity"] == f"sha256-{b64encode(digest.digest()).decode()}"
     assert (model["name"], model["file_bytes"]) == ("large", large.stat().st_size)
-    assert (result.files, result.nbytes) == (len(files), sum(map(len, files.values())))
+    assert (result["files"], result["nbytes"]) == (len(files), sum(map(len, files.values())))
 
 
 def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(site: Path, tiny: Path) -> None:
