@@ -16,7 +16,7 @@ from ...runtime.grammar import Grammar, from_schema
 from ...runtime.options import Options, Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error, to_http_error
+from ..http_errors import HttpError, check_field, to_http_error
 from .bodies import Answering, Json, Sampling, read_effort
 from .tool_calls import NO_TOOL_USE, AnswerCall, ToolCallParser, ToolUse
 
@@ -33,8 +33,8 @@ def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens
         HttpError: 400 the effort samples more than the server allows.
     """
     most, (votes, think) = call.service.limits.answers, read_effort(effort, thinks=call.engine.thinks)
-    if (answers := votes.rule.answers) > most:
-        raise field_error("effort", f"{votes} samples up to {answers} answers, at most {most} here")
+    answers = votes.rule.answers
+    check_field(answers <= most, "effort", f"{votes} samples up to {answers} answers, at most {most} here")
     return {
         "adapter": call.adapter,
         "namespace": call.key.namespace,
@@ -69,8 +69,8 @@ def format_grammar(kind: str, schema: Mapping[str, Any] | None, param: str) -> G
     `param` is the field of the schema. RequestError: the schema is rejected. HttpError: 400 it is missing, or
     the type takes none.
     """
-    if (schema is None) == (kind == "json_schema"):
-        raise field_error(param, "is required for the type json_schema and not allowed otherwise")
+    valid = (kind == "json_schema") == (schema is not None)
+    check_field(valid, param, "is required for the type json_schema and not allowed otherwise")
     return None if kind == "text" else from_schema(schema or {"type": "object"})
 
 

@@ -18,7 +18,7 @@ from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.prompt.question_prompt import PLAIN
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
+from ..http_errors import HttpError, check_field
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import FINISH_REASONS, Format, Said, answer_options, chat_request, format_line, respond
@@ -143,8 +143,8 @@ async def chat(call: Call, body: OllamaChatRequest) -> Response:
     """Answer a conversation."""
     messages: list[Message] = []
     for index, message in enumerate(body.messages):
-        if message.tool_calls and message.role != "assistant":
-            raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
+        valid = message.role == "assistant" or not message.tool_calls
+        check_field(valid, f"messages[{index}].tool_calls", "is only for the role assistant")
         made = [one.function for one in message.tool_calls]
         calls = tuple(ToolCall(one.name, one.name, one.arguments) for one in made)  # the name is the id, too
         answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None

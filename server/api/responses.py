@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
+from ..http_errors import HttpError, check_field
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
@@ -101,8 +101,7 @@ def input_messages(body: ResponseRequest) -> list[Message]:
         return [*messages, Message("user", body.input)]
     for index, item in enumerate(body.input):
         for name in _NEEDED[item.type]:
-            if getattr(item, name) is None:
-                raise HttpError(422, f"input[{index}].{name} is missing", param=f"input[{index}].{name}")
+            check_field(getattr(item, name) is not None, f"input[{index}].{name}", "is missing", 422)
         if item.type == "message":
             role = "system" if item.role == "developer" else str(item.role)
             messages.append(Message(role, bodies.text_of(item.content)))
@@ -248,8 +247,8 @@ def _usage(said: Said) -> Json:
 
 async def response(call: Call, body: ResponseRequest) -> Response:
     """Answer a conversation."""
-    if body.previous_response_id:
-        raise field_error("previous_response_id", "is not supported: send the whole conversation as input")
+    problem = "is not supported: send the whole conversation as input"
+    check_field(not body.previous_response_id, "previous_response_id", problem)
     form, limit = body.text.format, {"max_output_tokens": body.max_output_tokens}
     tools = ToolUse.of(body.tools, call.engine, body.tool_choice, several=body.parallel_tool_calls)
     options = answer_options(call, body, body.reasoning.effort, **limit)

@@ -18,7 +18,7 @@ from ...runtime.answer import Piece
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import ToolCall, check_nesting
-from ..http_errors import HttpError, field_error
+from ..http_errors import HttpError, check_field
 from .bodies import FunctionDefinition, Json, NamedFunction
 
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
@@ -60,8 +60,7 @@ def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
         parsed = json.loads(arguments)
     except (ValueError, RecursionError):
         parsed = None
-    if not isinstance(parsed, dict):
-        raise field_error(param, "must be a JSON object, as text")
+    check_field(isinstance(parsed, dict), param, "must be a JSON object, as text")
     return ToolCall(call_id, name, parsed)
 
 
@@ -113,8 +112,7 @@ class ToolUse(NamedTuple):
         named = "" if isinstance(choice, str) else choice.name
         functions = [tool for tool in tools if named in ("", tool.name)]
         required = bool(named) or choice == "required"
-        if required and not functions:
-            raise field_error("tool_choice", f"requires {named or 'a function'} in tools")
+        check_field(functions or not required, "tool_choice", f"requires {named or 'a function'} in tools")
         if choice == "none" or not tools:
             return cls()
         return cls(tools, functions, required, several, _TAG in engine.chat_template)
