@@ -25,16 +25,13 @@ PART_BYTES = 8 << 20
 _DESCRIPTION, _PARTS, _WORKER = "model.json", "parts", "sw.js"
 
 
-def write_site(
-    model: Path, folder: Path, wllama: dict[str, bytes], *, name: str | None = None, context: int = 2048
-) -> dict[str, Any]:
+def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: int = 2048) -> dict[str, Any]:
     """Write a static site that runs a model in the browser.
 
     Args:
         model: a GGUF file of at most 2 GB.
         folder: a new or empty folder, or one that this function has written before.
         wllama: files of wllama by name; see wllama.wllama_files().
-        name: name shown on the page; by default the file name without its suffix.
         context: context length, capped at the length the model was trained for.
 
     Returns:
@@ -48,7 +45,7 @@ def write_site(
     with output_errors(folder):
         parts = list(_write_parts(model, folder))
         description = {
-            "name": name or model.stem,
+            "name": model.stem,
             "file_bytes": header.file_bytes,
             "context": min(context, shape.context),
             # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.

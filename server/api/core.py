@@ -27,11 +27,7 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffer
 
 
 def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens: int | None) -> Json:
-    """Options that all formats have.
-
-    Raises:
-        HttpError: 400 the effort samples more than the server allows.
-    """
+    """Options that all formats have; HttpError 400 if the effort samples more than the server allows."""
     most, (votes, think) = call.service.limits.answers, read_effort(effort, thinks=call.engine.thinks)
     answers = votes.rule.answers
     check_field(answers <= most, "effort", f"{votes} samples up to {answers} answers, at most {most} here")
@@ -49,11 +45,7 @@ def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens
 def chat_request(
     call: Call, messages: Sequence[Message], tools: ToolUse, sampling: Sampling, options: Json
 ) -> Request:
-    """The engine's request; with tools, or without a number in the question, nothing is voted on.
-
-    Raises:
-        RequestError: the chat template rejects the conversation, or an option is invalid for the engine.
-    """
+    """The engine's request; with tools, or without a number in the question, nothing is voted on."""
     question = next((message.content for message in reversed(messages) if message.role == "user"), "")
     options |= sampling.sampling | {
         "effort": options["effort"].for_question("" if tools.tools else question),

@@ -51,11 +51,7 @@ TEXT: /\s*([^{\s](?s:.*))?/
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
-    """A call that a client sends back.
-
-    Raises:
-        HttpError: 400 the arguments, of which `param` is the field, are no JSON object.
-    """
+    """A call that a client sends back; HttpError 400 if its arguments (`param`) are no JSON object."""
     try:
         parsed = json.loads(arguments)
     except (ValueError, RecursionError):
@@ -98,16 +94,9 @@ class ToolUse(NamedTuple):
         *,
         several: bool = True,
     ) -> Self:
-        """The tools of the answer to a request.
+        """The tools of an answer; `choice` is auto, none, required, or the function to call.
 
-        Args:
-            tools: what the client offers.
-            engine: the engine that answers.
-            choice: auto, none, required, or the function to call.
-            several: whether there may be several calls.
-
-        Raises:
-            HttpError: 400 a call is required without tools, or of a function that is not there.
+        HttpError: 400 a call is required without tools, or of a function that is not there.
         """
         named = "" if isinstance(choice, str) else choice.name
         functions = [tool for tool in tools if named in ("", tool.name)]
@@ -129,11 +118,7 @@ class ToolUse(NamedTuple):
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
         """Grammar of the answer, None if it is free; calls that are required or strict follow their schemas.
 
-        Args:
-            text: grammar of an answer without calls, by from_schema(); None if it is free.
-
-        Raises:
-            HttpError: 400 a schema is rejected.
+        `text` is the grammar of an answer without calls. HttpError: 400 a schema is rejected.
         """
         strict = any(function.strict for function in self.functions)
         if not (self.required or strict or (text and self.functions)):
