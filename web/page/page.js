@@ -59,17 +59,17 @@ async function ask(question) {
   ui.turns.append(view.element);
   ui.question.value = "";
   ui.error.textContent = "";
-  announce("Working it out");
+  ui.announcement.textContent = "Working it out";
   setRunning(new AbortController());
   const { signal } = running;
   try {
     turn.answer = await streamAnswer(sent, signal, (event, data) => view.receive(event, data));
     turn.text = turn.answer.text;
     view.finish(turn.answer);
-    announce(resultSentence(turn.answer) + turn.text.slice(0, SPOKEN_CHARS));
+    ui.announcement.textContent = resultSentence(turn.answer) + turn.text.slice(0, SPOKEN_CHARS);
   } catch (error) {
     turn.text = view.text;
-    announce(signal.aborted ? "Stopped" : "No answer");
+    ui.announcement.textContent = signal.aborted ? "Stopped" : "No answer";
     view.stop(ui.announcement.textContent);
     if (!signal.aborted) showError(error);
   }
@@ -97,10 +97,6 @@ function setRunning(controller) {
   running = controller;
   [ui.send.type, ui.send.textContent] = running ? ["button", "Stop"] : ["submit", "Ask"];
   if (document.activeElement === document.body) ui.send.focus(); // the example that was clicked is gone
-}
-
-function announce(message) {
-  ui.announcement.textContent = message;
 }
 
 function showError(error) {
