@@ -2,7 +2,7 @@
 
 import signal
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,7 +65,7 @@ def serve(
 
     if ray is None:
         refuse_given(ctx, ("replicas",), "requires --ray")
-    keys = ApiKeys.from_file(api_key_file) if api_key_file else None
+    keys = ApiKeys(api_key_file) if api_key_file else None
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
@@ -99,14 +99,13 @@ def mcp(
         from ..server.mcp import serve_stdio
     except ModuleNotFoundError:
         raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
-    from ..runtime.options import Options
 
     engine_options = options.engine_options(ctx, slots=_MCP_SLOTS)
     files = options.resolve_model(model, adapter, threads=threads)
     with options.open_engine(files, replace(engine_options, adapter=files.adapter)) as engine:
         engine.check_answers()
         note(f"serving {files.model.name} on standard input and output")
-        serve_stdio(engine, Options())
+        serve_stdio(engine)
 
 
 @command("web my-model.gguf --out site", "web my-model.gguf --serve")
@@ -129,7 +128,7 @@ def web(
     import uvicorn
 
     from ..files.cache_folder import temporary_folder
-    from ..server.drain_server import bind_socket
+    from ..server.serving import bind_socket
     from ..web.site import check_site_folder, write_site
     from ..web.static_files import site_app
     from ..web.wllama import wllama_files
@@ -143,7 +142,7 @@ def web(
     with nullcontext(folder) if folder else temporary_folder("web") as target:
         site = write_site(path, target, wllama_files(wllama), context=context)
         if folder or as_json:
-            show(as_json, asdict(site))
+            show(as_json, site)
         if serve:
             with bind_socket("127.0.0.1", port) as listener:
                 note(f"serving {path.name} at http://127.0.0.1:{listener.getsockname()[1]}/")

@@ -125,7 +125,7 @@ class AccessMiddleware:
         completion_tokens = sum(end.usage.completion_tokens for end in ends)
         if self._keys:
             prompt_tokens = sum(end.usage.prompt_tokens for end in ends) + call.embedded_tokens
-            self._keys.add_tokens(call.key, prompt_tokens + completion_tokens)
+            self._keys.add(call.key, "tokens_per_day", prompt_tokens + completion_tokens)
         if call.request.method != "POST":
             return
         fields = {

@@ -50,7 +50,7 @@ async def openapi(_: Call) -> Response:
     return JSONResponse(openapi_document())
 
 
-GETS: dict[str, Respond] = {
+ROUTES: dict[str, Respond] = {  # POST if they take a body, else GET
     "/v1/models": openai.models,
     "/v1/models/{model:path}": openai.model,  # names may contain slashes
     "/api/tags": ollama.tags,
@@ -59,8 +59,6 @@ GETS: dict[str, Respond] = {
     "/ready": ready,
     "/metrics": metrics,
     "/openapi.json": openapi,
-}
-POSTS: dict[str, Respond] = {
     "/v1/chat/completions": openai.chat,
     "/v1/completions": openai.completion,
     "/v1/responses": responses.response,
@@ -78,10 +76,9 @@ def create_app(service: EngineService, listen: ListenConfig) -> Starlette:
     """Create the application: API routes, web page, middleware and error handlers."""
     access = Middleware(AccessMiddleware, service=service, listen=listen)
     cors = Middleware(CORSMiddleware, allow_origins=listen.origins, **CORS_OPTIONS)
-    gets = [Route(path, _endpoint(respond)) for path, respond in GETS.items()]
-    posts = [Route(path, _endpoint(respond), methods=["POST"]) for path, respond in POSTS.items()]
+    routes = [Route(path, _endpoint(respond), methods=[_method(respond)]) for path, respond in ROUTES.items()]
     app = Starlette(
-        routes=[*gets, *posts, *page_routes()],
+        routes=[*routes, *page_routes()],
         middleware=[cors, access] if listen.origins else [access],
         exception_handlers={HTTPException: _raise},
     )
@@ -94,12 +91,21 @@ def _body_of(respond: Respond) -> Any:
     return get_annotations(respond).get("body")
 
 
+def _method(respond: Respond) -> str:
+    return "POST" if _body_of(respond) else "GET"
+
+
 def _endpoint(respond: Respond) -> Callable[[Request], Awaitable[Response]]:
     body = _body_of(respond)
 
     async def endpoint(request: Request) -> Response:
         call: Call = request.scope[CALL]
-        return await (respond(call, await read_body(call, body)) if body else respond(call))
+        if not body:
+            return await respond(call)
+        asked = await read_body(call, body)
+        if "model" in body.model_fields:
+            call.choose_model(asked.model)
+        return await respond(call, asked)
 
     return endpoint
 
@@ -110,15 +116,14 @@ async def _raise(_: Request, error: Exception) -> Response:
 
 def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1 document of all routes, with the models that check the request bodies."""
-    bodies = [body for body in map(_body_of, POSTS.values()) if body]
+    bodies = [body for body in map(_body_of, ROUTES.values()) if body]
     _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
     paths: dict[str, Any] = {}
-    for method, routes in (("get", GETS), ("post", POSTS)):
-        for path, respond in routes.items():
-            operation: dict[str, Any] = {"summary": respond.__doc__, "responses": _RESPONSES}
-            if body := _body_of(respond):
-                schema = {"$ref": _REFERENCE.format(model=body.__name__)}
-                operation["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
-            paths[path.replace(":path", "")] = {method: operation}
+    for path, respond in ROUTES.items():
+        operation: dict[str, Any] = {"summary": respond.__doc__, "responses": _RESPONSES}
+        if body := _body_of(respond):
+            schema = {"$ref": _REFERENCE.format(model=body.__name__)}
+            operation["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+        paths[path.replace(":path", "")] = {_method(respond).lower(): operation}
     info = {"title": "Thirteen", "version": version("thirteen")}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas["$defs"]}}

@@ -6,7 +6,7 @@ import re
 import stat
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -50,34 +50,22 @@ _PERIODS = {"requests_per_minute": 60, "tokens_per_day": 86_400}  # in seconds; 
 
 
 class ApiKeys:
-    """API keys by their hashes, and what they have used since the start.
+    """API keys by their hashes, and what they have used since the start."""
 
-    Attributes:
-        path: the file that they are from, if there is one.
-    """
-
-    def __init__(self, keys: Iterable[str], path: Path | None = None) -> None:
-        self.path = path
-        self._keys = {_digest(key): _api_key(key, f"key {n}") for n, key in enumerate(keys, 1)}
-        self._used = Counter[tuple[str, str, int]]()  # by namespace, limit and number of its period
-
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def __init__(self, path: Path) -> None:
         r"""Read keys from a text file, one per line; blank lines and lines that start with # are ignored.
 
         A line `NAME: KEY` names a key, for the log. A line `metrics: KEY` has a key that reads the metrics.
         Limits may stand behind a key: `NAME: KEY requests_per_minute=60 adapters=math`; see KeyLimits. Lines
         end with \n or \r\n; other characters that Unicode takes for line ends are part of a key.
         """
-        keys = cls((), path)
-        keys.reload()
-        return keys
+        self._path = path
+        self._used = Counter[tuple[str, str, int]]()  # by namespace, limit and number of its period
+        self.reload()
 
     def reload(self) -> None:
-        """Read the file again, if there is one; an error, as of from_file(), leaves the keys as they were."""
-        if self.path is None:
-            return
-        text = _read(self.path).removeprefix("\ufeff")
+        """Read the file again; a FileError leaves the keys as they were."""
+        text = _read(self._path).removeprefix("\ufeff")
         keys: dict[bytes, ApiKey] = {}
         for number, line in enumerate(text.split("\n"), 1):
             words = re.split(r"[ \t]+", line.strip(" \t\r"))
@@ -85,16 +73,18 @@ class ApiKeys:
                 continue
             name = words.pop(0)[:-1] if words[0].endswith(":") else f"line {number}"
             key, *limits = words or [""]
-            place = f"{self.path} line {number}"
+            place = f"{self._path} line {number}"
             if len(key) < KEY_CHARS_MIN:
                 needed = f"at least {KEY_CHARS_MIN} are needed, as secrets.token_urlsafe(32) of Python has"
                 raise FileError(f"{place}: a key of {len(key)} characters, {needed}")
             try:
-                keys[_digest(key)] = _api_key(key, name, limits)
+                given = KeyLimits.model_validate(dict(limit.partition("=")[::2] for limit in limits))
             except ValidationError as error:
                 raise FileError(f"{place}: {_describe_error(error, KeyLimits)}") from None
+            digest = sha256(key.encode()).digest()
+            keys[digest] = ApiKey(name, sha256(digest).hexdigest(), given)
         if all(key.name == METRICS for key in keys.values()):
-            raise FileError(f"{self.path}: contains no key")
+            raise FileError(f"{self._path}: contains no key")
         self._keys = keys
 
     @staticmethod
@@ -119,13 +109,10 @@ class ApiKeys:
                 wait_s = {"Retry-After": str(ceil(period_s - now % period_s))}
                 message = f"this API key has used its {most} {name.replace('_', ' ')}"
                 raise HttpError(429, message, headers=wait_s)
-        self._add(key, "requests_per_minute", 1)
+        self.add(key, "requests_per_minute", 1)
 
-    def add_tokens(self, key: ApiKey, tokens: int) -> None:
-        """Count tokens of prompts and answers."""
-        self._add(key, "tokens_per_day", tokens)
-
-    def _add(self, key: ApiKey, name: str, count: int) -> None:
+    def add(self, key: ApiKey, name: str, count: int) -> None:
+        """Count what a limit of a key is about: requests, or the tokens of prompts and answers."""
         period = int(time() // _PERIODS[name])
         for earlier in [one for one in self._used if one[1] == name and one[2] != period]:
             del self._used[earlier]
@@ -134,15 +121,6 @@ class ApiKeys:
 
 def _read(path: Path) -> str:
     return decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path))
-
-
-def _digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
-
-
-def _api_key(key: str, name: str, limits: Iterable[str] = ()) -> ApiKey:
-    given = dict(limit.partition("=")[::2] for limit in limits)
-    return ApiKey(name, sha256(_digest(key)).hexdigest(), KeyLimits.model_validate(given))
 
 
 def _describe_error(error: ValidationError, model: type[BaseModel]) -> str:

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 
 from ..files.gguf.header import MERGED_ADAPTER
 from ..runtime.answer import Answer, Piece, SequenceEnd, StopReason
-from ..runtime.engine.engine import NO_EMBEDDINGS, ONLY_EMBEDS, Engine
+from ..runtime.engine.engine import Engine
 from ..runtime.engine.handle import Handle
 from ..runtime.options import BASE, Effort, Request
 from .config import ANYONE, ApiKey, RequestLimits
@@ -52,7 +52,7 @@ class Call:
     error: HttpError | None = None
 
     def __post_init__(self) -> None:
-        self.engine, self._left = self.service.engine, False
+        self.engine, self._aborted = self.service.engine, False
 
     @property
     def outcome(self) -> int:
@@ -61,20 +61,16 @@ class Call:
             return self.error.status
         return self.status if self.complete else CLIENT_CLOSED_REQUEST
 
-    def choose_model(self, name: str | None, *, embeds: bool = False) -> None:
+    def choose_model(self, name: str | None) -> None:
         """Choose the model by its name.
 
         Raises:
-            HttpError: 404 there is no such model, 403 the key may not use it, 400 it is made for embeddings
-                and these are not asked for, or the reverse; 503 the server is shutting down.
+            HttpError: 404 there is no such model, 403 the key may not use it, 503 the server shuts down.
         """
         self.model, self.adapter = self.service.resolve_model(name)
         allowed = self.key.limits.adapters
         if allowed is not None and self.adapter not in (BASE, *allowed):
             raise HttpError(403, f"this API key may not use the model {self.model!r}", param="model")
-        if embeds != self.engine.plan.embeds:
-            message = f"{self.model}: {NO_EMBEDDINGS if embeds else ONLY_EMBEDS}"
-            raise HttpError(400, message, param="model")
         if self.service.draining:
             raise HttpError(503, "the server is shutting down")
 
@@ -88,30 +84,25 @@ class Call:
     async def submit(self, prepare: Callable[[], Sequence[Request]]) -> None:
         """Prepare requests in a worker thread, and submit all or none; see Engine.submit_all().
 
-        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
+        A thread cannot be stopped: if the call is aborted meanwhile, they are submitted and then aborted.
         """
 
         def run() -> None:
             self.engine.check_places()  # before anything is prepared in vain
             self.handles = self.engine.submit_all(prepare())
-            if self._left:
+            if self._aborted:
                 self.abort()
 
-        try:
-            await to_thread.run_sync(run, limiter=self.service.preparing)
-        except asyncio.CancelledError:
-            self._left = True
-            self.abort()
-            raise
+        await to_thread.run_sync(run, limiter=self.service.preparing)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces of the answers in order of arrival, each with the index of its answer."""
+    async def pieces(self, silence_s: float) -> AsyncIterator[tuple[int, Piece] | None]:
+        """Pieces of the answers in order of arrival, each with its answer's index; None after a silence."""
         queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
         async def forward(index: int, handle: Handle) -> None:
             try:
                 async for piece in handle:
-                    self._check_completed(piece.answer)
+                    _check_completed(piece.answer)
                     queue.put_nowait((index, piece))
             except Exception as error:
                 queue.put_nowait(error)
@@ -120,7 +111,11 @@ class Call:
         try:
             unfinished = len(tasks)
             while unfinished:
-                item = await queue.get()
+                try:
+                    item = await asyncio.wait_for(queue.get(), silence_s)
+                except TimeoutError:
+                    yield None
+                    continue
                 if isinstance(item, Exception):
                     raise item
                 unfinished -= item[1].answer is not None
@@ -133,8 +128,11 @@ class Call:
         """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
         leaving = asyncio.create_task(self._abort_when_left())
         try:
-            for answer in await asyncio.gather(*self.handles):
-                self._check_completed(answer)
+            answers = await asyncio.gather(*self.handles)
+            if leaving.done():
+                raise ClientDisconnect
+            for answer in answers:
+                _check_completed(answer)
         finally:
             leaving.cancel()
         return [await anext(aiter(handle)) for handle in self.handles]  # all are done: a piece is everything
@@ -142,15 +140,7 @@ class Call:
     async def _abort_when_left(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
-        self._left = True
         self.abort()
-
-    def _check_completed(self, answer: Answer | None) -> None:
-        """Raise an error if the answer was aborted: the client has left, or the server is shutting down."""
-        if self._left:
-            raise ClientDisconnect
-        if answer and answer.stop_reason is StopReason.ABORTED:
-            raise HttpError(503, "the server is shutting down")
 
     async def check_connected(self) -> None:
         """Raise ClientDisconnect if the client has left."""
@@ -158,7 +148,8 @@ class Call:
             raise ClientDisconnect
 
     def abort(self) -> None:
-        """Abort the answers that have not ended."""
+        """Abort the answers that have not ended, and those that are being prepared."""
+        self._aborted = True
         for handle in self.handles:
             handle.abort()
 
@@ -173,6 +164,11 @@ class Call:
         return ends
 
 
+def _check_completed(answer: Answer | None) -> None:
+    if answer and answer.stop_reason is StopReason.ABORTED:
+        raise HttpError(503, "the server is shutting down")
+
+
 class EngineService:
     """The engine of a server, and the HTTP requests that it answers.
 
@@ -182,7 +178,7 @@ class EngineService:
         limits: limits of requests.
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
-        preparing: lets one request at a time be prepared.
+        preparing: lets one request at a time be prepared, or checked.
         scoring: lets one request at a time score or embed texts.
     """
 
@@ -247,11 +243,10 @@ class EngineService:
 
     def resolve_model(self, name: str | None) -> tuple[str, str]:
         """Name and engine adapter of a model; None and "default" are the first; HttpError 404 for others."""
-        name = name or DEFAULT_MODEL
-        known = name if name in self.models else name.removesuffix(_TAG)
-        if known == DEFAULT_MODEL and known not in self.models:
-            known = next(iter(self.models))
-        if known not in self.models:
+        name, names = name or DEFAULT_MODEL, {DEFAULT_MODEL: next(iter(self.models))}
+        names |= {known: known for known in self.models}
+        known = names.get(name) or names.get(name.removesuffix(_TAG))
+        if not known:
             message = f"the model {name[:100]!r} does not exist; this server has {', '.join(self.models)}"
             raise HttpError(404, message, code="model_not_found", param="model")
         return known, self.models[known]

@@ -63,9 +63,10 @@ class HttpError(errors.ThirteenError):
         return JSONResponse(body, self.status, self.headers)
 
 
-def field_error(param: str, problem: str) -> HttpError:
-    """400 for a field of a request body: the message is its path and what is wrong with it."""
-    return HttpError(400, f"{param} {problem}", param=param)
+def check_field(valid: object, param: str, problem: str, status: int = 400) -> None:
+    """Raise HttpError unless a field of a request body is valid; the message is its path and the problem."""
+    if not valid:
+        raise HttpError(status, f"{param} {problem}", param=param)
 
 
 def to_http_error(error: BaseException) -> HttpError:

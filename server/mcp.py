@@ -91,7 +91,7 @@ def create_server(engine: Engine, options: Options) -> MCPServer:
     return server
 
 
-def serve_stdio(engine: Engine, options: Options) -> None:
+def serve_stdio(engine: Engine) -> None:
     """Serve until standard input ends; meanwhile nothing but the protocol is on standard output.
 
     When the engine has failed, the process ends with status 1, for the client to start it again.
@@ -100,7 +100,7 @@ def serve_stdio(engine: Engine, options: Options) -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    asyncio.run(_serve(create_server(engine, options), engine))
+    asyncio.run(_serve(create_server(engine, Options()), engine))
 
 
 async def _serve(server: MCPServer, engine: Engine) -> None:

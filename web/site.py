@@ -7,7 +7,6 @@ resumes at the first missing part.
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,17 @@ PART_BYTES = 8 << 20
 _DESCRIPTION, _PARTS, _WORKER = "model.json", "parts", "sw.js"
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Result of write_site(): the folder, the number of files, parts included, and their total size."""
-
-    folder: Path
-    files: int
-    nbytes: int
-
-
-def write_site(
-    model: Path, folder: Path, wllama: dict[str, bytes], *, name: str | None = None, context: int = 2048
-) -> Site:
+def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: int = 2048) -> dict[str, Any]:
     """Write a static site that runs a model in the browser.
 
     Args:
         model: a GGUF file of at most 2 GB.
         folder: a new or empty folder, or one that this function has written before.
         wllama: files of wllama by name; see wllama.wllama_files().
-        name: name shown on the page; by default the file name without its suffix.
         context: context length, capped at the length the model was trained for.
+
+    Returns:
+        The `folder`, the number of `files`, parts included, and their total size, `nbytes`.
     """
     header = read_header(model)
     if header.file_bytes > FILE_BYTES_MAX:
@@ -54,7 +44,7 @@ def write_site(
     with output_errors(folder):
         parts = list(_write_parts(model, folder))
         description = {
-            "name": name or model.stem,
+            "name": model.stem,
             "file_bytes": header.file_bytes,
             "context": min(context, shape.context),
             # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
@@ -67,7 +57,8 @@ def write_site(
         written = {folder / part["name"] for part in parts}
         for old in {*folder.glob(f"{_PARTS}/{'[0-9a-f]' * 16}.bin")} - written:
             old.unlink()
-    return Site(folder, len(files) + len(parts), header.file_bytes + sum(map(len, files.values())))
+    nbytes = header.file_bytes + sum(map(len, files.values()))
+    return {"folder": folder, "files": len(files) + len(parts), "nbytes": nbytes}
 
 
 def check_site_folder(folder: Path) -> None:

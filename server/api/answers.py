@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
@@ -16,8 +16,6 @@ from ..http_errors import HttpError
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, format_event, respond
-
-_checks = CapacityLimiter(1)  # lets one request at a time check arithmetic
 
 
 class EarlierTurn(RequestBody):
@@ -60,8 +58,7 @@ class AnswerFormat(Format):
         self._model, self.dropped = model, 0
 
     def whole(self, answers: Sequence[Said]) -> Json:
-        assert answers[0].piece.answer
-        return self._describe(answers[0].piece.answer)
+        return self._describe(answers[0].answer)
 
     def part(self, said: Said) -> Iterator[str]:
         if said.piece.tally:
@@ -70,7 +67,7 @@ class AnswerFormat(Format):
             if text := getattr(said.piece, name):
                 yield format_event({"text": text}, name)
         if said.piece.answer:
-            yield format_event(self._describe(said.piece.answer), "answer")
+            yield format_event(self._describe(said.answer), "answer")
 
     def failed(self, error: HttpError) -> str:
         return format_event(error.body, "error")
@@ -83,7 +80,6 @@ class AnswerFormat(Format):
 
 async def answer(call: Call, body: AnswerRequest) -> Response:
     """Answer a question, with its final value and its equations checked."""
-    call.choose_model(body.model)
     form = AnswerFormat(call.model)
     given = answer_options(call, body, body.effort, max_tokens=body.max_tokens) | body.sampling
     options = Options(system=body.system, min_confidence=body.min_confidence, **given)
@@ -102,8 +98,8 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
     return await respond(call, form, stream=body.stream)
 
 
-async def check(_: Call, body: CheckRequest) -> Response:
+async def check(call: Call, body: CheckRequest) -> Response:
     """Check an arithmetic claim, without a model."""
-    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=_checks)
+    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=call.service.preparing)
     steps = [asdict(step) for step in reading.steps]
     return JSONResponse({"steps": steps, "verified": reading.verifies(value), "value": value})

@@ -184,10 +184,15 @@ def text_of(content: str | Sequence[TextPart] | None) -> str:
     return content if isinstance(content, str) else "".join(part.text for part in content or ())
 
 
-class FunctionDefinition(RequestBody):
-    """A function that the model may call."""
+class NamedFunction(RequestBody):
+    """The name of a function."""
 
     name: FunctionName
+
+
+class FunctionDefinition(NamedFunction):
+    """A function that the model may call."""
+
     description: str | None = None
     parameters: Schema | None = Field(None, description="A JSON schema; by default no parameters.")
     strict: bool = Field(False, description="Whether the schema is enforced where a call is optional.")

@@ -1,22 +1,22 @@
 """The core of all formats: the options of a request, and its answers, which each format prints."""
 
-import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from anyio import to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ...runtime.answer import Piece, StopReason, Usage
+from ...runtime.answer import Answer, Piece, StopReason
 from ...runtime.grammar import Grammar, from_schema
 from ...runtime.options import Options, Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error, to_http_error
+from ..http_errors import HttpError, check_field, to_http_error
 from .bodies import Answering, Json, Sampling, read_effort
 from .tool_calls import NO_TOOL_USE, AnswerCall, ToolCallParser, ToolUse
 
@@ -27,14 +27,10 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffer
 
 
 def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens: int | None) -> Json:
-    """Options that all formats have.
-
-    Raises:
-        HttpError: 400 the effort samples more than the server allows.
-    """
+    """Options that all formats have; HttpError 400 if the effort samples more than the server allows."""
     most, (votes, think) = call.service.limits.answers, read_effort(effort, thinks=call.engine.thinks)
-    if (answers := votes.rule.answers) > most:
-        raise field_error("effort", f"{votes} samples up to {answers} answers, at most {most} here")
+    answers = votes.rule.answers
+    check_field(answers <= most, "effort", f"{votes} samples up to {answers} answers, at most {most} here")
     return {
         "adapter": call.adapter,
         "namespace": call.key.namespace,
@@ -49,11 +45,7 @@ def answer_options(call: Call, body: Answering, effort: str | bool, **max_tokens
 def chat_request(
     call: Call, messages: Sequence[Message], tools: ToolUse, sampling: Sampling, options: Json
 ) -> Request:
-    """The engine's request; with tools, or without a number in the question, nothing is voted on.
-
-    Raises:
-        RequestError: the chat template rejects the conversation, or an option is invalid for the engine.
-    """
+    """The engine's request; with tools, or without a number in the question, nothing is voted on."""
     question = next((message.content for message in reversed(messages) if message.role == "user"), "")
     options |= sampling.sampling | {
         "effort": options["effort"].for_question("" if tools.tools else question),
@@ -69,8 +61,8 @@ def format_grammar(kind: str, schema: Mapping[str, Any] | None, param: str) -> G
     `param` is the field of the schema. RequestError: the schema is rejected. HttpError: 400 it is missing, or
     the type takes none.
     """
-    if (schema is None) == (kind == "json_schema"):
-        raise field_error(param, "is required for the type json_schema and not allowed otherwise")
+    valid = (kind == "json_schema") == (schema is not None)
+    check_field(valid, param, "is required for the type json_schema and not allowed otherwise")
     return None if kind == "text" else from_schema(schema or {"type": "object"})
 
 
@@ -91,10 +83,10 @@ class Said:
         return "tool_calls" if self.calls and reason == "stop" else reason
 
     @property
-    def usage(self) -> Usage:
-        """Tokens of the answer, which is complete."""
+    def answer(self) -> Answer:
+        """The whole answer, which has ended."""
         assert self.piece.answer
-        return self.piece.answer.usage
+        return self.piece.answer
 
     @property
     def warning(self) -> Json:
@@ -151,35 +143,25 @@ async def respond(call: Call, form: Format, tools: ToolUse = NO_TOOL_USE, *, str
         return Said(index, index not in parsers, piece, *parsers[index].take(piece))
 
     async def parts() -> AsyncIterator[str]:
-        for part in form.begin():
-            yield part
-        async for index, piece in call.pieces():
-            for part in form.part(said(index, piece)):
+        """The parts of a stream; an exception is its last one. Events have a comment where none comes."""
+        sent = monotonic()
+        try:
+            for part in form.begin():
                 yield part
-        for part in form.end():
-            yield part
+            async for item in call.pieces(COMMENT_S):
+                for part in form.part(said(*item)) if item else ():
+                    yield part
+                    sent = monotonic()
+                if form.media_type == EVENT_STREAM_TYPE and monotonic() - sent >= COMMENT_S:
+                    place, sent = min(handle.place for handle in call.handles), monotonic()
+                    yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
+            for part in form.end():
+                yield part
+        except Exception as error:
+            call.error = to_http_error(error)
+            yield form.failed(call.error)
 
     if stream:
-        return StreamingResponse(_sent(call, form, parts()), headers=_HEADERS, media_type=form.media_type)
+        return StreamingResponse(parts(), headers=_HEADERS, media_type=form.media_type)
     answers = [said(index, piece) for index, piece in enumerate(await call.whole_pieces())]
     return await to_thread.run_sync(lambda: JSONResponse(form.whole(answers)))
-
-
-async def _sent(call: Call, form: Format, parts: AsyncIterator[str]) -> AsyncIterator[str]:
-    """The parts of a stream; an exception is its last one. Events have a comment where none comes."""
-    timeout = COMMENT_S if form.media_type == EVENT_STREAM_TYPE else None
-    part: asyncio.Future[str | None] = asyncio.Future()
-    try:
-        while True:
-            part = asyncio.ensure_future(anext(parts, None))
-            while not (await asyncio.wait((part,), timeout=timeout))[0]:
-                place = min((handle.place for handle in call.handles), default=0)
-                yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
-            if (text := part.result()) is None:
-                return
-            yield text
-    except Exception as error:
-        call.error = to_http_error(error)
-        yield form.failed(call.error)
-    finally:
-        part.cancel()

@@ -61,7 +61,6 @@ async def ollama_embed(call: Call, body: OllamaEmbedRequest) -> Response:
 
 async def _embed(call: Call, body: EmbeddingRequest | OllamaEmbedRequest) -> Floats:
     """Vectors of texts, (texts, dimensions); a client that disconnects ends it."""
-    call.choose_model(body.model, embeds=True)
     engine, rows = call.engine, list[Floats]()
     texts: Sequence[str | list[int]] = body.input
     async with call.service.scoring:

@@ -18,7 +18,7 @@ from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ...runtime.prompt.question_prompt import PLAIN
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
+from ..http_errors import HttpError, check_field
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import FINISH_REASONS, Format, Said, answer_options, chat_request, format_line, respond
@@ -120,12 +120,10 @@ class OllamaFormat(Format):
 
 def _end(said: Said) -> Json:
     """The fields of an answer that has ended."""
-    answer = said.piece.answer
-    assert answer
-    usage, timings = answer.usage, answer.timings
+    usage, timings = said.answer.usage, said.answer.timings
     return {
         "done": True,
-        "done_reason": FINISH_REASONS[answer.stop_reason],
+        "done_reason": FINISH_REASONS[said.answer.stop_reason],
         "total_duration": round((timings.first_token_s + timings.decode_s) * _NS),
         "load_duration": 0,
         "prompt_eval_count": usage.prompt_tokens,
@@ -145,8 +143,8 @@ async def chat(call: Call, body: OllamaChatRequest) -> Response:
     """Answer a conversation."""
     messages: list[Message] = []
     for index, message in enumerate(body.messages):
-        if message.tool_calls and message.role != "assistant":
-            raise field_error(f"messages[{index}].tool_calls", "is only for the role assistant")
+        valid = message.role == "assistant" or not message.tool_calls
+        check_field(valid, f"messages[{index}].tool_calls", "is only for the role assistant")
         made = [one.function for one in message.tool_calls]
         calls = tuple(ToolCall(one.name, one.name, one.arguments) for one in made)  # the name is the id, too
         answered = (message.tool_name or f"call_{index}") if message.role == "tool" else None
@@ -161,7 +159,6 @@ async def generate(call: Call, body: OllamaGenerateRequest) -> Response:
 
 async def _answer(call: Call, body: OllamaRequest, messages: Sequence[Message]) -> Response:
     """Response to a conversation; without one, clients ask to load the model."""
-    call.choose_model(body.model)
     offered = body.tools if isinstance(body, OllamaChatRequest) else []
     form = OllamaFormat(call.model, chat=isinstance(body, OllamaChatRequest))
     if not messages:
@@ -199,7 +196,6 @@ def _entry(call: Call, name: str, adapter: str) -> Json:
 
 async def show(call: Call, body: OllamaModel) -> Response:
     """Describe a model."""
-    call.service.resolve_model(body.model)
     engine, header = call.engine, call.engine.model.header
     able = {"completion": True, "thinking": engine.thinks, "tools": engine.takes_tools}
     numbers = {key: value for key, value in header.metadata.items() if isinstance(value, int)}

@@ -16,7 +16,7 @@ from ...runtime.engine.engine import Engine
 from ...runtime.options import LOGPROBS_MAX, MAX_TOKENS, Options, Request
 from ...runtime.prompt.prompt_encoder import Message, ToolCall
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
+from ..http_errors import check_field
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
@@ -67,19 +67,6 @@ class ResponseFormat(RequestBody):
     json_schema: JsonSchemaFormat | None = None
 
 
-class NamedFunction(RequestBody):
-    """The name of a function to call."""
-
-    name: bodies.FunctionName
-
-
-class FunctionChoice(RequestBody):
-    """A function that the model must call."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
 class TemplateVariables(RequestBody):
     """Variables of the chat template."""
 
@@ -103,8 +90,8 @@ class OpenAiRequest(bodies.Sampling):
 
     def check_answers(self, call: Call, prompts: int = 1) -> None:
         """Raise HttpError if there are more answers than the server allows."""
-        if self.n * prompts > (most := call.service.limits.answers):
-            raise HttpError(422, f"n must be at most {most}, for all prompts together", param="n")
+        most = call.service.limits.answers
+        check_field(self.n * prompts <= most, "n", f"must be at most {most}, for all prompts together", 422)
 
     def samples(self, request: Request) -> list[Request]:
         """The requests for all answers; several are sampled by default, as they would all be the same."""
@@ -121,7 +108,7 @@ class ChatRequest(OpenAiRequest, bodies.Answering):
     max_completion_tokens: bodies.Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat = ResponseFormat()
     tools: bodies.ToolList[bodies.Tool] = Field([])
-    tool_choice: bodies.ToolChoiceWord | FunctionChoice = "auto"
+    tool_choice: bodies.ToolChoiceWord | bodies.Tool = "auto"
     parallel_tool_calls: bool = Field(True, description="Whether an answer may have several calls.")
     reasoning_effort: bodies.EffortName = "low"
     chat_template_kwargs: TemplateVariables = TemplateVariables.model_validate({})
@@ -143,12 +130,11 @@ class CompletionRequest(OpenAiRequest):
 
 def _message(message: ChatMessage, path: str) -> Message:
     """A message for the engine; the role "developer" is "system" in chat templates."""
-    if message.content is None and not message.tool_calls:
-        raise field_error(f"{path}.content", "is missing")
-    if message.tool_calls and message.role != "assistant":
-        raise field_error(f"{path}.tool_calls", "is only for the role assistant")
-    if (message.role == "tool") == (message.tool_call_id is None):
-        raise field_error(f"{path}.tool_call_id", "is required for the role tool and not allowed otherwise")
+    has_its_id = (message.role == "tool") == (message.tool_call_id is not None)
+    by_model = message.role == "assistant" or not message.tool_calls
+    check_field(message.content is not None or message.tool_calls, f"{path}.content", "is missing")
+    check_field(by_model, f"{path}.tool_calls", "is only for the role assistant")
+    check_field(has_its_id, f"{path}.tool_call_id", "is required for the role tool and not allowed otherwise")
     calls = list[ToolCall]()
     for index, call in enumerate(message.tool_calls):
         param = f"{path}.tool_calls[{index}].function.arguments"
@@ -191,10 +177,10 @@ class ChatFormat(Format):
 
     def _usage(self, answers: Sequence[Said]) -> Json:
         """Usage of a response: a prompt counts once for its answers."""
-        prompts = [said.usage for said in answers[:: self.body.n]]
+        prompts = [said.answer.usage for said in answers[:: self.body.n]]
         prompt = sum(usage.prompt_tokens for usage in prompts)
-        completion = sum(said.usage.completion_tokens for said in answers)
-        thinking = sum(said.usage.thinking_tokens for said in answers)
+        completion = sum(said.answer.usage.completion_tokens for said in answers)
+        thinking = sum(said.answer.usage.thinking_tokens for said in answers)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -268,14 +254,12 @@ class CompletionFormat(ChatFormat):
 
 async def chat(call: Call, body: ChatRequest) -> Response:
     """Answer a conversation."""
-    call.choose_model(body.model)
     body.check_answers(call)
-    if body.top_logprobs is not None and not body.logprobs:
-        raise field_error("top_logprobs", "requires logprobs: true")
+    check_field(body.logprobs or body.top_logprobs is None, "top_logprobs", "requires logprobs: true")
     choice, form = body.tool_choice, body.response_format
-    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.function.name)
+    chosen = choice if isinstance(choice, str) else choice.function
     functions = [tool.function for tool in body.tools]
-    tools = ToolUse.of(functions, call.engine, *chosen, several=body.parallel_tool_calls)
+    tools = ToolUse.of(functions, call.engine, chosen, several=body.parallel_tool_calls)
     limits = {"max_completion_tokens": body.max_completion_tokens, "max_tokens": body.max_tokens}
     options = answer_options(call, body, body.reasoning_effort, **limits)
     options |= {"stop": body.stop, "logprobs": (body.top_logprobs or 0) if body.logprobs else None}
@@ -287,8 +271,8 @@ async def chat(call: Call, body: ChatRequest) -> Response:
         schema = form.json_schema.schema_ if form.json_schema else None
         grammar = format_grammar(form.type, schema, "response_format.json_schema")
         request = chat_request(call, messages, tools, body, options | {"grammar": grammar})
-        if body.n > 1 and request.options.effort.votes:
-            raise HttpError(400, "the answers of an effort above low vote: n must be 1", param="n")
+        problem = "must be 1: the answers of an effort above low vote"
+        check_field(body.n == 1 or not request.options.effort.votes, "n", problem)
         return body.samples(request)
 
     await call.submit(prepare)
@@ -297,7 +281,6 @@ async def chat(call: Call, body: ChatRequest) -> Response:
 
 async def completion(call: Call, body: CompletionRequest) -> Response:
     """Complete texts."""
-    call.choose_model(body.model)
     body.check_answers(call, len(body.prompt))
     form = CompletionFormat(call, body)
     options: Json = {"adapter": call.adapter, "namespace": call.key.namespace, "stop": body.stop}

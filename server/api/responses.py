@@ -12,7 +12,7 @@ from starlette.responses import Response
 from ...runtime.options import Request
 from ...runtime.prompt.prompt_encoder import Message
 from ..engine_service import Call
-from ..http_errors import HttpError, field_error
+from ..http_errors import HttpError, check_field
 from . import bodies
 from .bodies import Json, RequestBody
 from .core import Format, Said, answer_options, chat_request, format_event, format_grammar, respond
@@ -48,11 +48,10 @@ class FunctionTool(bodies.FunctionDefinition):
     type: Literal["function"]
 
 
-class FunctionChoice(RequestBody):
+class FunctionChoice(bodies.NamedFunction):
     """A function that the model must call."""
 
     type: Literal["function"]
-    name: bodies.FunctionName
 
 
 class TextFormat(RequestBody):
@@ -102,8 +101,7 @@ def input_messages(body: ResponseRequest) -> list[Message]:
         return [*messages, Message("user", body.input)]
     for index, item in enumerate(body.input):
         for name in _NEEDED[item.type]:
-            if getattr(item, name) is None:
-                raise HttpError(422, f"input[{index}].{name} is missing", param=f"input[{index}].{name}")
+            check_field(getattr(item, name) is not None, f"input[{index}].{name}", "is missing", 422)
         if item.type == "message":
             role = "system" if item.role == "developer" else str(item.role)
             messages.append(Message(role, bodies.text_of(item.content)))
@@ -237,7 +235,7 @@ class ResponseFormat(Format):
 
 
 def _usage(said: Said) -> Json:
-    usage = said.usage
+    usage = said.answer.usage
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},
@@ -249,13 +247,10 @@ def _usage(said: Said) -> Json:
 
 async def response(call: Call, body: ResponseRequest) -> Response:
     """Answer a conversation."""
-    if body.previous_response_id:
-        raise field_error("previous_response_id", "is not supported: send the whole conversation as input")
-    call.choose_model(body.model)
-    form, choice = body.text.format, body.tool_choice
-    chosen = (choice, None) if isinstance(choice, str) else ("required", choice.name)
-    tools = ToolUse.of(body.tools, call.engine, *chosen, several=body.parallel_tool_calls)
-    limit = {"max_output_tokens": body.max_output_tokens}
+    problem = "is not supported: send the whole conversation as input"
+    check_field(not body.previous_response_id, "previous_response_id", problem)
+    form, limit = body.text.format, {"max_output_tokens": body.max_output_tokens}
+    tools = ToolUse.of(body.tools, call.engine, body.tool_choice, several=body.parallel_tool_calls)
     options = answer_options(call, body, body.reasoning.effort, **limit)
 
     def prepare() -> list[Request]:

@@ -18,8 +18,8 @@ from ...runtime.answer import Piece
 from ...runtime.engine.engine import Engine
 from ...runtime.grammar import Grammar, from_lark, from_schema
 from ...runtime.prompt.prompt_encoder import ToolCall, check_nesting
-from ..http_errors import HttpError, field_error
-from .bodies import FunctionDefinition, Json
+from ..http_errors import HttpError, check_field
+from .bodies import FunctionDefinition, Json, NamedFunction
 
 _TAG, _END_TAG, _FENCE = "<tool_call>", "</tool_call>", "```"
 # Where a call may begin: at a tag, or at a fence or an object at the start of a line.
@@ -51,17 +51,12 @@ TEXT: /\s*([^{\s](?s:.*))?/
 
 
 def parse_call(call_id: str, name: str, arguments: str, param: str) -> ToolCall:
-    """A call that a client sends back.
-
-    Raises:
-        HttpError: 400 the arguments, of which `param` is the field, are no JSON object.
-    """
+    """A call that a client sends back; HttpError 400 if its arguments (`param`) are no JSON object."""
     try:
         parsed = json.loads(arguments)
     except (ValueError, RecursionError):
         parsed = None
-    if not isinstance(parsed, dict):
-        raise field_error(param, "must be a JSON object, as text")
+    check_field(isinstance(parsed, dict), param, "must be a JSON object, as text")
     return ToolCall(call_id, name, parsed)
 
 
@@ -95,27 +90,18 @@ class ToolUse(NamedTuple):
         cls,
         tools: Sequence[FunctionDefinition],
         engine: Engine,
-        choice: str = "auto",
-        named: str | None = None,
+        choice: str | NamedFunction = "auto",
         *,
         several: bool = True,
     ) -> Self:
-        """The tools of the answer to a request.
+        """The tools of an answer; `choice` is auto, none, required, or the function to call.
 
-        Args:
-            tools: what the client offers.
-            engine: the engine that answers.
-            choice: auto, none or required.
-            named: the name of the function to call.
-            several: whether there may be several calls.
-
-        Raises:
-            HttpError: 400 a call is required without tools, or of a function that is not there.
+        HttpError: 400 a call is required without tools, or of a function that is not there.
         """
-        functions = [tool for tool in tools if named in (None, tool.name)]
-        required = named is not None or choice == "required"
-        if required and not functions:
-            raise field_error("tool_choice", f"requires {named or 'a function'} in tools")
+        named = "" if isinstance(choice, str) else choice.name
+        functions = [tool for tool in tools if named in ("", tool.name)]
+        required = bool(named) or choice == "required"
+        check_field(functions or not required, "tool_choice", f"requires {named or 'a function'} in tools")
         if choice == "none" or not tools:
             return cls()
         return cls(tools, functions, required, several, _TAG in engine.chat_template)
@@ -132,11 +118,7 @@ class ToolUse(NamedTuple):
     def grammar(self, text: Grammar | None = None) -> Grammar | None:
         """Grammar of the answer, None if it is free; calls that are required or strict follow their schemas.
 
-        Args:
-            text: grammar of an answer without calls, by from_schema(); None if it is free.
-
-        Raises:
-            HttpError: 400 a schema is rejected.
+        `text` is the grammar of an answer without calls. HttpError: 400 a schema is rejected.
         """
         strict = any(function.strict for function in self.functions)
         if not (self.required or strict or (text and self.functions)):

@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.options import BASE
 from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
-from thirteen.server.drain_server import DrainServer, bind_socket
 from thirteen.server.engine_service import EngineService
+from thirteen.server.serving import DrainServer, bind_socket
 
 from ..runtime.fakes import FIXED
 
@@ -59,13 +59,12 @@ def serve_engine(
     *,
     name: str = "model",
     limits: RequestLimits | None = None,
-    keys: Iterable[str] | ApiKeys | None = None,
+    keys: ApiKeys | None = None,
     origins: Sequence[str] = (),
 ) -> Iterator[RunningServer]:
     """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
     service = EngineService(engine, models, limits)
-    keys = keys if keys is None or isinstance(keys, ApiKeys) else ApiKeys(keys)
     server = DrainServer(service, ListenConfig(keys=keys, origins=origins))
     with bind_socket("127.0.0.1", 0) as bound:
         thread = threading.Thread(target=server.run, args=([bound],))

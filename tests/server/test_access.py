@@ -36,7 +36,7 @@ def engine(tiny, tmp_path_factory):
 
 def write_keys(folder, text):
     (folder / "keys").write_text(text)
-    return ApiKeys.from_file(folder / "keys")
+    return ApiKeys(folder / "keys")
 
 
 def refused(response, status):
@@ -88,7 +88,7 @@ def test_keys_have_names_and_only_line_feeds_end_their_lines(tmp_path):
     """Other line ends of Unicode made two short keys of a long one."""
     odd = "o\u2028n\x0be\x1cs\x85" * 3
     (tmp_path / "keys").write_bytes(f"\ufeff# ours\n\n  {odd}  \r\nalice: {TWO}\n".encode())
-    keys = ApiKeys.from_file(tmp_path / "keys")
+    keys = ApiKeys(tmp_path / "keys")
     first, second = (keys.identify(f"bearer {key}".encode()) for key in (odd, TWO))
     assert (first.name, second.name) == ("line 3", "alice") and first.namespace != second.namespace
     for wrong in (b"Bearer o", b"Bearer # ours", b"Bearer", b"", odd.encode()):
@@ -130,21 +130,21 @@ def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
     assert ask(TWO).status_code == 200, "another day"
 
 
-def test_a_key_learns_nothing_of_another_keys_prompts(serving):
+def test_a_key_learns_nothing_of_another_keys_prompts(serving, tmp_path):
     """40 requests read a number in another key's prompt."""
     secret = "the code of the safe in the hall is 4711, and no other"
     guesses = [secret, secret[:-5], secret[:40], "x" + secret, secret.replace("4711", "4712"), "a question"]
-    probes = [(f"key-{number}", guess) for number, guess in enumerate(guesses * REPEATS)]
-    client = serving(keys=["ours", *(key for key, _ in probes)])
+    probes = [(f"{ONE}-{number}", guess) for number, guess in enumerate(guesses * REPEATS)]
+    client = serving(keys=write_keys(tmp_path, "\n".join([ONE, *(key for key, _ in probes)])))
 
     def cached_tokens(key, text):
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
         response = client.post("/v1/chat/completions", json=body, headers=bearer(key))
         return response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    assert cached_tokens("ours", secret) == 0
+    assert cached_tokens(ONE, secret) == 0
     assert {cached_tokens(key, guess) for key, guess in probes} == {0}
-    assert cached_tokens("ours", secret) > len(secret)
+    assert cached_tokens(ONE, secret) > len(secret)
 
 
 def test_mixed_concurrent_answers_of_adapters_equal_sequential_ones(serving):
@@ -163,11 +163,11 @@ def test_mixed_concurrent_answers_of_adapters_equal_sequential_ones(serving):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_public_address_requires_a_key_or_insecure(host):
+def test_public_address_requires_a_key_or_insecure(host, tmp_path):
     with pytest.raises(RequestError, match="give api_key_file, or insecure"):
         ListenConfig(host, 1)
     assert ListenConfig(host, 1, insecure=True).allowed_hosts is None
-    assert ListenConfig(host, 1, keys=ApiKeys(["k"])).allowed_hosts is None
+    assert ListenConfig(host, 1, keys=write_keys(tmp_path, ONE)).allowed_hosts is None
 
 
 def test_foreign_host_header_is_403(serving):
@@ -179,7 +179,7 @@ def test_foreign_host_header_is_403(serving):
         assert client.get("/v1/models", headers={"Host": host}).status_code == 200
 
 
-def test_cors_allows_configured_origins_what_openais_client_asks_for(serving):
+def test_cors_allows_configured_origins_what_openais_client_asks_for(serving, tmp_path):
     """It sends headers of its own, and some browsers ask before a page reaches a private network."""
     header, names = "access-control-allow-origin", "authorization,content-type,x-stainless-lang"
     asked = {
@@ -188,7 +188,8 @@ def test_cors_allows_configured_origins_what_openais_client_asks_for(serving):
         "Access-Control-Request-Headers": names,
         "Access-Control-Request-Private-Network": "true",
     }
-    closed, allowing = serving(), serving(origins=["https://app.example"], keys=["k"])
+    keys = write_keys(tmp_path, ONE)
+    closed, allowing = serving(), serving(origins=["https://app.example"], keys=keys)
     assert header not in closed.options("/v1/chat/completions", headers=asked).headers
     foreign = asked | {"Origin": "https://evil.example"}
     assert header not in allowing.options("/v1/chat/completions", headers=foreign).headers

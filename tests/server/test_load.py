@@ -22,9 +22,9 @@ from thirteen.runtime.answer import Timings
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.options import BASE, Effort, Options, Request
 from thirteen.server.api import core
-from thirteen.server.config import ListenConfig, RequestLimits
-from thirteen.server.drain_server import run_server
+from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
 from thirteen.server.engine_service import Call, EngineService
+from thirteen.server.serving import run_server
 
 from ..waiting import wait_until
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
@@ -186,11 +186,13 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
         return [endless(engine)]
 
     async def cancel():
-        task = asyncio.create_task(call_of(EngineService(engine, {"tiny": BASE})).submit(prepare))
+        call = call_of(EngineService(engine, {"tiny": BASE}))
+        task = asyncio.create_task(call.submit(prepare))
         await asyncio.to_thread(preparing.wait)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        call.abort()  # as the middleware does
         go_on.set()
 
     asyncio.run(cancel())
@@ -269,20 +271,21 @@ def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, 
     assert caplog.text.count("Traceback") == 1 and "my secret" in caplog.text
 
 
-def test_metrics_by_path_status_and_key(serving):
-    client = serving(keys=["one"])
-    client.headers["Authorization"] = "Bearer one"
+def test_metrics_by_path_status_and_key(serving, tmp_path):
+    (tmp_path / "keys").write_text(f"app: {'k' * 20}")
+    client = serving(keys=ApiKeys(tmp_path / "keys"))
+    client.headers["Authorization"] = f"Bearer {'k' * 20}"
     assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
     assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
     assert client.get("/secret/path").status_code == 404
     text = client.running.service.metrics.render().decode()
     found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     expected = {
-        'requests_total{key="key 1",path="/v1/completions",status="200"}': 1,
-        'requests_total{key="key 1",path="/v1/completions",status="422"}': 1,
+        'requests_total{key="app",path="/v1/completions",status="200"}': 1,
+        'requests_total{key="app",path="/v1/completions",status="422"}': 1,
         'requests_total{key="",path="other",status="404"}': 1,
-        'completion_tokens_total{key="key 1"}': 2,
-        'prompt_tokens_total{key="key 1"}': 2,
+        'completion_tokens_total{key="app"}': 2,
+        'prompt_tokens_total{key="app"}': 2,
         "first_token_seconds_count": 1,
         "token_seconds_count": 1,
         "slots": 2,

@@ -114,5 +114,5 @@ def small(
     embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
     embedding[[not " " <= chr(token) <= "~" for token in range(len(embedding))]] = 0
     tiny = write_tiny(folder / "tiny.gguf", {}, {"token_embd.weight": embedding})
-    write_site(tiny, folder / "site", wllama, name="tiny", context=256)
+    write_site(tiny, folder / "site", wllama, context=256)
     return folder / "site"

@@ -60,7 +60,7 @@ def ready(page: Any) -> Any:
 
 def test_a_model_answers_online_and_offline(tmp_path: Path, smollm2: Path, wllama: Any, visit: Visit) -> None:
     """Once the model is ready, the page sends no request; the second visit is with the server stopped."""
-    write_site(smollm2, tmp_path / "site", wllama, name="smollm2")
+    write_site(smollm2, tmp_path / "site", wllama)
     with background_server(site_app(tmp_path / "site")) as address:
         page = ready(visit(address, **PHONE))
         assert page.evaluate("crossOriginIsolated")

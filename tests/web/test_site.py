@@ -22,7 +22,7 @@ ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "L
 
 @pytest.fixture
 def site(tiny: Path, tmp_path: Path) -> Path:
-    write_site(tiny, tmp_path / "site", ENGINE, name="small", context=128)
+    write_site(tiny, tmp_path / "site", ENGINE, context=128)
     return tmp_path / "site"
 
 
@@ -48,7 +48,7 @@ def test_parts_join_to_the_model_and_are_named_by_their_hashes(
         assert part["name"] == f"parts/{digest.hexdigest()[:16]}.bin"
         assert part["integrity"] == f"sha256-{b64encode(digest.digest()).decode()}"
     assert (model["name"], model["file_bytes"]) == ("large", large.stat().st_size)
-    assert (result.files, result.nbytes) == (len(files), sum(map(len, files.values())))
+    assert (result["files"], result["nbytes"]) == (len(files), sum(map(len, files.values())))
 
 
 def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(site: Path, tiny: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(si
     assert (site / "page/client.js").read_bytes() == (APP / "client.js").read_bytes()
     listed = json.loads(code.partition("const FILES = ")[2].partition(";\n")[0])
     assert {*listed} == {name for name in files_of(site) if name != "sw.js" and not name.startswith("parts/")}
-    write_site(tiny, site, ENGINE | {"LICENCE": b"changed"}, name="small", context=128)
+    write_site(tiny, site, ENGINE | {"LICENCE": b"changed"}, context=128)
     assert (site / "sw.js").read_text().splitlines()[0] != code.splitlines()[0]
 
 

@@ -58,16 +58,18 @@ async function ask(question) {
   following = true;
   ui.turns.append(view.element);
   ui.question.value = "";
+  ui.error.textContent = "";
+  ui.announcement.textContent = "Working it out";
   setRunning(new AbortController());
   const { signal } = running;
   try {
     turn.answer = await streamAnswer(sent, signal, (event, data) => view.receive(event, data));
     turn.text = turn.answer.text;
     view.finish(turn.answer);
-    announce(resultSentence(turn.answer) + turn.text.slice(0, SPOKEN_CHARS));
+    ui.announcement.textContent = resultSentence(turn.answer) + turn.text.slice(0, SPOKEN_CHARS);
   } catch (error) {
     turn.text = view.text;
-    announce(signal.aborted ? "Stopped" : "No answer");
+    ui.announcement.textContent = signal.aborted ? "Stopped" : "No answer";
     view.stop(ui.announcement.textContent);
     if (!signal.aborted) showError(error);
   }
@@ -93,17 +95,8 @@ function request(question, earlier) {
 
 function setRunning(controller) {
   running = controller;
-  const [shown, hidden] = running ? [ui.stop, ui.send] : [ui.send, ui.stop];
-  const focused = document.activeElement === hidden || document.activeElement === document.body;
-  [shown.hidden, hidden.hidden] = [false, true];
-  if (focused) shown.focus();
-  if (!running) return;
-  ui.error.textContent = "";
-  announce("Working it out");
-}
-
-function announce(message) {
-  ui.announcement.textContent = message;
+  [ui.send.type, ui.send.textContent] = running ? ["button", "Stop"] : ["submit", "Ask"];
+  if (document.activeElement === document.body) ui.send.focus(); // the example that was clicked is gone
 }
 
 function showError(error) {
@@ -142,7 +135,7 @@ ui.question.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.isComposing) running?.abort();
 });
-ui.stop.addEventListener("click", (event) => {
+ui.send.addEventListener("click", (event) => {
   if (event.detail < 2) running?.abort(); // the second click of a double click on Ask must not stop
 });
 ui.examples.addEventListener("click", ({ target }) => target !== ui.examples && ask(target.textContent));

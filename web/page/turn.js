@@ -30,7 +30,6 @@ export class TurnView {
     const foot = element("div", { class: "foot row" }, this.#stats, copy);
     const parts = [heading, this.#result, this.#thought, this.#content, this.#votes, this.#checks, foot];
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
-    this.#thought.hidden = true;
     if (answer) this.finish(answer);
     else this.stop(text ? "Stopped" : "Working it out", text);
   }
@@ -38,7 +37,7 @@ export class TurnView {
   /** Show an event of the stream. */
   receive(event, data) {
     if (event === "tally") this.#say(`Working it out: ${votesText(data)}`);
-    if (event === "thinking") this.#addThought(data.text);
+    if (event === "thinking") this.#thinking.append(data.text);
     if (event !== "text") return;
     this.text += data.text;
     this.#frame ||= requestAnimationFrame(() => this.#draw([])); // words may come faster than frames
@@ -47,8 +46,7 @@ export class TurnView {
   /** Show the complete answer. */
   finish(answer) {
     this.text = answer.text;
-    this.#thinking.replaceChildren();
-    this.#addThought(answer.thinking ?? "");
+    this.#thinking.textContent = answer.thinking ?? "";
     this.#draw(answer.steps);
     const value = valueText(answer);
     const size = answer.value && value.length <= VALUE_CHARS ? "value" : "value long";
@@ -67,11 +65,6 @@ export class TurnView {
 
   #say(message) {
     this.#result.replaceChildren(element("span", { class: "small" }, message));
-  }
-
-  #addThought(text) {
-    this.#thinking.append(text);
-    this.#thought.hidden = !this.#thinking.textContent;
   }
 
   #draw(steps) {
