@@ -12,9 +12,8 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...stats.arrays import Floats
-from .block_codec import BlockLayout, block_layout
+from .block_codec import BlockLayout, Bytes, block_layout
 from .error_feedback import ErrorFeedback
-from .scale_codec import Bytes
 
 ScaleChoice = Literal["given", "refit", "search"]
 
@@ -76,9 +75,9 @@ def gptq_round(
 
 def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: Floats) -> None:
     """Multiply the super-scales of `blocks`, (n, count, bytes), to come closest to `target`, (n, width)."""
-    if not layout.scales.super_scales:
+    if not layout.super_scales:
         return
-    terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.scales.super_scales)], 1)
+    terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.super_scales)], 1)
     rows, factors, count, size = terms.shape  # (n, super-scales, count, block_size)
     weighted = terms.transpose(2, 0, 1, 3).reshape(count, -1, size) @ hessian.reshape(count, size, -1)
     weighted = weighted.reshape(count, rows, factors, count, size)
@@ -87,7 +86,7 @@ def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: F
     gradient = np.einsum("pnfqs,nqs->npf", weighted, missing).reshape(rows, -1)
     ridge = _RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + np.finfo(np.float32).tiny
     change = np.linalg.solve(gram + ridge[:, None, None] * np.eye(gram.shape[1]), gradient[..., None])
-    layout.scales.multiply_super(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
+    layout.multiply_super(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
 
 
 def _candidates(layout: BlockLayout) -> list[tuple[float, float]]:
@@ -117,18 +116,18 @@ def _search_scales(
             values[group] = np.take_along_axis(candidates[:, group], best[None], 0)[0]
         errors = np.take_along_axis(errors.reshape(size, -1, rows), best[None, None], 1)[:, 0]
         wanted[after] -= inverse_cholesky[here, after].T @ errors
-    layout.scales.write(blocks, *(values.T.reshape(rows, blocks.shape[1], -1) for values in chosen))
+    layout.write_scales(blocks, *(values.T.reshape(rows, blocks.shape[1], -1) for values in chosen))
 
 
 def _nearby_scales(layout: BlockLayout, blocks: Bytes) -> tuple[Floats, Floats]:
     """Scales and offsets near those of `blocks` that blocks can store, (candidates, groups, n) each."""
-    scales, offsets = layout.scales.read(blocks)
+    scales, offsets = layout.read_scales(blocks)
     tried, found = blocks.copy(), []
     middle = layout.levels[-1] / 2 if layout.has_offsets else 0.0
     for factor, shift in _candidates(layout):
         moved = np.float32(shift + (1 - factor) * middle)  # the middle of the levels stays but for the shift
-        layout.scales.write(tried, np.float32(factor) * scales, offsets + moved * scales)
-        found.append(np.stack(layout.scales.read(tried)).reshape(2, len(blocks), -1))
+        layout.write_scales(tried, np.float32(factor) * scales, offsets + moved * scales)
+        found.append(np.stack(layout.read_scales(tried)).reshape(2, len(blocks), -1))
     both = np.ascontiguousarray(np.stack(found).transpose(1, 0, 3, 2))
     return both[0], both[1]
 
@@ -138,7 +137,7 @@ def _choose_codes(
 ) -> Floats:
     """Choose the codes of `blocks`, (n, count, bytes), for their scales and offsets."""
     rows, group = len(target), order // layout.group_size
-    scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.scales.read(blocks))
+    scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.read_scales(blocks))
     wanted = np.ascontiguousarray(target.T)  # (width, n)
     if layout.has_offsets:
         wanted.reshape(len(scales), -1, rows)[:] -= offsets[:, None]

@@ -4,12 +4,11 @@ import numpy as np
 
 from ...stats.arrays import Floats
 from ..tensors import TensorPlan
-from .block_codec import block_layout
+from .block_codec import Bytes, block_layout
 from .error_feedback import ErrorFeedback, FeedbackCache
 from .ggml import NEED_IMPORTANCE, check_values, dequantize_rows, floored_importance, quantize_rows
 from .gptq import gptq_round
 from .importance import Importance
-from .scale_codec import Bytes
 from .scales import fit_scales
 
 
@@ -68,7 +67,7 @@ class RowQuantizer:
         layout = block_layout(plan.type)
         if layout is None or self._feedbacks is None:
             return None
-        search = self.search_scales and directions is None and layout.scales.super_scales
+        search = self.search_scales and directions is None and layout.super_scales
         feedback = self._feedbacks.get(plan.target, directions, layout.group_size if search else 1)
         # The covariance's blocks must not divide a block of the type: its columns share a scale.
         usable = feedback is not None and feedback.permutation.shape[1] % layout.block_size == 0
