@@ -10,8 +10,8 @@ from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
 from ..files.gguf.header import Field
 from .quantize.importance import Importance
-from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
+from .source.model_metadata import metadata_fields
 from .vocabulary.trimmed_checkpoint import vocabulary_of
 from .vocabulary.vocabulary_list import vocabulary_fields
 from .write import write_arrays

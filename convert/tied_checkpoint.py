@@ -18,32 +18,6 @@ _BLOCK = 4096  # rows that are compared at a time
 _ROUNDING_MAX = 2.0  # a row's difference may be so many times its rounding error in the smaller type
 
 
-class TiedCheckpoint(Checkpoint):
-    """A Checkpoint that presents the token embedding and the output of another as one matrix.
-
-    Attributes:
-        full: the base that stores both.
-    """
-
-    def __init__(self, full: Checkpoint) -> None:
-        """Keep the larger of the two; both must be one matrix."""
-        super().__init__(full, replace(full.architecture, tied=True))
-        self._embedding, _ = matrix_names(full)
-        self._kept, _ = _by_size(full)
-
-    def rows(self, name: str, start: int, stop: int) -> Floats:
-        return self.full.rows(self._stored(name), start, stop)
-
-    def stored_type(self, name: str) -> GGMLQuantizationType:
-        return self.full.stored_type(self._stored(name))
-
-    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
-        return self.full.stored_rows(self._stored(name), start, stop)
-
-    def _stored(self, name: str) -> str:
-        return self._kept if name == self._embedding else name
-
-
 def matrix_names(base: Checkpoint) -> tuple[str, str]:
     """Names of the token embedding and the output of an untied base."""
     names = {spec.target: name for name, spec in base.specs.items()}
@@ -56,11 +30,12 @@ def tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
     Returns:
         The base, tied or as it is, and messages for the user.
     """
-    _, dropped = _by_size(base)
+    kept, dropped = _by_size(base)
     if not all(_is_one_matrix(base, start) for start in range(0, base.architecture.vocab, _BLOCK)):
         return base, []
     types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
-    return TiedCheckpoint(base), [
+    embedding, _ = matrix_names(base)
+    return Checkpoint(base, replace(base.architecture, tied=True), {embedding: kept}), [
         f"{EMBEDDING} and {OUTPUT} are one matrix, in {types}: it is stored once, which saves "
         f"{_stored_bytes(base, dropped):,} bytes of the base"
     ]

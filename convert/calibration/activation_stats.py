@@ -8,23 +8,53 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...errors import FileError
+from ...files.output import output_errors
 from ...files.progress import Progress, no_progress, part_of
 from ...files.temporary_folder import temporary_folder
 from ...files.worker_pool import worker_pool
 from ...stats.arrays import Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
-from .activation_covariance import InputStats, InputSums
+from ..source.architecture import EMBEDDING
+from .activation_covariance import InputSums
 from .decoder import DecoderLayer, DecoderWeights
-from .hidden_states import Chunk, HiddenStates, compute_hidden_states
 from .output_gradient import output_gradient
 
 # Sequence i adds to the sums of lane i % LANES, and the lanes are added up in order.
 LANES = 4
 _FORWARD_SHARE = 35  # percent of the time, for the progress
+Chunk = tuple[int, ...]  # tokens of a piece of calibration text
+_F16_MAX = np.finfo(np.float16).max
+
+
+class _HiddenStates:
+    """The hidden states of some chunks of text before each layer, in files: they outgrow a laptop's memory.
+
+    The outputs of ffn_gate and ffn_up are kept too, in float16: to compute them again takes longer than to
+    read them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, layer: int, chunk: int, states: NDArray[Any], kind: str = "hidden") -> None:
+        """Save the states of a chunk before a layer, (tokens, hidden).
+
+        Of the kind "ffn", they are the outputs of the layer's ffn_gate and ffn_up, (2, tokens, ffn).
+        """
+        with output_errors(self._folder):
+            np.save(self._folder / f"{kind}-{layer}-{chunk}.npy", states)
+
+    def load(self, layer: int, chunk: int, kind: str = "hidden") -> Floats:
+        """What save() has saved, in float32; after all layers, the states too."""
+        return np.asarray(np.load(self._folder / f"{kind}-{layer}-{chunk}.npy"), np.float32)
 
 
 def collect_activation_stats(
@@ -46,14 +76,47 @@ def collect_activation_stats(
     # each other after every product.
     lanes = worker_pool(min(threads, LANES), max(1, threads // LANES))
     with temporary_folder("hidden") as folder, lanes as pool:
-        hidden = compute_hidden_states(weights, chunks, folder, pool, forward)
+        hidden = _compute_hidden_states(weights, chunks, folder, pool, forward)
         return _propagate_back(weights, chunks, hidden, pool, backward)
+
+
+def _compute_hidden_states(
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> _HiddenStates:
+    """Run chunks of text through a model, one layer after the other, and keep the states in a folder."""
+    kept, layers, numbers = _HiddenStates(folder), weights.architecture.layers, range(len(chunks))
+    tokens, scale = sorted({*np.concatenate(chunks).tolist()}), weights.architecture.embedding_scale
+    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] * scale for token in tokens}
+    states = [np.stack([rows[token] for token in chunk]) for chunk in chunks]
+    for number in numbers:
+        kept.save(0, number, states[number])
+    for index in range(layers):
+        layer = DecoderLayer(weights, index, pool)
+
+        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Floats] = states) -> Floats:
+            with np.errstate(all="ignore"):  # what is not finite is reported below
+                made = layer.forward(states[chunk])
+                ffn = [np.clip(part, -_F16_MAX, _F16_MAX).astype(np.float16) for part in made[1].parts]
+                kept.save(layer.index, chunk, np.stack(ffn), "ffn")
+                output = layer.output(made)
+            kept.save(layer.index + 1, chunk, output)
+            return output
+
+        states = list(pool.map(run, numbers))
+        if not all(np.isfinite(one).all() for one in states):
+            raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
+        progress(index + 1, layers)
+    return kept
 
 
 def _propagate_back(
     weights: DecoderWeights,
     chunks: Sequence[Chunk],
-    hidden: HiddenStates,
+    hidden: _HiddenStates,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> ImportanceStats:
@@ -63,8 +126,8 @@ def _propagate_back(
         gradient, last, traces = output_gradient(weights, hidden.load(layers, number), number, pool)
         sums.add(last, [traces])
         gradients.append(gradient)
-    output = sums.stats(weights.output)
-    found: dict[tuple[str, ...], Future[InputStats]] = {}
+    output = sums.finish(weights.output)
+    found: dict[tuple[str, ...], Future[InputSums]] = {}
     progress(1, 1 + layers)
     for index in reversed(range(layers)):
         found |= _run_layer(DecoderLayer(weights, index, pool), hidden, gradients, pool)
@@ -94,8 +157,8 @@ def _propagate_back(
 
 
 def _run_layer(
-    layer: DecoderLayer, hidden: HiddenStates, gradients: list[Floats], pool: ThreadPoolExecutor
-) -> dict[tuple[str, ...], Future[InputStats]]:
+    layer: DecoderLayer, hidden: _HiddenStates, gradients: list[Floats], pool: ThreadPoolExecutor
+) -> dict[tuple[str, ...], Future[InputSums]]:
     """Replace the gradients of a layer's outputs by those of its inputs."""
     lanes = [[InputSums(one.columns, len(one.names)) for one in layer.projections] for _ in range(LANES)]
 
@@ -112,7 +175,7 @@ def _run_layer(
     found = {}
     for one, (first, *others) in zip(layer.projections, zip(*lanes, strict=True), strict=True):
         weights = tuple(f"blk.{layer.index}.{name}.weight" for name in one.names)
-        found[weights] = pool.submit(first.stats, weights[0], others)
+        found[weights] = pool.submit(first.finish, weights[0], others)
     return found
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...stats.arrays import Doubles, Floats
-from .decoder import DecoderWeights
-from .parts import RmsNorm
+from .decoder import DecoderWeights, RmsNorm
 
 _SEED = 13
 _POSITIONS = 512  # whose logits are in memory at once

@@ -146,7 +146,8 @@ class BlockLayout:
         assert levels is not None, "scales are no codes"
         ratio = np.divide(values, super_scale, out=np.zeros_like(values), where=super_scale != 0)
         nearest = np.clip(np.rint(ratio, out=ratio), levels.min(), levels.max())
-        return (nearest - levels[0]).astype(np.int16).astype(np.uint8)
+        codes: Bytes = (nearest - levels[0]).astype(np.int16).astype(np.uint8)
+        return codes
 
     def multiply_super(self, blocks: Bytes, factors: Floats) -> None:
         """Multiply the super-scales of `blocks` by `factors`, (..., super-scales), rounded to float16."""

@@ -13,10 +13,12 @@ from typing import Any
 
 from ...errors import shorten
 from ...files.gguf.model_shape import ModelShape
-from .rope import Llama3Scaling, LongRope
 
 Values = Mapping[str, Any]
 
+# Tensors of a GGUF that divide the frequencies of RoPE: Llama 3's scaling, and the two lists of LongRoPE.
+FACTORS = "rope_freqs.weight"
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_q_norm", "attn_k_norm")
 INPUTS = {  # matrix -> what it multiplies in a layer
     **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_qkv", "shortconv.in_proj"), "attention_input"),
@@ -63,7 +65,7 @@ class Family:
     # have the value that the graph has anyway: its default, or the implied one, which follows from the shape.
     reads: tuple[str, ...] = ()
     implied: Callable[[ModelShape], Values] = _nothing
-    scaling: type[Llama3Scaling] | type[LongRope] | None = None  # whose divisors the graph reads as tensors
+    divisors: tuple[str, ...] = ()  # of the frequencies of RoPE, which the graph reads as tensors
     # llama.cpp's default for layers with a sliding window: all but every n-th. None where the graph has no
     # windows: then the context ends where the window does.
     window_pattern: int | None = None
@@ -151,7 +153,7 @@ _ALL = (
         ("LlamaForCausalLM", "MistralForCausalLM"),
         permuted=True,
         biases=_LLAMA_BIASES,
-        scaling=Llama3Scaling,
+        divisors=(FACTORS,),
     ),
     # Qwen2ForCausalLM; qwen2.cpp.
     Family("qwen2", ("Qwen2ForCausalLM",), biased=("attn_q", "attn_k", "attn_v")),
@@ -207,7 +209,7 @@ _ALL = (
         permuted=True,
         biases=_LLAMA_BIASES,
         reads=("embedding_scale", "residual_scale", "attention_scale", "logit_scale"),
-        scaling=Llama3Scaling,
+        divisors=(FACTORS,),
         defaults={"attention_multiplier": 1.0},
     ),
     # Phi3ForCausalLM, which is Phi-4-mini's class too, has fused matrices; phi3.cpp.
@@ -222,7 +224,7 @@ _ALL = (
         }
         | _NORMS,
         reads=("rope_width", "rope_original", "rope_attention_factor"),
-        scaling=LongRope,
+        divisors=(LONG_FACTORS, SHORT_FACTORS),
         normalize=_phi3,
     ),
     # Olmo2ForCausalLM norms the outputs of its blocks, and q and k as a whole; olmo2.cpp.
