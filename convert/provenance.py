@@ -26,17 +26,6 @@ _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
 
 
 @dataclass(frozen=True)
-class SourceIds:
-    """Names of the inputs in the provenance of a file."""
-
-    base: str = ""  # name of the base; by default that of its folder or file
-    adapter: str = ""  # name of the adapter; by default that of its folder
-
-
-DEFAULT_IDS = SourceIds()
-
-
-@dataclass(frozen=True)
 class WeightsSource:
     """Origin of weights: their name in the provenance and the hash of their bytes."""
 

@@ -15,9 +15,9 @@ from ..convert.adapter.basis import (
     make_basis,
     read_basis,
     write_basis,
+    write_tinylora_folder,
 )
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint
-from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import FileError
 from ..files.cache_folder import cache_dir, cache_key, cached

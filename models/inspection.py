@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gguf import GGUFValueType
 
-from ..convert.layout import FileLayout
+from ..convert.write import FileLayout
 from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..runtime.engine_options import PROFILES, EngineOptions

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.model_config import from_config, to_config
 from thirteen.errors import FileError
