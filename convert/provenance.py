@@ -12,8 +12,7 @@ from ..files.gguf.header import Field
 from .quantize.importance import Importance
 from .source.checkpoint import Checkpoint, quantized_types
 from .source.model_metadata import metadata_fields
-from .vocabulary.trimmed_checkpoint import vocabulary_of
-from .vocabulary.vocabulary_list import vocabulary_fields
+from .vocabulary.vocabulary_list import vocabulary_fields, vocabulary_of
 from .write import write_arrays
 
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # of llama-vocab.cpp

@@ -116,7 +116,7 @@ class FolderCheckpoint(Checkpoint):
         self.id = id_
         architecture = from_config(read_json(folder / "config.json"), str(folder / "config.json"))
         self._files = self._locate()
-        # As in transformers, both are one matrix only if they are equal; see convert/tied_checkpoint.py.
+        # As in transformers, both are one matrix only if they are equal; see MergedModel.
         self.architecture = replace(
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )

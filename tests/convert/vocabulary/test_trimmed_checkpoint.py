@@ -9,8 +9,7 @@ from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.recipe import Recipe, Same, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.trimmed_checkpoint import vocabulary_of
-from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
+from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary, vocabulary_of
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
