@@ -6,13 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType
 
 from ...errors import FileError, shorten
 from ...files.gguf.model_shape import MAX_COUNT, MAX_LAYERS
 from ...files.json_file import layout_errors
 from ...stats.arrays import Floats
-from .architecture import CONSTANTS, SIZES, U32, Architecture, check
+from .architecture import CONSTANTS, F32, SIZES, U32, Architecture, check
 from .families import CLASSES, FACTORS, LONG_FACTORS, SHORT_FACTORS, Family
 
 # Keys that change the computation or the weights, unless they are false or null, or a bias of the family.
@@ -20,6 +19,8 @@ _REFUSED = (
     *("conv_bias", "use_bidirectional_attention", "attn_logit_softcapping", "final_logit_softcapping"),
     *("quantization_config", "transformers_weights", "attention_bias", "mlp_bias"),
 )
+_FLOAT_MAX = 1e38  # of float32
+_MOST = {U32: MAX_COUNT, F32: _FLOAT_MAX}
 _SCALED = {"llama3": (FACTORS,), "longrope": (LONG_FACTORS, SHORT_FACTORS)}  # by divisors in tensors
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu"}
 
@@ -41,17 +42,19 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 
 
 def _read(config: Mapping[str, Any], family: Family, where: str) -> Architecture:
-    layers = count(config, "num_hidden_layers", where, most=MAX_LAYERS)
+    layers = number(config, "num_hidden_layers", where, most=MAX_LAYERS)
     config = {**family.defaults, **config}
     config = {**config, **family.normalize(config)}
     _check_keys(config, family, where)
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}  # transformers 5 has the second
     config |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
-    heads, hidden = (count(config, key, where) for key in ("num_attention_heads", "hidden_size"))
+    heads, hidden = (
+        number(config, key, where, most=MAX_COUNT) for key in ("num_attention_heads", "hidden_size")
+    )
     defaults = {"kv_heads": heads, "head_dim": hidden // heads}
     biases = (kind for key, kinds in family.biases.items() if config.get(key) for kind in kinds)
     sizes: dict[str, Any] = {
-        name: _value(config, key, type_, where, defaults.get(name))
+        name: number(config, key, where, defaults.get(name), _MOST[type_])
         for name, type_, key in SIZES.values()
         if key
     }
@@ -63,7 +66,7 @@ def _read(config: Mapping[str, Any], family: Family, where: str) -> Architecture
         biased=(*family.biased, *biases),
     )
     found = _layer_types(config, layers, where) | {
-        name: _value(config, key, type_, where)
+        name: number(config, key, where, most=_MOST[type_])
         for name, type_, key in CONSTANTS.values()
         if config.get(key) is not None
     }
@@ -83,29 +86,15 @@ def _read(config: Mapping[str, Any], family: Family, where: str) -> Architecture
 
 
 def number(
-    values: Mapping[str, Any], key: str, where: str, default: float | None = None, most: float = 1e38
-) -> float:
-    """A positive number up to `most`: within the range of float32."""
+    values: Mapping[str, Any], key: str, where: str, default: float | None = None, most: float = _FLOAT_MAX
+) -> Any:
+    """A positive number up to `most`, within the range of float32; an integer if that is one."""
     value: Any = default if values.get(key) is None else values[key]
     kinds = (int,) if isinstance(most, int) else (int, float)
     if type(value) not in kinds or not 1e-37 < value <= most:
         expected = f"an integer up to {most}" if kinds == (int,) else "a positive number of float32"
         raise FileError(f"{where}: {key} is {shorten(value)}, not {expected}")
-    checked: float = value
-    return checked
-
-
-def count(
-    values: Mapping[str, Any], key: str, where: str, default: int | None = None, most: int = MAX_COUNT
-) -> int:
-    """A positive integer up to `most`."""
-    return int(number(values, key, where, default, most))
-
-
-def _value(
-    values: Mapping[str, Any], key: str, type_: GGUFValueType, where: str, default: float | None = None
-) -> float:
-    return number(values, key, where, default, MAX_COUNT if type_ is U32 else 1e38)
+    return value
 
 
 def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -134,7 +123,7 @@ def _layer_types(config: Mapping[str, Any], layers: int, where: str) -> dict[str
         raise FileError(f"{where}: layer_types has {shorten(unknown[0])}, which is not supported")
     found: dict[str, Any] = {"windowed": tuple(places[windowed]), "convolved": tuple(places[convolved])}
     if found["windowed"]:
-        found["window"] = count(config, "sliding_window", where)
+        found["window"] = number(config, "sliding_window", where, most=MAX_COUNT)
     if rotated := config.get("no_rope_layers"):
         pairs = zip(range(layers), rotated, strict=True)
         found["unrotated"] = tuple(layer for layer, used in pairs if not used)
@@ -155,7 +144,7 @@ def _scaled(a: Architecture, rope: Mapping[str, Any], where: str) -> Architectur
         )
     if _SCALED[kind] != a.family.divisors:
         raise FileError(f"{where}: rope scaling is {kind}, which llama.cpp's {a.name} does not read")
-    original = count(rope, "original_max_position_embeddings", where)
+    original = number(rope, "original_max_position_embeddings", where, most=MAX_COUNT)
     if kind == "longrope":
         divisors = [np.array(rope[f"{name}_factor"], float) for name in ("long", "short")]
         factor = number(rope, "factor", where, a.context / original)
