@@ -96,7 +96,7 @@ def _linear_scaling(values: Mapping[str, Any], where: str) -> float:
     key = "rope.scaling.factor" if "rope.scaling.factor" in values else "rope.scale_linear"
     if values.get("rope.scaling.type") == "none" or values.get(key) == 0:
         return 1.0
-    return number(values, key, where, 1.0)
+    return float(number(values, key, where, 1.0))
 
 
 def _without_attention(values: Mapping[str, Any], where: str) -> tuple[int, ...]:
