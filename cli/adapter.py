@@ -107,13 +107,13 @@ def _show(found: "Adapter", as_json: bool) -> None:
 def _code(folder: Path, basis: "Basis") -> str:
     import numpy as np
 
+    from ..convert.adapter.basis import read_tinylora_numbers
     from ..convert.adapter.short_code import (
         ShortCode,
         basis_fingerprint,
         encode_short_code,
         round_to_bfloat16,
     )
-    from ..convert.adapter.tinylora_folder import read_tinylora_numbers
 
     numbers = read_tinylora_numbers(folder, basis)
     rounding = np.abs(round_to_bfloat16(numbers) - numbers) / np.where(numbers, np.abs(numbers), 1)
@@ -125,8 +125,7 @@ def _code(folder: Path, basis: "Basis") -> str:
 def _basis(folder: Path, base: "Base | None", run: "Run") -> "Basis":
     """The basis that an adapter was trained with; by default of the base that it names."""
     from ..convert.adapter.adapter import read_adapter_config
-    from ..convert.adapter.basis import BasisOrigin
-    from ..convert.adapter.tinylora_folder import with_saved_groups
+    from ..convert.adapter.basis import BasisOrigin, with_saved_groups
     from ..convert.source.checkpoint import open_checkpoint
     from ..models.adapter import cached_basis, code_name
     from ..models.base import resolve_base

@@ -13,7 +13,7 @@ from .console import note, run_bars, show, warn
 
 if TYPE_CHECKING:
     from ..bench.fidelity.conversion import ConversionResult
-    from ..convert.layout import FileLayout
+    from ..convert.write import FileLayout
 
 _OF_SAFETENSORS = {"base", "output", "adapter", "to_safetensors", "threads", "as_json"}
 

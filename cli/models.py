@@ -51,7 +51,7 @@ def models(
 
 
 def _show_model(model: str, context: int | None, as_json: bool) -> None:
-    from ..convert.layout import FileLayout
+    from ..convert.write import FileLayout
     from ..files.gguf.header import read_header
 
     header = read_header(options.resolve_model(model).model)
@@ -71,7 +71,7 @@ def _show_model(model: str, context: int | None, as_json: bool) -> None:
 
 def model_facts(header: "Header", context: int | None = None) -> dict[str, Any]:
     """Summarize a GGUF: its sizes, types and provenance, and the memory that it takes."""
-    from ..convert.layout import FileLayout
+    from ..convert.write import FileLayout
 
     layout, architecture = FileLayout.of(header), header.metadata.get("general.architecture")
     provenance = _scalars(header, "thirteen.")

@@ -15,13 +15,12 @@ from ..files.gguf.header import Field
 from ..files.output import check_target
 from ..files.processors import worker_pool
 from ..files.progress import QUIET, Progress, Run
-from .layout import FileLayout
 from .merged_model import MergedModel
 from .provenance import BASE_SHA256, AdapterSource, WeightsSource
 from .recipe import Recipe
 from .tensors import TensorPlan, row_ranges
-from .vocabulary.trimmed_checkpoint import vocabulary_of
-from .write import write_gguf
+from .vocabulary.vocabulary_list import vocabulary_of
+from .write import FileLayout, write_gguf
 
 _BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for it; about 2 MB each
 

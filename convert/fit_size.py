@@ -9,15 +9,15 @@ from math import prod
 
 from ..errors import OptionError
 from ..files.progress import Progress, no_progress
-from .layout import FileLayout, Prediction
 from .merged_model import MergedModel
-from .quantization import Quantization
 from .quantize.costs import REFERENCE, CostTable
 from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
 from .quantize.quant_error import TypeLosses
+from .recipe import Quantization
 from .source.architecture import EMBEDDING, OUTPUT
 from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
+from .write import FileLayout, Prediction
 
 _GAIN_MIN = 1.1  # of another library than the first, as an engine demands it
 # Percent of loss that one percent of decode time is worth.

@@ -20,7 +20,7 @@ from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
 from .adapter.delta import CONFIG_FILE
 from .merged_model import MergedModel
-from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
+from .provenance import AdapterSource, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import open_checkpoint
 from .tensors import row_ranges
@@ -43,7 +43,12 @@ class MergeReport:
 
 
 def merge_checkpoint(
-    base: Path, adapter: Path, output: Path, *, ids: SourceIds = DEFAULT_IDS, progress: Progress = no_progress
+    base: Path,
+    adapter: Path,
+    output: Path,
+    *,
+    ids: tuple[str, str] = ("", ""),
+    progress: Progress = no_progress,
 ) -> MergeReport:
     """Merge an adapter into a base, and write the result as a folder of safetensors.
 
@@ -53,9 +58,9 @@ def merge_checkpoint(
     check_empty(output)  # so that it is neither the base nor the adapter
     if base.is_file():
         raise FileError(f"{base}: a GGUF; --to-safetensors takes a base in safetensors")
-    checkpoint = open_checkpoint(base, ids.base)
+    checkpoint = open_checkpoint(base, ids[0])
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
-    model = MergedModel(checkpoint, adapter, ids.adapter, tie=False)  # the copied config.json says whether
+    model = MergedModel(checkpoint, adapter, ids[1], tie=False)  # the copied config.json says whether
     assert model.source is not None, "there is an adapter"
     tensors = {
         name: (checkpoint.stored_type(name).name, spec.stored_shape)

@@ -2,27 +2,29 @@
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFValueType
+from gguf import GGMLQuantizationType, GGUFValueType
 
-from ..files.gguf.header import Field
+from ..files.gguf.header import Field, row_bytes
 from ..stats.arrays import Floats
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
 from .adapter.peft_merge import PeftMergedCheckpoint
 from .provenance import AdapterSource, file_metadata
-from .quantize.ggml import quantize_rows
+from .quantize.ggml import NEED_IMPORTANCE, dequantize_rows, quantize_rows
 from .quantize.importance import Importance, fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
-from .source.architecture import permute
+from .source.architecture import EMBEDDING, OUTPUT, permute
 from .source.checkpoint import FLOATS, Checkpoint, quantized_types
 from .source.tokenizer import CHAT_TEMPLATE
 from .tensors import TensorPlan, TensorSpec
-from .tied_checkpoint import matrix_names, tie_embeddings
-from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from .vocabulary.vocabulary_list import VocabularyList
+from .vocabulary.vocabulary_list import TrimmedCheckpoint, VocabularyList
+
+_BLOCK = 4096  # rows of two matrices that are compared at a time
+_ROUNDING_MAX = 2.0  # a row's difference may be so many times its rounding error in the smaller type
 
 
 class MergedModel:
@@ -61,8 +63,8 @@ class MergedModel:
             self._load(adapter, adapter_id or adapter.resolve().name)
         architecture = self.base.architecture
         tie = tie and not architecture.tied and architecture.family.tied is not False
-        if tie and not any(map(self._changes, matrix_names(self.base))):
-            self.base, messages = tie_embeddings(self.base)
+        if tie and not any(map(self._changes, _matrix_names(self.base))):
+            self.base, messages = _tie_embeddings(self.base)
             self.warnings += messages
 
     def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
@@ -184,3 +186,56 @@ class MergedModel:
         )
         if adapter.zero_deltas:
             self.warnings.append(f"{len(adapter.zero_deltas)} of {len(adapter.deltas)} deltas are zero")
+
+
+def _matrix_names(base: Checkpoint) -> tuple[str, str]:
+    """Names of the token embedding and the output of an untied base."""
+    names = {spec.target: name for name, spec in base.specs.items()}
+    return names[EMBEDDING], names[OUTPUT]
+
+
+def _tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
+    """Present a matrix that an untied base stores twice, equal or differing by rounding only, as one.
+
+    Many GGUF files of models with tied embeddings have two, in types of their own, which differ by rounding.
+
+    Returns:
+        The base, tied or as it is, and messages for the user.
+    """
+    kept, dropped = _by_size(base)
+    if not all(_is_one_matrix(base, start) for start in range(0, base.architecture.vocab, _BLOCK)):
+        return base, []
+    types = " and ".join(base.stored_type(name).name for name in _matrix_names(base))
+    embedding, _ = _matrix_names(base)
+    return Checkpoint(base, replace(base.architecture, tied=True), {embedding: kept}), [
+        f"{EMBEDDING} and {OUTPUT} are one matrix, in {types}: it is stored once, which saves "
+        f"{_stored_bytes(base, dropped):,} bytes of the base"
+    ]
+
+
+def _by_size(base: Checkpoint) -> tuple[str, str]:
+    """The name of the matrix with more bits a weight, and that of the other one."""
+    smaller, larger = sorted(_matrix_names(base), key=lambda name: _stored_bytes(base, name))
+    return larger, smaller
+
+
+def _stored_bytes(base: Checkpoint, name: str) -> int:
+    rows, columns = base.specs[name].shape
+    return rows * row_bytes(columns, base.stored_type(name))
+
+
+def _is_one_matrix(base: Checkpoint, start: int) -> bool:
+    """Whether no row of a block differs by more than rounding."""
+    stop = min(start + _BLOCK, base.architecture.vocab)
+    names = _by_size(base)
+    kept, dropped = (base.rows(name, start, stop) for name in names)
+    rounding = _rounding_errors(kept, base.stored_type(names[1]))
+    return bool((np.linalg.norm(dropped - kept, axis=1) <= _ROUNDING_MAX * rounding).all())
+
+
+def _rounding_errors(rows: Floats, type_: GGMLQuantizationType) -> Floats:
+    """What rounding to a type changes in each row, (rows,)."""
+    importance = np.ones(rows.shape[1], np.float32) if type_ in NEED_IMPORTANCE else None
+    data = quantize_rows(rows, type_, f"tensor {EMBEDDING!r}", importance)
+    rounded = dequantize_rows(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
+    return np.asarray(np.linalg.norm(rounded - rows, axis=1))

@@ -10,10 +10,9 @@ from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
 from ..files.gguf.header import Field
 from .quantize.importance import Importance
-from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint, quantized_types
-from .vocabulary.trimmed_checkpoint import vocabulary_of
-from .vocabulary.vocabulary_list import vocabulary_fields
+from .source.model_metadata import metadata_fields
+from .vocabulary.vocabulary_list import vocabulary_fields, vocabulary_of
 from .write import write_arrays
 
 _PHI3_TOKENS = ("</s>", "<unk>", "<s>", "<|endoftext|>")  # of llama-vocab.cpp
@@ -23,17 +22,6 @@ _TEXT = GGUFValueType.STRING
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
     name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
 }
-
-
-@dataclass(frozen=True)
-class SourceIds:
-    """Names of the inputs in the provenance of a file."""
-
-    base: str = ""  # name of the base; by default that of its folder or file
-    adapter: str = ""  # name of the adapter; by default that of its folder
-
-
-DEFAULT_IDS = SourceIds()
 
 
 @dataclass(frozen=True)

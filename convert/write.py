@@ -1,20 +1,95 @@
-"""GGUF writer: header first, with every offset known, then the tensor data, in one pass."""
+"""The layout of a GGUF, as planned or as in a file, and its writer, which knows every offset before."""
 
 import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gguf import GGUF_VERSION, GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
-from ..files.gguf.header import MAGIC, SCALARS, Field
+from ..files.gguf.header import MAGIC, SCALARS, Field, Header
 from ..files.output import atomic_write
 from ..files.trusted_files import is_trusted, trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 _ARRAY = GGUFValueType.ARRAY
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted properties of a file that is planned for a size."""
+
+    budget_bytes: int  # the requested size
+    file_bytes: int  # the exact size of the file, metadata included
+    # KL divergence from the unquantized model in nats; None without measured sensitivities
+    divergence: float | None
+    # relative to the same model with all matrices in Q4_K, by the cost table; of whole answers, if the costs
+    # include their prompts
+    decode_speed: float
+    target: str  # the kind of processor that the costs are for
+    prefer: str | None
+    library: str  # the library that the costs are for
+
+
+@dataclass(frozen=True)
+class TypeShare:
+    """Share of a type in a file."""
+
+    tensors: int  # number of its tensors
+    weights: int  # number of their weights
+    nbytes: int  # their size
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """What a GGUF holds, and where."""
+
+    fields: Mapping[str, Field] = field(repr=False)  # the metadata, in file order
+    tensors: tuple[TensorPlan, ...]  # the tensors, in file order
+    file_bytes: int  # the exact size of the file, metadata included
+    prediction: Prediction | None = None  # loss and speed that are predicted for a size; None without a size
+
+    @classmethod
+    def planned(cls, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> "FileLayout":
+        """The layout of a file that is to be written."""
+        sizes = (padded(plan.nbytes) for plan in plans)
+        *offsets, end = accumulate(sizes, initial=padded(len(_header(fields, plans))))
+        placed = (replace(plan, offset=offset) for plan, offset in zip(plans, offsets, strict=True))
+        return cls(fields, tuple(placed), end)
+
+    @classmethod
+    def of(cls, header: Header) -> "FileLayout":
+        """The layout of a file."""
+        tensors = header.tensors.values()
+        plans = (
+            TensorPlan(one.name, one.name, one.shape, one.type, one.nbytes, one.offset) for one in tensors
+        )
+        return cls(header.fields, tuple(plans), header.file_bytes)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in all tensors."""
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean over all tensors, without metadata; 0 without tensors."""
+        return 8 * sum(tensor.nbytes for tensor in self.tensors) / max(1, self.weights)
+
+    @property
+    def types(self) -> dict[str, TypeShare]:
+        """Share of each type, the largest first."""
+        shares = {}
+        for name in {tensor.type.name: None for tensor in self.tensors}:
+            chosen = [tensor for tensor in self.tensors if tensor.type.name == name]
+            nbytes = sum(tensor.nbytes for tensor in chosen)
+            shares[name] = TypeShare(len(chosen), sum(prod(tensor.shape) for tensor in chosen), nbytes)
+        return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))
 
 
 def write_gguf(
@@ -77,10 +152,10 @@ def _put(file: BinaryIO, digest: Any, data: bytes) -> None:
 
 def _header(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
     """The bytes of a header: magic, version and counts, the metadata, and each tensor's place."""
-    fields = {key: field for key, field in fields.items() if field.type is not _ARRAY or field.value}
+    fields = {key: one for key, one in fields.items() if one.type is not _ARRAY or one.value}
     parts = [MAGIC, struct.pack("<IQQ", GGUF_VERSION, len(plans), len(fields))]
-    for key, field in fields.items():
-        parts += [_string(key), struct.pack("<I", field.type), _value(field)]
+    for key, value in fields.items():
+        parts += [_string(key), struct.pack("<I", value.type), _value(value)]
     offset = 0
     for plan in plans:
         dimensions = plan.shape[::-1]
@@ -106,8 +181,3 @@ def _value(field: Field) -> bytes:
 def _string(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")  # a few tokens of published vocabularies are not UTF-8
     return struct.pack("<Q", len(data)) + data
-
-
-def header_size(fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
-    """Compute where the tensor data begins in a file; the types of the tensors do not matter."""
-    return padded(len(_header(fields, plans)))

@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from thirteen.convert.adapter.basis import write_tinylora_folder
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.adapter.short_code import ShortCode
-from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.learn.base_model import Tokenizer, open_tokenizer
 from thirteen.learn.prompt_search import candidates, own_examples
 from thirteen.learn.rollouts import QuestionRollouts, RolloutSettings, is_correct, sample_rollouts

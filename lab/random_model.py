@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.source.architecture import Architecture, metadata_fields, tensor_specs
+from thirteen.convert.source.architecture import Architecture, tensor_specs
+from thirteen.convert.source.model_metadata import metadata_fields
 from thirteen.convert.tensors import TensorPlan, count_weights, plan_stored
 from thirteen.convert.vocabulary.tokenizer_tables import BYTE_TEXTS
 from thirteen.convert.write import write_gguf

@@ -22,9 +22,8 @@ import cma
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
-from thirteen.convert.adapter.basis import Basis
+from thirteen.convert.adapter.basis import Basis, write_tinylora_folder
 from thirteen.convert.adapter.short_code import round_to_bfloat16
-from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.source.architecture import permute
 from thirteen.convert.source.checkpoint import Checkpoint, open_checkpoint
 from thirteen.convert.tensors import TensorSpec, plan_tensor

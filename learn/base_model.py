@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.provenance import write_tokenizer_file
-from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.checkpoint import Checkpoint, open_checkpoint
+from ..convert.source.families import FACTORS
 from ..convert.source.loading import check_base_folder, loaded
-from ..convert.source.rope import FACTORS
-from ..convert.source.transformers_config import new_config
+from ..convert.source.model_config import to_config
 from ..errors import FileError, RequestError
 from ..files.cache_folder import temporary_folder
 from ..files.received_files import check_links
@@ -54,7 +54,19 @@ def load_base_model(base: Path, *, bf16: bool = False, threads: int | None = Non
 
 def check_base(base: Path) -> None:
     """Raise FileError, before hours of work, if transformers has no such model as a GGUF."""
-    new_config(open_checkpoint(base))
+    _config(open_checkpoint(base))
+
+
+def _config(base: Checkpoint) -> Any:
+    """The configuration of a GGUF."""
+    from transformers import AutoConfig
+
+    keys = ("bos_token_id", "eos_token_id")
+    tokens = {
+        key: base.tokenizer[name].value for key in keys if (name := f"tokenizer.ggml.{key}") in base.tokenizer
+    }
+    fields = to_config(base.architecture, base.rope_tensors, tokens, str(base.path))
+    return loaded(base.path, lambda: AutoConfig.for_model(**fields))
 
 
 def _load_gguf(base: Path, dtype: Any) -> Any:
@@ -70,7 +82,7 @@ def _load_gguf(base: Path, dtype: Any) -> Any:
         for name, spec in checkpoint.specs.items()
     }
     kind = getattr(transformers, checkpoint.architecture.family.classes[0])
-    config = new_config(checkpoint)
+    config = _config(checkpoint)
     model = loaded(base, lambda: kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype))
     if (divisors := checkpoint.rope_tensors.get(FACTORS)) is not None:
         model.model.rotary_emb.inv_freq /= torch.from_numpy(divisors)

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..convert.adapter.basis import Basis
+from ..convert.adapter.basis import Basis, write_tinylora_folder
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code, round_to_bfloat16
-from ..convert.adapter.tinylora_folder import write_tinylora_folder
 from ..errors import OptionError, RequestError
 from ..files.cache_folder import temporary_folder
 from ..files.journal import Journal

@@ -18,11 +18,10 @@ from ..convert.adapter.basis import (
     make_basis,
     read_basis,
     write_basis,
+    write_tinylora_folder,
 )
 from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, decode_short_code, looks_like_code
-from ..convert.adapter.tinylora_folder import write_tinylora_folder
-from ..convert.provenance import SourceIds
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import FileError
 from ..files.cache_folder import cache_dir, cache_key, cached
@@ -85,7 +84,9 @@ def find_adapter(source: str, base: str | None = None) -> Adapter:
     return Adapter(source, code)
 
 
-def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> tuple[Path, Path | None, SourceIds]:
+def resolve_sources(
+    base: str, adapter: str | None, run: Run = QUIET
+) -> tuple[Path, Path | None, tuple[str, str]]:
     """Find a base and the adapter to merge into it; both are downloaded if needed.
 
     Returns:
@@ -94,13 +95,13 @@ def resolve_sources(base: str, adapter: str | None, run: Run = QUIET) -> tuple[P
     named = None if adapter is None else find_adapter(adapter, base)
     found = resolve_base(base)  # a wrong adapter is refused before the base is downloaded
     if named is None:
-        return found.path, None, SourceIds(found.id)
+        return found.path, None, (found.id, "")
     folder = named.folder(found, run)
     trained_on = read_adapter_config(folder).get("base_model_name_or_path")
     expected = catalogue().base_name(trained_on) if trained_on else None
     if expected and found.name and expected != found.name:
         raise FileError(f"{folder.name}: was trained on {expected}, but the base is {found.name}")
-    return found.path, folder, SourceIds(found.id, named.id)
+    return found.path, folder, (found.id, named.id)
 
 
 def find_basis(base: Base, run: Run = QUIET, **settings: Any) -> Basis:

@@ -15,10 +15,9 @@ from ..convert.convert import ConversionReport, convert
 from ..convert.fit_size import PREFERENCES, FitSize, parse_file_size
 from ..convert.merged_model import MergedModel
 from ..convert.provenance import write_tokenizer_file
-from ..convert.quantization import DEFAULT_TYPE, SAME_TYPES, Quantization, Same, Uniform
 from ..convert.quantize.costs import CostTable, find_costs, host_costs, ordinary_costs
 from ..convert.quantize.importance import write_importance
-from ..convert.recipe import Recipe
+from ..convert.recipe import DEFAULT_TYPE, SAME_TYPES, Quantization, Recipe, Same, Uniform
 from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.source.tokenizer import CHAT_TEMPLATE

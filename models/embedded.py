@@ -49,13 +49,10 @@ def default_model(adapter: str | None = ADAPTER, *, progress: Progress = no_prog
     def make(output: Path) -> None:
         # An answer does not need these, which take a third of a second, once the file is there.
         from ..convert.convert import convert  # noqa: PLC0415
-        from ..convert.provenance import SourceIds  # noqa: PLC0415
-        from ..convert.quantization import Uniform  # noqa: PLC0415
-        from ..convert.recipe import Recipe  # noqa: PLC0415
+        from ..convert.recipe import Recipe, Uniform  # noqa: PLC0415
 
         folder = adapter_folder(adapter) if adapter else None
-        ids = SourceIds(NAME, adapter or "")
-        recipe = Recipe(embedded(), output, Uniform(_TYPE), folder, ids=ids)
+        recipe = Recipe(embedded(), output, Uniform(_TYPE), folder, ids=(NAME, adapter or ""))
         convert(recipe, Run(stage=lambda name: progress))
 
     known = catalogue()

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ..convert.convert import convert
 from ..convert.fit_size import FitSize, predict_losses
-from ..convert.quantization import Uniform
-from ..convert.recipe import Recipe
+from ..convert.recipe import Recipe, Uniform
 from ..convert.source.checkpoint import Checkpoint, GgufCheckpoint
 from ..convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ..convert.vocabulary.tokenizer_tables import TokenizerTables

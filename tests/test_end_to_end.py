@@ -6,8 +6,7 @@ import pytest
 import torch
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine
 from transformers import AutoModelForCausalLM, AutoTokenizer

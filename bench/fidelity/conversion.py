@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...convert.convert import ConversionReport, convert
-from ...convert.quantization import Like, Uniform
-from ...convert.recipe import Recipe
+from ...convert.recipe import Like, Recipe, Uniform
 from ...errors import ThirteenError
 from ...files.cache_folder import temporary_folder
 from ...files.progress import QUIET, Run

@@ -23,8 +23,7 @@ from ...files.safetensors import SafetensorsFile
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
-from ..vocabulary.trimmed_checkpoint import vocabulary_of
-from ..vocabulary.vocabulary_list import VocabularyList
+from ..vocabulary.vocabulary_list import VocabularyList, vocabulary_of
 from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors, read_lora, read_tinylora
 
 WEIGHTS_FILE = "adapter_model.safetensors"

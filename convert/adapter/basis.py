@@ -1,7 +1,7 @@
 """The frozen part of a TinyLoRA, computed from the base: truncated SVD factors and random projections.
 
 Everyone who computes the basis of a base gets the same one, so an adapter is passed on as its trained vector
-alone.
+alone. A PEFT folder, as training would save it, has the vector and its basis.
 """
 
 import hashlib
@@ -16,15 +16,18 @@ import numpy as np
 from ...errors import FileError
 from ...files.json_file import layout_errors
 from ...files.progress import Progress, no_progress
-from ...files.safetensors import SafetensorsFile, write_safetensors
+from ...files.safetensors import SafetensorsFile, write_safetensors, write_tensors
 from ...stats.arrays import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
-from .delta import Delta
+from .adapter import WEIGHTS_FILE, adapter_folder, load_adapter
+from .delta import CONFIG_FILE, Delta
 from .deterministic import svd_factors, torch_normal
 
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
 _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
+_VECTOR = "base_model.tinylora_v.0"
+_TOLERANCE = 2.0**-8  # bfloat16's precision
 _METADATA_KEY = "thirteen.basis"
 NUMBERS_MAX = 4096  # of a trained vector
 _RANK_MAX = 64
@@ -186,3 +189,65 @@ def _content_sha256(tensors: Mapping[str, Floats]) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensors[name], "<f4").tobytes())
     return digest.hexdigest()
+
+
+def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: str) -> None:
+    """Write the adapter of a trained vector, (u,), as a PEFT folder, whose config names the base."""
+    origin = basis.origin
+    assert len(numbers) == origin.numbers
+    config = {
+        "base_model_name_or_path": base_id,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "peft_type": "TINYLORA",
+        "projection_seed": origin.seed,
+        "r": origin.rank,
+        "save_projection": True,
+        "target_modules": basis.targets,
+        "task_type": "CAUSAL_LM",
+        "tinylora_dropout": 0.0,
+        "u": origin.numbers,
+        "weight_tying": 1.0,
+    }
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    with adapter_folder(folder, {CONFIG_FILE: text.encode()}) as weights:
+        write_tensors(weights, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
+
+
+def read_tinylora_numbers(folder: Path, basis: Basis) -> Floats:
+    """The trained vector of an adapter, (u,); FileError if it is not over this basis."""
+    adapter, file = load_adapter(folder), SafetensorsFile(folder / WEIGHTS_FILE)
+    if adapter.kind != "tinylora" or adapter.trained_parameters != basis.origin.numbers:
+        raise FileError(
+            f"{folder}: is {adapter.kind} with {adapter.trained_parameters} numbers, not a TinyLoRA with the "
+            f"{basis.origin.numbers} of the basis of {basis.origin.name}"
+        )
+    numbers = file.rows(_VECTOR)
+    expected = {f"{module}.weight": delta for module, delta in basis.deltas(numbers).items()}
+    same = adapter.deltas.keys() == expected.keys()
+    if not same or not all(_is_same(adapter.deltas[name], delta) for name, delta in expected.items()):
+        raise FileError(
+            f"{folder}: its factors are not those of the basis of {basis.origin.name}, so its numbers have "
+            "another meaning"
+        )
+    return numbers
+
+
+def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
+    """The origin with as many groups as the projections of an adapter show: they are zero outside."""
+    file = SafetensorsFile(folder / WEIGHTS_FILE)
+    parts = (
+        np.count_nonzero(file.rows(name).any((1, 2)))
+        for name, entry in file.entries.items()
+        if name.endswith(_PARTS[2]) and len(entry.shape) == 3
+    )
+    part = int(max(parts, default=0))
+    return replace(origin, groups=1 if not part or origin.numbers % part else origin.numbers // part)
+
+
+def _is_same(saved: Delta, expected: Delta) -> bool:
+    if saved.shape != expected.shape:
+        return False
+    difference = Delta(np.hstack([saved.b, -expected.b]), np.vstack([saved.a, expected.a])).norm
+    return difference <= _TOLERANCE * expected.norm

@@ -6,7 +6,6 @@ columns (Tropp, Yurtsever, Udell, Cevher 2017, arXiv 1706.05736, algorithm 3).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,19 +19,6 @@ PROBES = 96  # random vectors; more than RANK, for accuracy
 _SEED = 13
 
 
-@dataclass(frozen=True)
-class InputStats:
-    """Statistics of the input vectors of one or several weight matrices."""
-
-    squares: Doubles  # sums of squares, (columns,)
-    energies: Doubles  # sum of |g|² |x|² for each matrix, (matrices,)
-    # diagonal blocks of the weighted covariance, (blocks, width, width); their traces sum to 1, or to 0 if
-    # all gradients are 0
-    blocks: Floats
-    # L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns
-    low_rank: Floats | None
-
-
 class InputSums:
     """Sums over the input vectors x of matrices: of x², and of (|g| / |x|) x xᵀ.
 
@@ -40,36 +26,44 @@ class InputSums:
     loss the weight of x xᵀ would be |g|². But one random vector gives a noisy estimate of |g|², and a few
     tokens would dominate: on SmolLM2-135M in IQ4_NL, KL is 0.059 with |g| / |x|, 0.064 with |g|², and 0.075
     with 1 / |x|².
+
+    Attributes:
+        squares: sums of squares, (columns,).
+        energies: sum of |g|² |x|² for each matrix, (matrices,).
+        blocks: diagonal blocks of the weighted covariance, (blocks, width, width); once finished, their
+            traces sum to 1, or to 0 if all gradients are 0.
+        low_rank: L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns.
     """
 
     def __init__(self, columns: int, matrices: int) -> None:
         width = block_width(columns)
-        self._squares, self._energies, self._trace = np.zeros(columns), np.zeros(matrices), 0.0
-        self._blocks = np.zeros((columns // width, width, width), np.float32)
+        self.squares, self.energies, self._trace = np.zeros(columns), np.zeros(matrices), 0.0
+        self.blocks = np.zeros((columns // width, width, width), np.float32)
         probed = columns if width < columns else 0  # one block needs no sketch
         self._probed = np.zeros((probed, min(PROBES, columns)), np.float32)
+        self.low_rank: Floats | None = None
 
     def add(self, inputs: Floats, gradients: Sequence[Doubles]) -> None:
         """Add vectors, (tokens, columns), with |g|² of each token for each matrix, (tokens,)."""
-        width = self._blocks.shape[1]
+        width = self.blocks.shape[1]
         squares = np.square(inputs)
-        self._squares += squares.sum(0)
+        self.squares += squares.sum(0)
         lengths = squares.sum(1).astype(np.float64)  # |x|²
         energies = np.stack(gradients) * lengths  # (matrices, tokens)
-        self._energies += energies.sum(1)
+        self.energies += energies.sum(1)
         weighted = np.sqrt(energies.sum(0))  # |g| |x|
         self._trace += float(weighted.sum())
         weights = np.divide(weighted, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         scaled = inputs * np.sqrt(weights).astype(np.float32)[:, None]
-        for block in range(len(self._blocks)):
+        for block in range(len(self.blocks)):
             # numpy calls BLAS for contiguous arrays only.
             part = np.ascontiguousarray(scaled[:, block * width : (block + 1) * width])
-            self._blocks[block] += part.T @ part
+            self.blocks[block] += part.T @ part
         if self._probed.size:
             self._probed += scaled.T @ (scaled @ _probes(inputs.shape[1]))
 
-    def stats(self, weight: str, others: Iterable["InputSums"] = ()) -> InputStats:
-        """The statistics of these vectors and those of `others`; nothing can be added afterwards.
+    def finish(self, weight: str, others: Iterable["InputSums"] = ()) -> "InputSums":
+        """These sums and those of `others` as statistics; nothing can be added afterwards.
 
         Args:
             weight: name of a matrix that multiplies the vectors, for the error.
@@ -79,18 +73,20 @@ class InputSums:
             FileError: a sum is not finite.
         """
         for other in others:
-            self._squares += other._squares
-            self._energies += other._energies
+            self.squares += other.squares
+            self.energies += other.energies
             self._trace += other._trace
-            self._blocks += other._blocks
+            self.blocks += other.blocks
             self._probed += other._probed
         if self._trace > 0:
-            self._blocks /= self._trace
+            self.blocks /= self._trace
             self._probed /= self._trace
-        if not all(np.isfinite(sums).all() for sums in (self._squares, self._blocks, self._probed)):
+        if not all(np.isfinite(sums).all() for sums in (self.squares, self.blocks, self._probed)):
             raise FileError(f"the model's activations are not finite numbers: those that {weight} multiplies")
-        low_rank = nystrom_factor(self._probed) if self._probed.size else None
-        return InputStats(self._squares, self._energies, self._blocks, low_rank)
+        if self._probed.size:
+            self.low_rank = nystrom_factor(self._probed)
+        del self._probed
+        return self
 
 
 def nystrom_factor(probed: Floats) -> Floats:

@@ -24,7 +24,7 @@ from ...stats.arrays import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
-from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint, vocabulary_of
+from ..vocabulary.vocabulary_list import TrimmedCheckpoint, vocabulary_of
 from ..write import write_arrays
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"

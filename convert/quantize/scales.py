@@ -13,8 +13,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...stats.arrays import Floats
-from .block_codec import BlockLayout, block_layout
-from .scale_codec import Bytes
+from .block_codec import BlockLayout, Bytes, block_layout
 
 _CHUNK_WEIGHTS = 1 << 16  # all arrays of a chunk fit into the processor's cache
 _EXTRA_LEVELS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # with an offset: a group's range spans `top` plus these levels
@@ -113,19 +112,19 @@ class _BestFit:
 def _write(blocks: Bytes, layout: BlockLayout, largest_code: int, parameters: list[Floats]) -> None:
     """Write the parameters that _fit() returns into blocks, (blocks, block bytes)."""
     scale, *with_offset = parameters
-    codec, largest, nothing = layout.scales, np.float32(largest_code), np.zeros_like(scale)
+    largest, nothing = np.float32(largest_code), np.zeros_like(scale)
     super_scale: Floats = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0] / largest
     if not with_offset:
-        codec.write_super(blocks, super_scale)
-        codec.write(blocks, scale, nothing)
+        layout.write_super(blocks, super_scale)
+        layout.write_scales(blocks, scale, nothing)
         return
-    codec.write_super(blocks, super_scale, nothing[:, 0])
-    codec.write(blocks, scale, nothing)
+    layout.write_super(blocks, super_scale, nothing[:, 0])
+    layout.write_scales(blocks, scale, nothing)
     # Minimums correct the shift of the mean that the rounding of a scale causes.
     offset, level = with_offset
-    minimum = np.maximum(0, (codec.read(blocks)[0] - scale) * level - offset)
-    codec.write_super(blocks, super_scale, minimum.max(1) / largest)
-    codec.write(blocks, scale, -minimum)
+    minimum = np.maximum(0, (layout.read_scales(blocks)[0] - scale) * level - offset)
+    layout.write_super(blocks, super_scale, minimum.max(1) / largest)
+    layout.write_scales(blocks, scale, -minimum)
 
 
 # The code of the largest scale of a block, and of the largest minimum; 1 where scales are no codes.

@@ -4,20 +4,21 @@ Names and configuration keys are those of transformers on one side and llama.cpp
 """
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
-from ...files.gguf.header import Field
 from ...files.gguf.model_shape import ModelShape
 from ...stats.arrays import Floats
 from ..tensors import TensorSpec
 from .families import ATTENTION, FAMILIES, Family
-from .rope import Llama3Scaling, LongRope
 
+U32, F32 = GGUFValueType.UINT32, GGUFValueType.FLOAT32
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the output only if it is not tied
 
 
@@ -29,7 +30,8 @@ class Architecture(ModelShape):
     rms_eps: float
     rope_theta: float  # base of the RoPE frequencies
     tied: bool  # whether the token embedding is also the output matrix
-    scaling: Llama3Scaling | LongRope | None = None  # None for a GGUF, which stores the divisors as tensors
+    # divisors of the RoPE frequencies, by the names of their tensors in a GGUF; empty for one that has them
+    divisors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     biased: tuple[str, ...] = ()  # matrices of the layers that have a bias
     rope_width: int | None = None  # dimensions of a head that RoPE rotates; None for all
     rope_linear: float = 1.0  # divisor of all positions
@@ -59,7 +61,7 @@ class Architecture(ModelShape):
     @property
     def rope_tensors(self) -> dict[str, Floats]:
         """Divisors of the RoPE frequencies as a GGUF has them, (rotated dimensions / 2,), by tensor name."""
-        return {} if self.scaling is None else self.scaling.tensors(self.rope_theta, self.rotated)
+        return {name: np.array(values, np.float32) for name, values in self.divisors.items()}
 
     def kinds(self, layer: int) -> dict[str, str]:
         """The modules of a layer, and their names in a GGUF."""
@@ -71,18 +73,33 @@ class Architecture(ModelShape):
         }
 
 
-# Constants that differ between models of a family, or between families:
-# attribute -> key in a GGUF, its type, and key in a config, unless it is read by a rule of its own.
+# What every architecture has: key in a GGUF -> attribute, type, and key in a config. The last is empty, here
+# and below, where a config has a rule of its own.
+SIZES = {
+    "context_length": ("context", U32, "max_position_embeddings"),
+    "embedding_length": ("hidden", U32, "hidden_size"),
+    "block_count": ("layers", U32, "num_hidden_layers"),
+    "feed_forward_length": ("ffn", U32, "intermediate_size"),
+    "attention.head_count": ("heads", U32, "num_attention_heads"),
+    "attention.head_count_kv": ("kv_heads", U32, "num_key_value_heads"),
+    "attention.key_length": ("head_dim", U32, "head_dim"),
+    "attention.value_length": ("head_dim", U32, "head_dim"),
+    "attention.layer_norm_rms_epsilon": ("rms_eps", F32, "rms_norm_eps"),
+    "rope.freq_base": ("rope_theta", F32, ""),
+    "rope.dimension_count": ("rotated", U32, ""),
+    "vocab_size": ("vocab", U32, "vocab_size"),
+}
+# Constants that differ between models of a family, or between families.
 CONSTANTS = {
-    "rope_original": ("rope.scaling.original_context_length", GGUFValueType.UINT32, ""),
-    "rope_attention_factor": ("rope.scaling.attn_factor", GGUFValueType.FLOAT32, ""),
-    "embedding_scale": ("embedding_scale", GGUFValueType.FLOAT32, "embedding_multiplier"),
-    "residual_scale": ("residual_scale", GGUFValueType.FLOAT32, "residual_multiplier"),
-    "attention_scale": ("attention.scale", GGUFValueType.FLOAT32, "attention_multiplier"),
-    "logit_scale": ("logit_scale", GGUFValueType.FLOAT32, "logits_scaling"),
-    "window": ("attention.sliding_window", GGUFValueType.UINT32, ""),
-    "window_theta": ("rope.freq_base_swa", GGUFValueType.FLOAT32, "window_theta"),
-    "conv_width": ("shortconv.l_cache", GGUFValueType.UINT32, "conv_L_cache"),
+    "rope.scaling.original_context_length": ("rope_original", U32, ""),
+    "rope.scaling.attn_factor": ("rope_attention_factor", F32, ""),
+    "embedding_scale": ("embedding_scale", F32, "embedding_multiplier"),
+    "residual_scale": ("residual_scale", F32, "residual_multiplier"),
+    "attention.scale": ("attention_scale", F32, "attention_multiplier"),
+    "logit_scale": ("logit_scale", F32, "logits_scaling"),
+    "attention.sliding_window": ("window", U32, ""),
+    "rope.freq_base_swa": ("window_theta", F32, "window_theta"),
+    "shortconv.l_cache": ("conv_width", U32, "conv_L_cache"),
 }
 _ROTATION = "partial_rotary_factor or rope.dimension_count"
 _LABELS = {  # where the names in a config and in a GGUF are others
@@ -90,7 +107,7 @@ _LABELS = {  # where the names in a config and in a GGUF are others
     "attention_scale": "attention_multiplier or query_pre_attn_scalar: the scale of attention",
     "tied": "tie_word_embeddings",
 }
-_VARIABLE = (*CONSTANTS, "rope_width", "windowed", "unrotated", "convolved")
+_VARIABLE = (*(name for name, _, _ in CONSTANTS.values()), "rope_width", "windowed", "unrotated", "convolved")
 _DEFAULTS = {one.name: one.default for one in fields(Architecture) if one.name in _VARIABLE}
 
 
@@ -131,41 +148,6 @@ def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
-def metadata_fields(architecture: Architecture) -> dict[str, Field]:
-    """GGUF metadata from which a loader builds the model."""
-    a, u32, f32 = architecture, GGUFValueType.UINT32, GGUFValueType.FLOAT32
-    kv_heads = Field(a.kv_heads, u32)
-    if a.convolved:
-        by_layer = [0 if layer in a.convolved else a.kv_heads for layer in range(a.layers)]
-        kv_heads = Field(by_layer, GGUFValueType.ARRAY, u32)
-    values = {
-        "context_length": Field(a.context, u32),
-        "embedding_length": Field(a.hidden, u32),
-        "block_count": Field(a.layers, u32),
-        "feed_forward_length": Field(a.ffn, u32),
-        "attention.head_count": Field(a.heads, u32),
-        "attention.head_count_kv": kv_heads,
-        "attention.key_length": Field(a.head_dim, u32),
-        "attention.value_length": Field(a.head_dim, u32),
-        "attention.layer_norm_rms_epsilon": Field(a.rms_eps, f32),
-        "rope.freq_base": Field(a.rope_theta, f32),
-        "rope.dimension_count": Field(a.rotated, u32),
-        "vocab_size": Field(a.vocab, u32),
-    }
-    if a.rope_linear != 1:
-        values["rope.scaling.type"] = Field("linear", GGUFValueType.STRING)
-        values["rope.scaling.factor"] = Field(a.rope_linear, f32)
-    for field, (key, type_, _) in CONSTANTS.items():
-        if field in a.family.reads and (value := getattr(a, field)) is not None:
-            values[key] = Field(value, type_)
-    if a.windowed and a.windowed != a.family.windowed(a.layers, a.family.window_pattern or 0):
-        pattern = [layer in a.windowed for layer in range(a.layers)]
-        key = "attention.sliding_window_pattern"
-        values[key] = Field(pattern, GGUFValueType.ARRAY, GGUFValueType.BOOL)
-    architecture_fields = {f"{a.name}.{key}": field for key, field in values.items()}
-    return {"general.architecture": Field(a.name, GGUFValueType.STRING)} | architecture_fields
-
-
 def _shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that are no norms of the hidden state, by their names in a GGUF."""
     queries = a.heads * a.head_dim
@@ -191,15 +173,11 @@ def check(architecture: Architecture, where: str) -> None:
     a.check(where)
     if a.rotated % 2 or not 2 <= a.rotated <= a.head_dim:
         raise FileError(f"{where}: {_ROTATION} rotates {a.rotated} of {a.head_dim} dimensions")
-    if a.scaling is not None and type(a.scaling) is not family.scaling:
-        raise FileError(
-            f"{where}: rope scaling is {a.scaling.kind}, which llama.cpp's {family.name} does not read"
-        )
     graph = _DEFAULTS | dict(family.implied(a)) | ({} if family.tied is None else {"tied": family.tied})
-    for field, expected in graph.items():
-        value = getattr(a, field)
-        if field not in family.reads and not _equal(value, expected):
-            found = f"{_LABELS.get(field, field)} is {shorten(value)}"
+    for name, expected in graph.items():
+        value = getattr(a, name)
+        if name not in family.reads and not _equal(value, expected):
+            found = f"{_LABELS.get(name, name)} is {shorten(value)}"
             usual = "" if expected is None else f": that has {shorten(expected)}"
             raise FileError(f"{where}: {found}, which llama.cpp's {family.name} does not read{usual}")
 

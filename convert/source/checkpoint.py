@@ -43,25 +43,28 @@ class Checkpoint:
         specs: the tensors by name, in transformers' order, without the RoPE factors.
     """
 
-    def __init__(self, full: "Checkpoint", architecture: Architecture) -> None:
-        """Present `full` with the sizes of `architecture`."""
+    def __init__(
+        self, full: "Checkpoint", architecture: Architecture, names: Mapping[str, str] | None = None
+    ) -> None:
+        """Present `full` with the sizes of `architecture`; `names` has the tensors with other names there."""
         self.full = full
         self.id: str = full.id
         self.path: Path = full.path
         self.architecture = architecture
         self.specs = tensor_specs(architecture)
+        self._names = names or {}
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         """Read rows `start` to `stop` of a tensor; of a permuted one only whole heads."""
-        return self.full.rows(name, start, stop)
+        return self.full.rows(self._names.get(name, name), start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
         """The type in which the checkpoint has a tensor."""
-        return self.full.stored_type(name)
+        return self.full.stored_type(self._names.get(name, name))
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
         """Read the bytes of rows `start` to `stop` in GGUF's row order; None if the base is no GGUF."""
-        return self.full.stored_rows(name, start, stop)
+        return self.full.stored_rows(self._names.get(name, name), start, stop)
 
     @property
     def rope_tensors(self) -> dict[str, Floats]:
@@ -113,7 +116,7 @@ class FolderCheckpoint(Checkpoint):
         self.id = id_
         architecture = from_config(read_json(folder / "config.json"), str(folder / "config.json"))
         self._files = self._locate()
-        # As in transformers, both are one matrix only if they are equal; see convert/tied_checkpoint.py.
+        # As in transformers, both are one matrix only if they are equal; see MergedModel.
         self.architecture = replace(
             architecture, tied=architecture.tied and "lm_head.weight" not in self._files
         )
@@ -173,8 +176,7 @@ class GgufCheckpoint(Checkpoint):
         self.specs = tensor_specs(self.architecture)
         tensors = {tensor.name: (tensor.shape, tensor.type.name) for tensor in self.header.tensors.values()}
         expected = {spec.target: spec.shape for spec in self.specs.values()}
-        scaling = self.architecture.family.scaling
-        self._rope = self.header.tensors.keys() & set(scaling.names if scaling else ())
+        self._rope = self.header.tensors.keys() & set(self.architecture.family.divisors)
         expected |= dict.fromkeys(self._rope, (self.architecture.rotated // 2,))
         _check_tensors(path, self.architecture.name, tensors, expected, _DEQUANTIZED)
 

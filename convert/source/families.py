@@ -9,14 +9,21 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from typing import Any
+
+from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
 from ...errors import shorten
 from ...files.gguf.model_shape import ModelShape
-from .rope import Llama3Scaling, LongRope
 
 Values = Mapping[str, Any]
 
+# Tensors of a GGUF that divide the frequencies of RoPE: Llama 3's scaling, and the two lists of LongRoPE.
+FACTORS = "rope_freqs.weight"
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
 ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_q_norm", "attn_k_norm")
 INPUTS = {  # matrix -> what it multiplies in a layer
     **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_qkv", "shortconv.in_proj"), "attention_input"),
@@ -26,15 +33,16 @@ INPUTS = {  # matrix -> what it multiplies in a layer
 }
 
 # Modules of a layer in the order of transformers' classes, which numbers the seeds of PEFT's TinyLoRA.
-_ATTENTION = {f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"}
-_ATTENTION |= {"self_attn.o_proj": "attn_output"}
-_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
-_FFN = {f"mlp.{name}_proj": f"ffn_{name}" for name in ("gate", "up", "down")}
-_NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-_BEFORE = {"model.embed_tokens": "token_embd"}
-_AFTER = {"model.norm": "output_norm", "lm_head": "output"}
-_LLAMA = _ATTENTION | _FFN | _NORMS
-_LLAMA_BIASES = {"attention_bias": tuple(_ATTENTION.values()), "mlp_bias": tuple(_FFN.values())}
+_ATTENTION = tuple(f"self_attn.{name}_proj" for name in "qkvo")
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_FFN = tuple(f"mlp.{name}_proj" for name in ("gate", "up", "down"))
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+_EMBEDDING, _OUTPUT = "model.embed_tokens", "lm_head"
+_LLAMA_BIASES = {
+    "attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output"),
+    "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down"),
+}
+_GRAPHS = {name: graph for graph, name in MODEL_ARCH_NAMES.items()}
 
 
 def _nothing(_: object) -> Values:
@@ -47,11 +55,10 @@ class Family:
 
     name: str  # `general.architecture` of a GGUF
     classes: tuple[str, ...]  # of transformers, as `architectures` in config.json names them
-    # Modules of a layer, in transformers' order, and their names in a GGUF. The parts that are there say how
-    # a layer computes: norms before or after a block, norms of heads, fused matrices.
-    layer: Mapping[str, str] = field(default_factory=lambda: _LLAMA)
-    # Modules outside the layers, likewise; the output only where it is not tied.
-    outside: Mapping[str, str] = field(default_factory=lambda: _BEFORE | _AFTER)
+    # Modules of a layer, in transformers' order. The parts that are there say how it computes: norms before
+    # or after a block, norms of heads, fused matrices.
+    modules: tuple[str, ...] = (*_ATTENTION, *_FFN, *_NORMS)
+    norm: str = "model.norm"  # the module before the output
     permuted: bool = False  # whether GGUF has the rows of q and k in another order (LLAMA_ROPE_TYPE_NORM)
     wide_norms: bool = False  # whether the norms of q and k are over all heads at once
     norm_offset: float = 0.0  # what the graph has already added to the weights of all norms
@@ -63,12 +70,27 @@ class Family:
     # have the value that the graph has anyway: its default, or the implied one, which follows from the shape.
     reads: tuple[str, ...] = ()
     implied: Callable[[ModelShape], Values] = _nothing
-    scaling: type[Llama3Scaling] | type[LongRope] | None = None  # whose divisors the graph reads as tensors
+    divisors: tuple[str, ...] = ()  # of the frequencies of RoPE, which the graph reads as tensors
     # llama.cpp's default for layers with a sliding window: all but every n-th. None where the graph has no
     # windows: then the context ends where the window does.
     window_pattern: int | None = None
     defaults: Values = field(default_factory=dict)  # entries of a config where they are missing
     normalize: Callable[[Values], Values] = _nothing  # entries of a config under the names of Llama's
+
+    @cached_property
+    def layer(self) -> dict[str, str]:
+        """Modules of a layer, in transformers' order, and their names in a GGUF."""
+        names = self._names("model.layers.0.", *self.modules)
+        return {module: name.removeprefix("blk.0.") for module, name in names.items()}
+
+    @cached_property
+    def outside(self) -> dict[str, str]:
+        """Modules outside the layers, likewise; the output only where it is not tied."""
+        return self._names("", _EMBEDDING, self.norm, _OUTPUT)
+
+    def _names(self, prefix: str, *modules: str) -> dict[str, str]:
+        known = get_tensor_name_map(_GRAPHS[self.name], 1)
+        return {module: str(known.get_name(prefix + module)) for module in modules}
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -151,7 +173,7 @@ _ALL = (
         ("LlamaForCausalLM", "MistralForCausalLM"),
         permuted=True,
         biases=_LLAMA_BIASES,
-        scaling=Llama3Scaling,
+        divisors=(FACTORS,),
     ),
     # Qwen2ForCausalLM; qwen2.cpp.
     Family("qwen2", ("Qwen2ForCausalLM",), biased=("attn_q", "attn_k", "attn_v")),
@@ -159,22 +181,17 @@ _ALL = (
     Family(
         "qwen3",
         ("Qwen3ForCausalLM",),
-        layer=_ATTENTION | _HEAD_NORMS | _FFN | _NORMS,
+        modules=(*_ATTENTION, *_HEAD_NORMS, *_FFN, *_NORMS),
         defaults={"head_dim": 128},
     ),
     # Gemma3ForCausalLM multiplies by 1 + weight in its norms, which are also after the blocks; gemma3.cpp.
     Family(
         "gemma3",
         ("Gemma3ForCausalLM",),
-        layer=_ATTENTION
-        | _HEAD_NORMS
-        | _FFN
-        | {
-            "input_layernorm": "attn_norm",
-            "post_attention_layernorm": "post_attention_norm",
-            "pre_feedforward_layernorm": "ffn_norm",
-            "post_feedforward_layernorm": "post_ffw_norm",
-        },
+        modules=(
+            *(*_ATTENTION, *_HEAD_NORMS, *_FFN, *_NORMS),
+            *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        ),
         norm_offset=1.0,
         activation="gelu",
         reads=("window", "windowed", "window_theta"),
@@ -207,32 +224,26 @@ _ALL = (
         permuted=True,
         biases=_LLAMA_BIASES,
         reads=("embedding_scale", "residual_scale", "attention_scale", "logit_scale"),
-        scaling=Llama3Scaling,
+        divisors=(FACTORS,),
         defaults={"attention_multiplier": 1.0},
     ),
     # Phi3ForCausalLM, which is Phi-4-mini's class too, has fused matrices; phi3.cpp.
     Family(
         "phi3",
         ("Phi3ForCausalLM",),
-        layer={
-            "self_attn.o_proj": "attn_output",
-            "self_attn.qkv_proj": "attn_qkv",
-            "mlp.gate_up_proj": "ffn_up",
-            "mlp.down_proj": "ffn_down",
-        }
-        | _NORMS,
+        modules=(*("self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"), *_NORMS),
         reads=("rope_width", "rope_original", "rope_attention_factor"),
-        scaling=LongRope,
+        divisors=(LONG_FACTORS, SHORT_FACTORS),
         normalize=_phi3,
     ),
     # Olmo2ForCausalLM norms the outputs of its blocks, and q and k as a whole; olmo2.cpp.
     Family(
         "olmo2",
         ("Olmo2ForCausalLM",),
-        layer=_ATTENTION
-        | _HEAD_NORMS
-        | _FFN
-        | {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"},
+        modules=(
+            *(*_ATTENTION, *_HEAD_NORMS, *_FFN),
+            *("post_attention_layernorm", "post_feedforward_layernorm"),
+        ),
         wide_norms=True,
         tied=False,
     ),
@@ -240,21 +251,12 @@ _ALL = (
     Family(
         "lfm2",
         ("Lfm2ForCausalLM",),
-        layer={f"self_attn.{name}_proj": f"attn_{name}" for name in "qkv"}
-        | {
-            "self_attn.out_proj": "attn_output",
-            "self_attn.q_layernorm": "attn_q_norm",
-            "self_attn.k_layernorm": "attn_k_norm",
-            "conv.conv": "shortconv.conv",
-            "conv.in_proj": "shortconv.in_proj",
-            "conv.out_proj": "shortconv.out_proj",
-            "feed_forward.w1": "ffn_gate",
-            "feed_forward.w3": "ffn_up",
-            "feed_forward.w2": "ffn_down",
-            "operator_norm": "attn_norm",
-            "ffn_norm": "ffn_norm",
-        },
-        outside=_BEFORE | {"model.embedding_norm": "token_embd_norm", "lm_head": "output"},
+        modules=(
+            *(*_ATTENTION[:3], "self_attn.out_proj", "self_attn.q_layernorm", "self_attn.k_layernorm"),
+            *("conv.conv", "conv.in_proj", "conv.out_proj"),
+            *("feed_forward.w1", "feed_forward.w3", "feed_forward.w2", "operator_norm", "ffn_norm"),
+        ),
+        norm="model.embedding_norm",
         reads=("convolved", "conv_width"),
         defaults={
             "intermediate_size": 12288,
@@ -272,20 +274,13 @@ FAMILIES = {family.name: family for family in _ALL}
 CLASSES = {name: family for family in _ALL for name in family.classes}
 
 
-def _merged_order() -> list[str]:
-    """The modules of all families' layers, in an order that has that of each."""
-    order: list[str] = []
-    for family in _ALL:
-        place = 0
-        for module in family.layer:
-            if module not in order:
-                order.insert(place, module)
-            place = order.index(module) + 1
-    return order
-
-
-_ORDER = {module: place for place, module in enumerate(_merged_order())}
-_OUTSIDE = {module: place for family in _ALL for place, module in enumerate(family.outside)}
+# An order of all modules of layers that is that of each family.
+_SORTER = TopologicalSorter[str]()
+for _family in _ALL:
+    for _before, _after in pairwise(_family.modules):
+        _SORTER.add(_after, _before)
+_ORDER = {module: place for place, module in enumerate(_SORTER.static_order())}
+_OUTSIDE = {name: place for family in _ALL for place, name in enumerate((_EMBEDDING, family.norm, _OUTPUT))}
 
 
 def module_order(module: str) -> tuple[int, int] | None:
@@ -295,4 +290,4 @@ def module_order(module: str) -> tuple[int, int] | None:
         return (int(layer[1]), _ORDER[layer[2]]) if layer[2] in _ORDER else None
     if module not in _OUTSIDE:
         return None
-    return (-1 if module in _BEFORE else 1 << 20, _OUTSIDE[module])
+    return (-1 if module == _EMBEDDING else 1 << 20, _OUTSIDE[module])

@@ -1,25 +1,27 @@
-"""The architecture that a checkpoint's config.json describes, by the rules of transformers' classes."""
+"""An architecture as config.json: read by the rules of transformers' classes, and the inverse for a GGUF."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from gguf import GGUFValueType
 
 from ...errors import FileError, shorten
-from ...files.gguf.model_shape import MAX_COUNT, MAX_LAYERS, ModelShape
+from ...files.gguf.model_shape import MAX_COUNT, MAX_LAYERS
 from ...files.json_file import layout_errors
-from .architecture import CONSTANTS, Architecture, check
-from .families import CLASSES, Family
-from .rope import Llama3Scaling, LongRope
+from ...stats.arrays import Floats
+from .architecture import CONSTANTS, F32, SIZES, U32, Architecture, check
+from .families import CLASSES, FACTORS, LONG_FACTORS, SHORT_FACTORS, Family
 
 # Keys that change the computation or the weights, unless they are false or null, or a bias of the family.
 _REFUSED = (
     *("conv_bias", "use_bidirectional_attention", "attn_logit_softcapping", "final_logit_softcapping"),
     *("quantization_config", "transformers_weights", "attention_bias", "mlp_bias"),
 )
+_FLOAT_MAX = 1e38  # of float32
+_MOST = {U32: MAX_COUNT, F32: _FLOAT_MAX}
+_SCALED = {"llama3": (FACTORS,), "longrope": (LONG_FACTORS, SHORT_FACTORS)}  # by divisors in tensors
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu"}
 
 
@@ -40,74 +42,59 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 
 
 def _read(config: Mapping[str, Any], family: Family, where: str) -> Architecture:
-    layers = count(config, "num_hidden_layers", where, most=MAX_LAYERS)
+    layers = number(config, "num_hidden_layers", where, most=MAX_LAYERS)
     config = {**family.defaults, **config}
     config = {**config, **family.normalize(config)}
     _check_keys(config, family, where)
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}  # transformers 5 has the second
-    heads = count(config, "num_attention_heads", where)
-    hidden = count(config, "hidden_size", where)
-    head_dim = count(config, "head_dim", where, hidden // heads)
-    width = int(head_dim * number({**config, **rope}, "partial_rotary_factor", where, 1.0))
-    shape = ModelShape(
-        layers=layers,
-        hidden=hidden,
-        ffn=count(config, "intermediate_size", where),
-        heads=heads,
-        kv_heads=count(config, "num_key_value_heads", where, heads),
-        head_dim=head_dim,
-        vocab=count(config, "vocab_size", where),
-        context=count(config, "max_position_embeddings", where),
+    config |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+    heads, hidden = (
+        number(config, key, where, most=MAX_COUNT) for key in ("num_attention_heads", "hidden_size")
     )
-    found = {
-        **{
-            field: (count if type_ is GGUFValueType.UINT32 else number)(config, key, where)
-            for field, (_, type_, key) in CONSTANTS.items()
-            if config.get(key) is not None
-        },
-        **_layer_types(config, layers, where),
-        **_scaling(rope, shape.context, width, where),
+    defaults = {"kv_heads": heads, "head_dim": hidden // heads}
+    biases = (kind for key, kinds in family.biases.items() if config.get(key) for kind in kinds)
+    sizes: dict[str, Any] = {
+        name: number(config, key, where, defaults.get(name), _MOST[type_])
+        for name, type_, key in SIZES.values()
+        if key
     }
-    if width != head_dim:
+    architecture = Architecture(
+        **sizes,
+        name=family.name,
+        rope_theta=number(config, "rope_theta", where, 10000.0),
+        tied=bool(config.get("tie_word_embeddings")),
+        biased=(*family.biased, *biases),
+    )
+    found = _layer_types(config, layers, where) | {
+        name: number(config, key, where, most=_MOST[type_])
+        for name, type_, key in CONSTANTS.values()
+        if config.get(key) is not None
+    }
+    width = int(architecture.head_dim * number(config, "partial_rotary_factor", where, 1.0))
+    if width != architecture.head_dim:
         found["rope_width"] = width
     if config.get("query_pre_attn_scalar") is not None:
         found["attention_scale"] = number(config, "query_pre_attn_scalar", where) ** -0.5
     if found.get("windowed") and family.window_pattern is None:
         # Without windows, a context of one window computes the same.
-        shape = replace(shape, context=min(shape.context, found["window"]))
+        context = min(architecture.context, found["window"])
         found = {key: value for key, value in found.items() if not key.startswith("window")}
-    biases = (kind for key, kinds in family.biases.items() if config.get(key) for kind in kinds)
-    architecture = Architecture(
-        **asdict(shape),
-        name=family.name,
-        rms_eps=number(config, "rms_norm_eps", where),
-        rope_theta=number({**config, **rope}, "rope_theta", where, 10000.0),
-        tied=bool(config.get("tie_word_embeddings")),
-        biased=(*family.biased, *biases),
-        **(dict(family.implied(shape)) | found),
-    )
+        found["context"] = context
+    architecture = replace(architecture, **{**family.implied(architecture), **found})
     check(architecture, where)
-    return architecture
+    return _scaled(architecture, rope, where)
 
 
 def number(
-    values: Mapping[str, Any], key: str, where: str, default: float | None = None, most: float = 1e38
-) -> float:
-    """A positive number up to `most`: within the range of float32."""
+    values: Mapping[str, Any], key: str, where: str, default: float | None = None, most: float = _FLOAT_MAX
+) -> Any:
+    """A positive number up to `most`, within the range of float32; an integer if that is one."""
     value: Any = default if values.get(key) is None else values[key]
     kinds = (int,) if isinstance(most, int) else (int, float)
     if type(value) not in kinds or not 1e-37 < value <= most:
         expected = f"an integer up to {most}" if kinds == (int,) else "a positive number of float32"
         raise FileError(f"{where}: {key} is {shorten(value)}, not {expected}")
-    checked: float = value
-    return checked
-
-
-def count(
-    values: Mapping[str, Any], key: str, where: str, default: int | None = None, most: int = MAX_COUNT
-) -> int:
-    """A positive integer up to `most`."""
-    return int(number(values, key, where, default, most))
+    return value
 
 
 def _check_keys(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -136,39 +123,116 @@ def _layer_types(config: Mapping[str, Any], layers: int, where: str) -> dict[str
         raise FileError(f"{where}: layer_types has {shorten(unknown[0])}, which is not supported")
     found: dict[str, Any] = {"windowed": tuple(places[windowed]), "convolved": tuple(places[convolved])}
     if found["windowed"]:
-        found["window"] = count(config, "sliding_window", where)
+        found["window"] = number(config, "sliding_window", where, most=MAX_COUNT)
     if rotated := config.get("no_rope_layers"):
         pairs = zip(range(layers), rotated, strict=True)
         found["unrotated"] = tuple(layer for layer, used in pairs if not used)
     return found
 
 
-def _scaling(rope: Mapping[str, Any], context: int, width: int, where: str) -> dict[str, Any]:
-    """The scaling of RoPE, by the rules of transformers' `modeling_rope_utils.py`."""
-    match rope.get("rope_type", rope.get("type", "default")):
-        case "default":
-            return {}
-        case "linear":
-            return {"rope_linear": number(rope, "factor", where)}
-        case "llama3":
-            keys = ("factor", "low_freq_factor", "high_freq_factor")
-            factor, low, high = (number(rope, key, where) for key in keys)
-            original = count(rope, "original_max_position_embeddings", where)
-            return {"scaling": Llama3Scaling(factor, low, high, original)}
-        case "longrope":
-            original = count(rope, "original_max_position_embeddings", where)
-            long, short = (
-                np.array(rope[f"{name}_factor"], float).reshape(width // 2) for name in ("long", "short")
-            )
-            factor = number(rope, "factor", where, context / original)
-            default = math.sqrt(1 + math.log(factor) / math.log(max(original, 2))) if factor > 1 else 1.0
-            return {
-                "scaling": LongRope(tuple(long.tolist()), tuple(short.tolist())),
-                "rope_original": original,
-                "rope_attention_factor": number(rope, "attention_factor", where, default),
+def _scaled(a: Architecture, rope: Mapping[str, Any], where: str) -> Architecture:
+    """An architecture with the scaling of RoPE, by the rules of transformers' `modeling_rope_utils.py`."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return a
+    if kind == "linear":
+        return replace(a, rope_linear=number(rope, "factor", where))
+    if kind not in _SCALED:
+        raise FileError(
+            f"{where}: rope scaling {shorten(kind)} is not supported; "
+            "supported: default, linear, llama3, longrope"
+        )
+    if _SCALED[kind] != a.family.divisors:
+        raise FileError(f"{where}: rope scaling is {kind}, which llama.cpp's {a.name} does not read")
+    original = number(rope, "original_max_position_embeddings", where, most=MAX_COUNT)
+    if kind == "longrope":
+        divisors = [np.array(rope[f"{name}_factor"], float) for name in ("long", "short")]
+        factor = number(rope, "factor", where, a.context / original)
+        default = math.sqrt(1 + math.log(factor) / math.log(max(original, 2))) if factor > 1 else 1.0
+        attention_factor = number(rope, "attention_factor", where, default)
+        a = replace(a, rope_original=original, rope_attention_factor=attention_factor)
+    else:  # long wavelengths are stretched by the factor, short ones are unchanged
+        factor, low, high = (number(rope, f"{name}factor", where) for name in ("", "low_freq_", "high_freq_"))
+        exponents = np.arange(0, a.rotated, 2, dtype=np.float32) / a.rotated
+        wavelengths = 2 * math.pi * np.float32(a.rope_theta) ** exponents
+        rotations = original / wavelengths  # within the original context
+        smooth = np.clip((rotations - low) / (high - low), 0, 1)
+        divisors = [1 / ((1 - smooth) / factor + smooth)]
+    values = (tuple(one.reshape(a.rotated // 2).tolist()) for one in divisors)
+    return replace(a, divisors=dict(zip(a.family.divisors, values, strict=True)))
+
+
+def to_config(
+    architecture: Architecture, divisors: Mapping[str, Floats], tokens: Mapping[str, int], where: str
+) -> dict[str, Any]:
+    """Invert from_config() for a model of a GGUF, but for RoPE scaling as in Llama 3.
+
+    Args:
+        architecture: its sizes and constants.
+        divisors: of the RoPE frequencies, by tensor name.
+        tokens: ids of special tokens, by their keys in a config.
+        where: names the model in errors.
+
+    Raises:
+        FileError: transformers has no such model, as where biases are on some of the matrices alone.
+    """
+    a = architecture
+    default = {"rope_type": "default", "rope_theta": a.rope_theta}
+    rope = default | ({"rope_type": "linear", "factor": a.rope_linear} if a.rope_linear != 1 else {})
+    if LONG_FACTORS in divisors:
+        factors = [[*map(float, divisors[name])] for name in (LONG_FACTORS, SHORT_FACTORS)]
+        original = a.rope_original or a.context
+        rope |= {
+            **{"rope_type": "longrope", "long_factor": factors[0], "short_factor": factors[1]},
+            **{"original_max_position_embeddings": original, "factor": a.context / original},
+            "attention_factor": a.rope_attention_factor,
+        }
+    scale = a.attention_scale or a.head_dim**-0.5
+    types = [
+        "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
+        for layer in range(a.layers)
+    ]
+    config = {
+        "architectures": [a.family.classes[0]],
+        "model_type": a.name,
+        **{key: getattr(a, name) for name, _, key in SIZES.values() if key},
+        "tie_word_embeddings": a.tied,
+        "rope_parameters": rope,
+        "pad_token_id": None,
+        **tokens,
+        **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
+    }
+    match a.name:  # entries that the models of one family alone have
+        case "gemma3":
+            sliding = default | {"rope_theta": a.window_theta or a.rope_theta}
+            config |= {
+                "model_type": "gemma3_text",
+                "rope_parameters": {"full_attention": rope, "sliding_attention": sliding},
+                "query_pre_attn_scalar": round(scale**-2),
+                "sliding_window": a.window,
+                "layer_types": types,
             }
-        case kind:
-            raise FileError(
-                f"{where}: rope scaling {shorten(kind)} is not supported; "
-                "supported: default, linear, llama3, longrope"
-            )
+        case "smollm3":
+            config["no_rope_layers"] = [int(layer not in a.unrotated) for layer in range(a.layers)]
+        case "granite":
+            values = {key: getattr(a, name) for name, _, key in CONSTANTS.values() if name in a.family.reads}
+            config |= values | {"attention_multiplier": scale}
+        case "phi3":
+            config |= {
+                "partial_rotary_factor": a.rotated / a.head_dim,
+                "original_max_position_embeddings": a.rope_original or a.context,
+            }
+        case "lfm2":
+            config |= {
+                **{"norm_eps": a.rms_eps, "conv_L_cache": a.conv_width, "layer_types": types},
+                "block_auto_adjust_ff_dim": False,
+            }
+    if _compared(from_config(config, where)) != _compared(a):
+        raise FileError(f"{where}: transformers' {a.family.classes[0]} has no such model")
+    return config
+
+
+def _compared(a: Architecture) -> Architecture:
+    """An architecture without the scaling of RoPE, which a GGUF has as tensors."""
+    biased = tuple(sorted(a.biased))
+    return replace(a, divisors={}, rope_original=None, rope_attention_factor=1.0, biased=biased)

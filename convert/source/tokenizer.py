@@ -1,7 +1,16 @@
-"""A tokenizer.json, byte-level BPE or with byte fallback, and chat templates as GGUF metadata."""
+"""A tokenizer.json, byte-level BPE or with byte fallback, and chat templates as GGUF metadata.
+
+Byte fallback is a vocabulary of the SentencePiece kind: pieces with scores, and tokens for the bytes of other
+characters. There llama.cpp joins two neighbours whenever their texts together are a token, those with the
+highest score first, the leftmost of several. BPE with byte fallback in tokenizer.json joins by ranks of
+pairs. Both give the same tokens if each pair that makes a token is a merge, and if the merges that make one
+token follow each other: the score is then the token's place among the merges. This is checked for every
+vocabulary.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,12 +19,10 @@ from gguf import GGUFValueType as Kind
 from gguf import TokenType
 
 from ...errors import FileError
-from ...files.gguf.header import Field
+from ...files.gguf.header import SPACE_ONCE, STRIPPING_TOKENS, Field
 from ...files.json_file import TOKENIZER_BYTES_MAX, decode_utf8, layout_errors, read_bounded, read_json
 from ...files.received_files import MORE_TEMPLATES
-from .pre_tokenizer import pre_tokenizer_name
-from .scored_pieces import byte_fallback_fields
-from .token_table import added_tokens, refuse_options, stripping_fields, token_table
+from .pre_tokenizer import pre_tokenizer_name, rules_of
 
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
 _UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
@@ -29,6 +36,23 @@ _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown
 
 CHAT_TEMPLATE = "tokenizer.chat_template"
 _TEMPLATE_BYTES_MAX = 1 << 16  # the runtime loads no more; published ones have a quarter at most
+SPACE = "▁"  # stands for a space in a piece
+BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+_BYTES = frozenset(BYTE_PIECES)
+_TO_SPACE = ("Replace", " ", SPACE)
+_WORD_BY_WORD = ("Split", " ", "MergedWithPrevious", False)  # does nothing: no space is left
+# (normalizer, pre-tokenizer) -> whether a space is put before a text, and only if it has none
+_SPACES = {
+    ((_TO_SPACE,), ()): (False, False),
+    ((_TO_SPACE,), (_WORD_BY_WORD,)): (False, False),
+    ((("Prepend", SPACE), _TO_SPACE), ()): (True, False),
+    ((), (("Metaspace", SPACE, "never", False),)): (False, False),
+    # `first` and `always` differ after special tokens, where the chat templates write a space themselves.
+    ((), (("Metaspace", SPACE, "first", False),)): (True, True),
+    ((), (("Metaspace", SPACE, "always", False),)): (True, True),
+}
+_Merges = Sequence[tuple[str, str]]
+_Entry = tuple[str, int, TokenType]  # text, id and type of a token
 
 
 def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
@@ -48,8 +72,8 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         model = tokenizer["model"]
         if model.get("type") != "BPE":
             raise FileError(f"{path}: the model is {model.get('type')!r}; only BPE is supported")
-        refuse_options(path, "the model", model, _UNSUPPORTED)
-        convert = byte_fallback_fields if model.get("byte_fallback") else _byte_level_fields
+        _refuse_options(path, "the model", model, _UNSUPPORTED)
+        convert = _byte_fallback_fields if model.get("byte_fallback") else _byte_level_fields
         fields = convert(path, tokenizer, vocab)
         first, last = _added_around(path, tokenizer)
     with layout_errors(config_path):
@@ -71,10 +95,134 @@ def _byte_level_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> 
     return {
         "tokenizer.ggml.model": Field("gpt2", Kind.STRING),
         "tokenizer.ggml.pre": Field(pre, Kind.STRING),
-        **token_table(path, chain(normal, added_tokens(path, added)), vocab),
+        **_token_table(path, chain(normal, _added_tokens(path, added)), vocab),
         "tokenizer.ggml.merges": Field(merges, Kind.ARRAY, Kind.STRING),
-        **stripping_fields(added),
+        **_stripping_fields(added),
     }
+
+
+def _byte_fallback_fields(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
+    """A SentencePiece vocabulary; FileError if llama.cpp could divide a text into other tokens."""
+    model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
+    _refuse_options(path, "the model", model, ("ignore_merges",))
+    spaces = (rules_of(tokenizer.get("normalizer")), rules_of(tokenizer.get("pre_tokenizer")))
+    if spaces not in _SPACES:
+        raise FileError(
+            f"{path}: unknown treatment of spaces with byte fallback: {spaces[0]!r}, {spaces[1]!r}"
+        )
+    prefix, once = _SPACES[spaces]
+    for token in added if prefix else ():
+        if not token.get("special"):
+            _refuse_options(path, f"the added token {token['content']!r}", token, ("normalized",))
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    merges = [(left, right) for left, right in pairs]
+    places = _places(path, merges)
+    # Published Gemmas have a special token for images beyond the rows of their text models.
+    inside = [token for token in added if not (token.get("special") and token["id"] >= vocab)]
+    table = _token_table(path, _entries(path, model, inside, places), vocab)
+    tokens, types = (field.value for field in table.values())
+    present = {text for text, kind in zip(tokens, types, strict=True) if kind == TokenType.BYTE}
+    if missing := [piece for piece in BYTE_PIECES if piece not in present]:
+        raise FileError(f"{path}: has no byte token {missing[0]!r}")
+    _check_joins(path, tokens, types, set(merges))
+    last = max(places.values(), default=0)  # also of tokens that no merge gives
+    scores = [float(-places.get(token, last)) for token in tokens]
+    fields = {
+        "tokenizer.ggml.model": Field("llama", Kind.STRING),
+        "tokenizer.ggml.pre": Field("default", Kind.STRING),
+        **table,
+        "tokenizer.ggml.scores": Field(scores, Kind.ARRAY, Kind.FLOAT32),
+        "tokenizer.ggml.add_space_prefix": Field(prefix, Kind.BOOL),
+        **({SPACE_ONCE: Field(True, Kind.BOOL)} if once else {}),
+    }
+    return fields | _stripping_fields(inside)
+
+
+def _entries(
+    path: Path, model: Mapping[str, Any], added: Iterable[Mapping[str, Any]], places: Container[str]
+) -> Iterator[_Entry]:
+    unknown = model.get("unk_token")
+    for text, i in model["vocab"].items():
+        yield text, i, TokenType.BYTE if text in _BYTES else TokenType.NORMAL
+    for text, i, kind in _added_tokens(path, added):
+        if text == unknown:
+            yield text, i, TokenType.UNKNOWN
+        elif kind is TokenType.USER_DEFINED and SPACE in text and text in places:
+            yield text, i, TokenType.NORMAL  # spaces in a text become this by merges alone
+        else:
+            yield text, i, kind
+
+
+def _places(path: Path, merges: _Merges) -> dict[str, int]:
+    """Place of each token in the order of the merges that make it, which must follow each other.
+
+    Those of a run of one character need not: Gemma's merges of spaces begin with the longest.
+    """
+    places: dict[str, int] = {}
+    for left, right in merges:
+        token = left + right
+        if places.setdefault(token, len(places)) != len(places) - 1 and len(set(token)) > 1:
+            raise FileError(f"{path}: other merges stand between those of the token {token!r}")
+    return places
+
+
+def _check_joins(
+    path: Path, tokens: Sequence[str], types: Sequence[int], merges: Container[tuple[str, str]]
+) -> None:
+    """Check that whatever llama.cpp would join is a merge: it joins control tokens too."""
+    known = {*tokens, *"".join(tokens)}  # a character is joined with or without a token of its own
+    for token, kind in zip(tokens, types, strict=True):
+        if kind == TokenType.USER_DEFINED and SPACE not in token:
+            continue  # found in a text before anything is joined
+        for at in range(1, len(token)):
+            if token[:at] not in known or token[at:] not in known:
+                continue
+            pair = (token[:at], token[at:])
+            if kind != TokenType.NORMAL or pair not in merges:
+                raise FileError(
+                    f"{path}: llama.cpp would join {pair[0]!r} and {pair[1]!r} to the token {token!r}, "
+                    "but no merge does"
+                )
+
+
+def _token_table(path: Path, entries: Iterable[_Entry], vocab: int) -> dict[str, Field]:
+    """Texts and types of `vocab` tokens as GGUF metadata; an id without an entry is an unused token."""
+    tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
+    for text, i, kind in entries:
+        if i not in range(vocab) or (types[i] != TokenType.UNUSED and tokens[i] != text):
+            raise FileError(
+                f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows, one for each"
+            )
+        tokens[i], types[i] = text, int(kind)
+    text, times = Counter(tokens).most_common(1)[0]
+    if times > 1:  # llama.cpp aborts
+        raise FileError(f"{path}: token {text!r} has {times} ids")
+    return {
+        "tokenizer.ggml.tokens": Field(tokens, Kind.ARRAY, Kind.STRING),
+        "tokenizer.ggml.token_type": Field(types, Kind.ARRAY, Kind.INT32),
+    }
+
+
+def _added_tokens(path: Path, tokens: Iterable[Mapping[str, Any]]) -> Iterator[_Entry]:
+    """Read the added tokens of tokenizer.json; FileError if one has an option that a GGUF lacks."""
+    for token in tokens:
+        special = bool(token.get("special"))
+        options = ("lstrip", "single_word") if special else ("lstrip", "single_word", "rstrip")
+        _refuse_options(path, f"the added token {token['content']!r}", token, options)
+        yield token["content"], token["id"], TokenType.CONTROL if special else TokenType.USER_DEFINED
+
+
+def _stripping_fields(tokens: Iterable[Mapping[str, Any]]) -> dict[str, Field]:
+    """Metadata that names the control tokens which take the white space after them."""
+    names = [token["content"] for token in tokens if token.get("special") and token.get("rstrip")]
+    return {STRIPPING_TOKENS: Field(names, Kind.ARRAY, Kind.STRING)} if names else {}
+
+
+def _refuse_options(path: Path, subject: str, values: Mapping[str, Any], options: Iterable[str]) -> None:
+    """Raise FileError if one of the options is on, of which each changes tokens in a way llama.cpp lacks."""
+    for option in options:
+        if value := values.get(option):
+            raise FileError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
 
 
 def _check_added(path: Path, config: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
@@ -82,7 +230,7 @@ def _check_added(path: Path, config: Mapping[str, Any], fields: Mapping[str, Fie
     tokens, pieces = fields["tokenizer.ggml.tokens"].value, "tokenizer.ggml.scores" in fields
     for i, token in (config.get("added_tokens_decoder") or {}).items():
         found = tokens[int(i)] if int(i) < len(tokens) else None
-        beyond = pieces and found is None and token.get("special")  # byte_fallback_fields() omits it
+        beyond = pieces and found is None and token.get("special")  # _byte_fallback_fields() omits it
         if found != token["content"] and not beyond:
             raise FileError(f"{path}: token {i} is {token['content']!r}, but {found!r} in the vocabulary")
 

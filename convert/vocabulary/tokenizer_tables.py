@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from ...errors import FileError, shorten
 from ...files.gguf.header import Field
 from ...files.json_file import layout_errors
-from ..source.scored_pieces import BYTE_PIECES, SPACE
-from ..source.tokenizer import KNOWN_END_TOKENS
+from ..source.tokenizer import BYTE_PIECES, KNOWN_END_TOKENS, SPACE
 
 PREFIX = "tokenizer.ggml."
 # The characters that stand for the bytes 0 to 255 in a byte-level vocabulary.

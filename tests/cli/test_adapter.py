@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from peft import LoraConfig
+from thirteen.convert.adapter.basis import write_tinylora_folder
 from thirteen.convert.adapter.short_code import (
     ShortCode,
     basis_fingerprint,
     encode_short_code,
     round_to_bfloat16,
 )
-from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.convert import convert
-from thirteen.convert.provenance import SourceIds
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
 
@@ -137,7 +135,7 @@ def test_ask_and_accuracy_take_an_adapter_in_all_forms(env, tmp_path):
 
 
 def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
-    convert(Recipe(env.model, tmp_path / "known.gguf", Uniform("F32"), ids=SourceIds("smollm2-135m")))
+    convert(Recipe(env.model, tmp_path / "known.gguf", Uniform("F32"), ids=("smollm2-135m", "")))
     code = encode_short_code(ShortCode("smollm2-360m", env.fingerprint, NUMBERS))
     for line in (
         ("ask", tmp_path / "known.gguf", "Why?", "--adapter", code),

@@ -9,9 +9,7 @@ import pytest
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig, TrainableTokensConfig
 from thirteen.convert import tensors
 from thirteen.convert.convert import convert
-from thirteen.convert.provenance import SourceIds
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 
@@ -117,7 +115,7 @@ def test_gguf_base_gives_the_same_file_as_its_folder(name, config, base, tmp_pat
     folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     convert(Recipe(base(name), tmp_path / "base.gguf", Uniform("F32")))
     reports = [
-        convert(Recipe(source, tmp_path / f"{i}.gguf", Uniform("F32"), adapter=folder, ids=SourceIds("b")))
+        convert(Recipe(source, tmp_path / f"{i}.gguf", Uniform("F32"), adapter=folder, ids=("b", "")))
         for i, source in enumerate((base(name), tmp_path / "base.gguf"))
     ]
     first, second = (read_gguf(Path(report.output)) for report in reports)
@@ -145,7 +143,7 @@ def test_file_is_bit_identical_for_any_number_of_threads(type_, config, base, tm
 def test_report_and_file_record_the_provenance(base, tmp_path):
     folder = save_random_adapter(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
     seen: list[tuple[int, int]] = []
-    ids, run = SourceIds("some/base", "some/adapter"), Run(stage=lambda name: lambda *done: seen.append(done))
+    ids, run = ("some/base", "some/adapter"), Run(stage=lambda name: lambda *done: seen.append(done))
     report = convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("Q8_0"), folder, ids=ids), run)
     written = read_header(tmp_path / "model.gguf")
     provenance = {key.removeprefix("thirteen."): value for key, value in written.metadata.items()}

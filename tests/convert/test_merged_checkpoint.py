@@ -9,8 +9,7 @@ import torch
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError, ThirteenError
 from transformers import AutoModelForCausalLM

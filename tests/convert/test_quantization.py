@@ -11,14 +11,12 @@ from gguf import GGMLQuantizationType
 from thirteen.convert import tensors
 from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
-from thirteen.convert.layout import FileLayout
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.provenance import SourceIds
-from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Like, Recipe, Same, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorSpec, plan_stored
+from thirteen.convert.write import FileLayout
 from thirteen.errors import FileError, OptionError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
@@ -53,7 +51,7 @@ def test_a_layout_is_that_of_the_file(base, measured, tmp_path, adapted, trimmed
         importance=measured("llama long"),
         search_scales=True,
         # So long a text, and so long a name, that the header does not fit its padding by chance.
-        ids=SourceIds("a base with a long name " * 3),
+        ids=("a base with a long name " * 3, ""),
     )
     convert(replace(recipe, output=example))
     for quantization in (Uniform("Q5_K"), Same(), Like(example), fit(100_000, "100000B" + " " * 40)):

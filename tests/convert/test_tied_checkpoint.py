@@ -12,10 +12,9 @@ from thirteen.convert.convert import convert, plan
 from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.quantization import Like, Same, Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Like, Recipe, Same, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf

@@ -8,8 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Same, Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Same, Uniform
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import Field, read_header

@@ -18,8 +18,7 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Same
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Same
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList

@@ -4,16 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.source.model_config import from_config
-from thirteen.convert.source.transformers_config import transformers_config
+from thirteen.convert.source.model_config import from_config, to_config
 from thirteen.errors import FileError
 from thirteen.learn.base_model import load_base_model, open_tokenizer
 from thirteen.learn.examples import encode_example, held_out_losses
@@ -106,8 +103,8 @@ def test_the_gguf_of_each_family_computes_what_its_folder_does(base, tmp_path, f
     """What transformers itself made of one had the windows and the RoPE of another Gemma 3."""
     convert(Recipe(base(family), tmp_path / "base.gguf", Uniform("F32")))
     checkpoint = open_checkpoint(tmp_path / "base.gguf")
-    again = from_config(transformers_config(checkpoint), "again")
-    assert replace(again, scaling=None) == checkpoint.architecture
+    again = from_config(to_config(checkpoint.architecture, checkpoint.rope_tensors, {}, "a.gguf"), "again")
+    assert replace(again, divisors={}) == checkpoint.architecture
     examples = [encode_example(loaded[1], row) for row in ROWS]
     source, same = map(load_base_model, (base(family), tmp_path / "base.gguf"))
     assert held_out_losses(same, examples) == pytest.approx(held_out_losses(source, examples), rel=1e-5)
@@ -115,13 +112,9 @@ def test_the_gguf_of_each_family_computes_what_its_folder_does(base, tmp_path, f
 
 def test_a_gguf_that_transformers_has_no_class_for_is_refused(base):
     """It dropped the biases without a word, and the gradients were those of another model."""
-    checkpoint = open_checkpoint(base("llama"))
-    some = SimpleNamespace(
-        architecture=replace(checkpoint.architecture, biased=("attn_q",)),
-        **{"tokenizer": {}, "rope_tensors": {}, "path": Path("some.gguf")},
-    )
+    some = replace(open_checkpoint(base("llama")).architecture, biased=("attn_q",))
     with pytest.raises(FileError, match=r"some\.gguf: transformers' LlamaForCausalLM has no such model"):
-        transformers_config(some)
+        to_config(some, {}, {}, "some.gguf")
 
 
 @pytest.fixture

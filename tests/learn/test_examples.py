@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.learn.base_model import load_base_model, open_tokenizer
 from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses, row_losses
 from thirteen.learn.rollouts import SampledRow

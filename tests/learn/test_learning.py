@@ -12,9 +12,7 @@ import pytest
 from thirteen.cli.main import app
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.convert import convert
-from thirteen.convert.provenance import SourceIds
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import rollouts
@@ -42,7 +40,7 @@ Learn = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def tiny(base, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    convert(Recipe(base("llama long"), path, Uniform("F32"), ids=SourceIds("tiny")))
+    convert(Recipe(base("llama long"), path, Uniform("F32"), ids=("tiny", "")))
     return path
 
 
@@ -219,7 +217,7 @@ def test_a_model_that_thinks_learns_and_is_asked_without_a_thought(learn, base, 
     config = json.loads((folder / "tokenizer_config.json").read_text())
     thinks = config | {"chat_template": TEMPLATES["qwen3"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(thinks))
-    convert(Recipe(folder, model, Uniform("F32"), ids=SourceIds("thinks")))
+    convert(Recipe(folder, model, Uniform("F32"), ids=("thinks", "")))
     facts = learn(model=model)
     assert "without a thought" in facts["announced"] and "no certain gain above" not in facts["verdict"]
     assert '{"think": false}' in (tmp_path / "adapter/README.md").read_text()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 from thirteen.cli.main import app
-from thirteen.convert.adapter.basis import Basis
-from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
+from thirteen.convert.adapter.basis import Basis, read_tinylora_numbers
 from thirteen.errors import OutputError, ThirteenError
 from thirteen.files.progress import Run
 from thirteen.learn.base_model import load_base_model

@@ -11,8 +11,7 @@ from thirteen import Engine
 from thirteen.convert.adapter.basis import Basis
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header

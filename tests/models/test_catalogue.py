@@ -16,7 +16,7 @@ def test_configs_are_valid_architectures_of_the_stated_size():
         architecture = from_config(base.config, name)
         weights = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
         assert weights == base.parameters
-        assert (architecture.scaling is not None) == name.startswith("llama")
+        assert bool(architecture.divisors) == name.startswith("llama")
 
 
 def test_entries_are_well_formed():

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.files.progress import Run
 from thirteen.models.passages import Passage, tokenize_passages
 from thirteen.models.vocabulary_choice import mean_probability, outside_probability

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.fit_size import FileSize, FitSize
-from thirteen.convert.quantization import Uniform
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.errors import FileError, OptionError

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.memory import estimate_memory

@@ -10,8 +10,7 @@ from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.bench.fidelity.conversion import POSITIONS
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Like, Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Like, Recipe, Uniform
 
 from ...commands import Commands
 from ...convert.peft_adapters import save_random_adapter

@@ -10,8 +10,7 @@ from thirteen.bench.environment import ModelSource
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 

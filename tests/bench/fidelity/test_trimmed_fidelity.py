@@ -9,8 +9,7 @@ from thirteen.bench.environment import ModelSource
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.fidelity_report import fidelity_summary, fidelity_table
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.runtime.engine.engine import Engine
 
 from ... import checkpoints

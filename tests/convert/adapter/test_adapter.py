@@ -17,8 +17,7 @@ from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError
 

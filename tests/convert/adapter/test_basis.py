@@ -12,14 +12,17 @@ import torch
 from peft import PeftModel, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, write_basis
-from thirteen.convert.adapter.deterministic import svd_factors, torch_normal
-from thirteen.convert.adapter.export import copy_adapter
-from thirteen.convert.adapter.tinylora_folder import (
+from thirteen.convert.adapter.basis import (
+    BasisOrigin,
+    make_basis,
+    read_basis,
     read_tinylora_numbers,
     with_saved_groups,
+    write_basis,
     write_tinylora_folder,
 )
+from thirteen.convert.adapter.deterministic import svd_factors, torch_normal
+from thirteen.convert.adapter.export import copy_adapter
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import FileError, OutputError
 

@@ -9,8 +9,7 @@ from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 
 from ...checkpoints import FAMILIES

@@ -91,7 +91,7 @@ def sums_of(inputs):
     halves = [InputSums(inputs.shape[1], 2) for _ in range(2)]
     for sums, part, gradients in zip(halves, np.split(inputs, 2), np.split(GRADIENTS, 2), strict=True):
         sums.add(part, [0.3 * gradients, 0.7 * gradients])
-    return halves[0].stats("blk.0.ffn_down.weight", halves[1:])
+    return halves[0].finish("blk.0.ffn_down.weight", halves[1:])
 
 
 def covariance_of(inputs):

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.calibration.decoder import DecoderLayer, DecoderWeights
-from thirteen.convert.calibration.parts import RmsNorm
+from thirteen.convert.calibration.decoder import DecoderLayer, DecoderWeights, RmsNorm
 from thirteen.convert.quantize.importance import fitting_importance, read_importance, write_importance
 from thirteen.convert.source.architecture import EMBEDDING
 from thirteen.convert.source.checkpoint import open_checkpoint

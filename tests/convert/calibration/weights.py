@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thirteen.convert.calibration.activation_stats import collect_activation_stats
+from thirteen.convert.calibration.activation_stats import Chunk, collect_activation_stats
 from thirteen.convert.calibration.decoder import DecoderWeights
-from thirteen.convert.calibration.hidden_states import Chunk
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantize.importance import ImportanceStats
 from thirteen.convert.source.checkpoint import open_checkpoint

@@ -97,7 +97,7 @@ def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     data = np.frombuffer(quantize_rows(weights(8), type_, "w"), np.uint8).reshape(8, -1)
     blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
     layout = block_layout(type_)
-    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.scales.read(blocks))
+    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.read_scales(blocks))
     codes = layout.unpack_codes(blocks)
     decoded = (layout.levels[codes] * scales + offsets).reshape(8, -1)
     assert np.array_equal(decoded, dequantize(data, type_))
@@ -116,13 +116,13 @@ def test_scales_are_written_as_they_are_read(name):
     data = np.frombuffer(quantize_rows(weights(16), type_, "w"), np.uint8)
     data = data.reshape(-1, GGML_QUANT_SIZES[type_][1])
     blocks, layout = data.copy(), block_layout(type_)
-    scales, offsets = layout.scales.read(blocks)
+    scales, offsets = layout.read_scales(blocks)
     other = blocks[random.permutation(len(blocks))]
-    for at in layout.scales.super_scales:
+    for at in layout.super_scales:
         other[:, at : at + 2] = blocks[:, at : at + 2]
     codes = layout.unpack_codes(other)
-    layout.scales.write(other, scales, offsets)
-    assert all(map(np.array_equal, layout.scales.read(other), (scales, offsets)))
+    layout.write_scales(other, scales, offsets)
+    assert all(map(np.array_equal, layout.read_scales(other), (scales, offsets)))
     assert np.array_equal(layout.unpack_codes(other), codes)
-    layout.scales.write(blocks, scales, offsets)
+    layout.write_scales(blocks, scales, offsets)
     assert np.array_equal(blocks, data)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from thirteen.convert.quantize.block_codec import block_layout
 from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.quantize.gptq import gptq_round
 from thirteen.convert.quantize.importance import Covariance
-from thirteen.convert.quantize.rounding import RowQuantizer
+from thirteen.convert.quantize.rounding import RowQuantizer, gptq_round
 from thirteen.convert.quantize.scales import fit_scales
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.errors import FileError

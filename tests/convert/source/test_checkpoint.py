@@ -12,8 +12,7 @@ import torch
 from gguf.constants import GGUFValueType
 from safetensors.torch import load_file, save_file
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.checkpoint import INDEX, open_checkpoint, quantized_types
 from thirteen.convert.source.loading import check_base_folder, refuse_code
 from thirteen.errors import FileError

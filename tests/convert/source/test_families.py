@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.convert.source.architecture import tensor_specs
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import CLASSES, module_order

@@ -16,8 +16,7 @@ from thirteen.convert.vocabulary.ranking import (
     required_tokens,
 )
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
-from thirteen.convert.vocabulary.vocabulary_list import check_list
+from thirteen.convert.vocabulary.vocabulary_list import TrimmedCheckpoint, check_list
 from thirteen.errors import FileError
 from thirteen.models.embedded import embedded
 from thirteen.models.passages import HELD_OUT, read_passages, tokenize_passages

@@ -7,11 +7,9 @@ from peft import LoraConfig
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.quantization import Same, Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Same, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.trimmed_checkpoint import vocabulary_of
-from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
+from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary, vocabulary_of
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import embedded
 from thirteen.runtime.engine.engine import Engine

@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.source.scored_pieces import BYTE_PIECES
-from thirteen.convert.source.tokenizer import tokenizer_fields
+from thirteen.convert.source.tokenizer import BYTE_PIECES, tokenizer_fields
 from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.trimmed_checkpoint import trimmed_fields
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list, trimmed_fields
 from thirteen.files.gguf.header import Field
 from thirteen.models.embedded import embedded
 

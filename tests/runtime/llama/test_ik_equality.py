@@ -14,8 +14,7 @@ import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 from thirteen.convert.convert import convert
-from thirteen.convert.quantization import Uniform
-from thirteen.convert.recipe import Recipe
+from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.defaults import IK_ARCHITECTURES, IK_TYPES, ik_equals, main_type
 from thirteen.runtime.llama.context import Context, Span, log_softmax
