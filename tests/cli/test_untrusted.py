@@ -44,9 +44,7 @@ def run(folder: Path) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_model_that_ends_the_process_is_one_line(
-    name: str, run: Commands, folder: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_ends_the_process_is_one_line(name, run, folder, tmp_path):
     paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
     done = run(*(paths.get(word, word) for word in COMMANDS[name]))
     *notice, error = done.stderr.splitlines()

@@ -12,7 +12,7 @@ from thirteen.errors import FileError, InsufficientMemoryError, RequestError
 from thirteen.files.gguf.header import Header, read_header
 from thirteen.lab.random_model import ProbeShape, write_uniform_model
 from thirteen.runtime import memory, plan
-from thirteen.runtime.defaults import FLASH, IK_STANDARD, MAPPED, STANDARD, Way, find_default
+from thirteen.runtime.defaults import FLASH, IK_STANDARD, MAPPED, STANDARD, find_default
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine_options import PROFILES, EngineOptions
 from thirteen.runtime.llama.ik_llama_library import installed
@@ -42,9 +42,7 @@ def available(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return lambda nbytes: monkeypatch.setattr(memory, "available_bytes", lambda: nbytes)
 
 
-def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(
-    smollm2: Path, available: Callable[[int], None]
-) -> None:
+def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(smollm2, available):
     header, options = read_header(smollm2), EngineOptions(threads=1)
     for context, kv in ((4096, "f16"), (4096, "q8_0"), (2048, "q8_0"), (1024, "q8_0")):
         available(memory_of(header, options, kv=kv, context=context))
@@ -56,9 +54,7 @@ def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(
         decide_settings(options, header)
 
 
-def test_what_is_given_stays_where_memory_is_short(
-    wide_heads: Path, available: Callable[[int], None]
-) -> None:
+def test_what_is_given_stays_where_memory_is_short(wide_heads, available):
     header = read_header(wide_heads)
     for given in ({"context": 256, "kv": "f16"}, {"context": 256, "flash_attention": False}):
         options = EngineOptions(batch=64, threads=1, **given)
@@ -91,9 +87,7 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[i
         ("Q4_K", 1, set(), FLASH),
     ],
 )
-def test_the_table_decides_by_processor_type_and_slots(
-    kind: str, slots: int, features: set[str], way: Way
-) -> None:
+def test_the_table_decides_by_processor_type_and_slots(kind, slots, features, way):
     assert find_default(Type[kind], slots, features, LIBRARIES) == way
     assert find_default(Type[kind], slots, features, (LLAMA,)).library == LLAMA
 
@@ -108,9 +102,7 @@ def q4_k(tmp_path: Path) -> Header:
 
 
 @pytest.mark.skipif(not installed(), reason="ik_llama.cpp is not installed")
-def test_the_faster_library_is_left_out_where_something_speaks_against_it(
-    q4_k: Header, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_faster_library_is_left_out_where_something_speaks_against_it(q4_k, monkeypatch):
     monkeypatch.setattr(plan, "build_features", lambda: {"AVX2"})
 
     def library(**given: Any) -> str:
@@ -160,9 +152,7 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny: Path, monkeypatch: pytest
         ({"gpu_layers": "ALL"}, "gpu_layers must be an integer"),
     ],
 )
-def test_what_cannot_be_is_refused_before_the_file_is_read(
-    options: Any, message: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_is_refused_before_the_file_is_read(options, message, tmp_path):
     with pytest.raises(RequestError, match=message):
         Engine(tmp_path / "missing.gguf", **options)
 

@@ -96,9 +96,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("keys", "arrays", "pattern"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_model_fails_or_dies_in_the_trial(
-    keys: dict[str, Any], arrays: dict[str, Any], pattern: str, trial: Trial, tmp_path: Path
-) -> None:
+def test_a_hostile_model_fails_or_dies_in_the_trial(keys, arrays, pattern, trial, tmp_path):
     done = trial(write_gguf(tmp_path / "a.gguf", keys, arrays))
     assert done.status < 0 or done.status == 2, done.stderr
     assert re.search(pattern, done.stderr.rstrip().splitlines()[-1])
@@ -118,9 +116,7 @@ def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[
         (factors(), "qwen2", "model arch and LoRA arch mismatch"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused(
-    changed: dict[str, Any], architecture: str, pattern: str, trial: Trial, tiny: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_that_does_not_fit_is_refused(changed, architecture, pattern, trial, tiny, tmp_path):
     lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
     done = trial(tiny, lora)
     assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done.stderr
@@ -150,9 +146,7 @@ def bad_lora(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_what_ends_the_process_is_one_line_that_names_the_file(
-    model: Path, bad_lora: Path, tmp_path: Path
-) -> None:
+def test_what_ends_the_process_is_one_line_that_names_the_file(model, bad_lora, tmp_path):
     """Wherever a file is first used."""
     abort = r"bad\.gguf: loading in llama\.cpp ended with SIGABRT: gguf\.cpp:\d+: GGML_ASSERT\(.*\) failed$"
     with pytest.raises(FileError, match=abort):
@@ -166,9 +160,7 @@ def test_what_ends_the_process_is_one_line_that_names_the_file(
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
-def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(model, caplog):
     write_gguf(model, template(LOOP), {})
     rendering = r"model\.gguf: rendering its chat template "
     with pytest.raises(FileError, match=rendering + "(ended with SIGXCPU|takes more than 3 seconds)$"):
@@ -209,9 +201,7 @@ def test_what_has_passed_is_remembered_until_it_changes(model: Path, tmp_path: P
     assert is_tried(model) and is_tried(model, lora)
 
 
-def test_own_files_are_not_tried_and_the_environment_decides(
-    model: Path, smollm2: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_files_are_not_tried_and_the_environment_decides(model, smollm2, monkeypatch):
     trust_file(model)
     assert not is_tried(model) and not is_tried(smollm2)
     monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
@@ -221,9 +211,7 @@ def test_own_files_are_not_tried_and_the_environment_decides(
     assert not is_tried(model)
 
 
-def test_a_process_that_cannot_be_started_tells_how_to_go_on(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_cannot_be_started_tells_how_to_go_on(model, tmp_path, monkeypatch):
     with pytest.raises(FileError, match=r"missing\.gguf: No such file or directory$"):
         try_files(tmp_path / "missing.gguf")
     for program, problem in (

@@ -91,9 +91,7 @@ def test_it_is_named_for_a_profile_or_a_file_of_another_family(tiny, tmp_path):
         ),
     ],
 )
-def test_another_version_or_processor_is_refused_before_it_is_loaded(
-    name: str, value: object, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_version_or_processor_is_refused_before_it_is_loaded(name, value, message, monkeypatch):
     monkeypatch.setattr(ik_llama_library, name, value)
     with pytest.raises(FileError, match=message):
         IkLlamaLibrary()

@@ -146,9 +146,7 @@ def test_a_lowered_limit_reaches_llama_cpp_and_is_taken_back(tiny: Path, monkeyp
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("flash", [True, False])
-def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(
-    smollm2: Path, flash: bool, monkeypatch
-) -> None:
+def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(smollm2, flash, monkeypatch):
     """A batch beside a busy program was a third as fast, because its threads did not adapt."""
     monkeypatch.setattr(thread_governor, "process_time", lambda: 0.0)  # no thread gets any time
     usual = Settings(800, 2, 512, threads=2, outputs=2, flash_attention=flash, reproducible=True)
