@@ -84,7 +84,6 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[i
         ("Q5_0", 4, {"AVX2", "AMX_INT8"}, IK_STANDARD),
         ("Q5_0", 5, {"AVX2", "AMX_INT8"}, STANDARD),
         ("Q4_K", 1, {"NEON", "DOTPROD"}, FLASH),
-        ("Q4_K", 1, set(), FLASH),
     ],
 )
 def test_the_table_decides_by_processor_type_and_slots(kind, slots, features, way):
@@ -140,16 +139,12 @@ def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny: Path, monkeypatch: pytest
         ({"kv": ["f16"]}, "kv must be one of"),
         ({"context": "many"}, "context must be an integer from 1 to 4194304, not 'many'"),
         ({"prefix_bytes": -1}, "prefix_bytes must be an integer of at least 0, not -1"),
-        ({"slots": 513}, "slots must be"),
         ({"slots": 65, "profile": "phone"}, "slots must be at most the 64 tokens of a batch, not 65"),
         ({"kv": "q8_0", "flash_attention": False}, "kv q8_0 needs flash attention"),
         ({"library": "fast"}, r"library must be one of llama\.cpp, ik, auto, not 'fast'"),
         ({"library": "ik", "kv": "bf16"}, "library ik has standard attention with a KV cache in f16"),
-        ({"library": "ik", "flash_attention": True}, "library ik has standard attention"),
         ({"adapters": {"base": "x.gguf"}}, "adapters: the name 'base' is reserved"),
-        ({"gpu_layers": 1.5}, "gpu_layers must be an integer from 0 to 65536, not 1.5"),
-        ({"gpu_layers": True}, "gpu_layers must be an integer"),
-        ({"gpu_layers": "ALL"}, "gpu_layers must be an integer"),
+        ({"gpu_layers": "ALL"}, "gpu_layers must be an integer from 0 to 65536, not 'ALL'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_the_file_is_read(options, message, tmp_path):

@@ -70,7 +70,6 @@ def test_a_long_text_is_refused_or_cut_before_its_last_token(bert):
         (lambda engine: engine.embed([[1, 10**6]]), "token 1000000 is not one of"),
         (lambda engine: engine.embed(["x"], 65), "dimensions must be an integer from 1 to 64, not 65"),
         (lambda engine: engine.embed(["x"], adapter="a"), "adapter: 'a' is not one of base"),
-        (lambda engine: engine.answer("x"), "made for embeddings"),
         (lambda engine: engine.submit(Request((1,))), "made for embeddings"),
         (lambda engine: engine.prompt_logprobs([1, 2]), "made for embeddings"),
         (lambda engine: engine.encode_text("x"), "made for embeddings"),

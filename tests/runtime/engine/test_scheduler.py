@@ -38,16 +38,6 @@ def sizes(chunks: list[Chunk]) -> list[int]:
     return [len(chunk.tokens) for chunk in chunks]
 
 
-def test_a_long_prompt_is_computed_in_chunks_beside_the_next_token_of_others():
-    scheduler = Scheduler(slots=2, budget=8)
-    add(scheduler, prompt=2, max_tokens=100)
-    run(scheduler)
-    add(scheduler, prompt=20)
-    batches = [run(scheduler) for _ in range(3)]
-    assert [sizes(chunks) for chunks in batches] == [[1, 7], [1, 7], [1, 6]]
-    assert [chunks[1].rows for chunks in batches] == [0, 0, 1]
-
-
 def test_prefill_chunks_are_small_during_decode():
     """An answer waits for the whole batch that has its next token."""
     scheduler = Scheduler(slots=3, budget=10 * PREFILL_CHUNK)

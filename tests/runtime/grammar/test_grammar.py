@@ -14,8 +14,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar import from_lark, from_schema
-from thirteen.runtime.llama.constraint import GrammarCompiler
-from thirteen.runtime.llama.model import Model
 from thirteen.runtime.violation import SECONDS_MAX, find_violation
 
 MAKERS = {"schema": from_schema, "grammar": from_lark}
@@ -158,15 +156,3 @@ def test_hostile_grammars_end_no_process(tiny):
     done = subprocess.run(command, input=hostile, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (done.stdout, done.stderr[-2000:])
     assert len(done.stdout.splitlines()) == sum(map(len, HOSTILE.values()))
-
-
-def test_each_sequence_has_its_own_position(tiny):
-    with Model(tiny) as model:
-        compiler = GrammarCompiler(model)
-        first, second = (
-            compiler.constraint(from_lark("start: /aab/")),
-            compiler.constraint(from_lark("start: /aab/")),
-        )
-        a, b = (token for token in range(256) if model.token_to_piece(token) in (b"a", b"b"))
-        assert [first.accept(token) for token in (b, a, a, b)] == [False, True, True, True]
-        assert second.accept(a) and (first.finished, second.finished) == (True, False)

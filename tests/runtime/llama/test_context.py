@@ -151,9 +151,3 @@ def test_a_state_that_is_cut_too_short_or_of_other_parameters_is_refused_and_lea
         for another in ({"kv": "q8_0"}, {"slots": 3}):
             with Context(small, params(**another)) as other:
                 assert not other.restore(0, state, len(WORDS)) and other.length(0) == 0
-
-
-def test_nothing_is_printed(capfd, tiny):
-    with Engine(tiny, **FIXED) as engine:
-        engine.answer("hi", max_tokens=2)
-    assert capfd.readouterr() == ("", "")
