@@ -1,7 +1,5 @@
 """This engine beside llama-cpp-python."""
 
-import json
-
 import pytest
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.peers import peers_table, run_peers
@@ -30,10 +28,3 @@ def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_mo
     for program in PROGRAMS:
         with pytest.raises(FileError, match=rf"no\.gguf: {program} ended with status "):
             run_program(program, ModelSource(not_a_model), Workload(4, 2, 1))
-
-
-@pytest.mark.exhaustive
-def test_the_command(thirteen, tiny):
-    words = ("--rounds", 8, "--prompt-tokens", 4, "--decode-tokens", 1, "--threads", 1)
-    report = json.loads(thirteen("bench", tiny, "--peers", *words, "--json").stdout)
-    assert list(report["runs"]) == list(PROGRAMS)

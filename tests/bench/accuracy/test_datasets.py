@@ -42,8 +42,6 @@ def test_a_bad_row_is_an_error_with_file_and_line(file, message):
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
     with pytest.raises(FileError, match="nowhere: no such file, and not one of the sets gsm8k, svamp"):
         load_question_set("nowhere")
-    with pytest.raises(FileError, match="'': no such file, and not one of"):
-        load_question_set("")
 
 
 def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):
@@ -65,12 +63,12 @@ SVAMP = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("row", "text", "answer"),
-    [(SVAMP[0], "Dan had $ 4. What is left of it?", "1"), (SVAMP[1], "He buys two. How many?", "2")],
-)
-def test_a_row_of_svamp_becomes_a_question(row, text, answer):
-    assert PARSERS["svamp"](row, "here") == Question(text, answer)
+def test_a_row_of_svamp_becomes_a_question():
+    questions = [PARSERS["svamp"](row, "here") for row in SVAMP]
+    assert questions == [
+        Question("Dan had $ 4. What is left of it?", "1"),
+        Question("He buys two. How many?", "2"),
+    ]
 
 
 @pytest.mark.slow
