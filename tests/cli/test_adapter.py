@@ -96,13 +96,6 @@ def test_an_export_writes_no_adapter_into_another(env):
     assert files(env.folder) == before
 
 
-def test_a_code_is_shown_without_its_base(env):
-    """The base may be a download of gigabytes, and the numbers are in the code."""
-    shown = json_of(env.thirteen("adapter", env.code, "--json"))
-    assert (shown["base"], shown["basis"]) == ("tiny", env.fingerprint)
-    assert np.array(shown["numbers"], np.float32).tobytes() == NUMBERS.tobytes()
-
-
 def test_convert_merges_a_code_like_its_folder(env, tmp_path):
     merged = []
     for adapter in (env.adapter, env.code):

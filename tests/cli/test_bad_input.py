@@ -85,12 +85,8 @@ def set_all(name: str, value: float) -> Callable[[dict[str, Any]], Any]:
     return lambda tensors: [array.fill(value) for key, array in tensors.items() if name in key]
 
 
-CONVERT, SHOW, MERGE = (
-    "convert BASE -o OUT/m.gguf",
-    "adapter LORA",
-    "convert BASE --adapter LORA -o OUT/m.gguf",
-)
-ASK = "ask MODEL Why?"
+CONVERT, SHOW, ASK = "convert BASE -o OUT/m.gguf", "adapter LORA", "ask MODEL Why?"
+MERGE = "convert BASE --adapter LORA -o OUT/m.gguf"
 ROWS: list[tuple[Damage, str, str]] = [
     # Checkpoints
     (cut(WEIGHTS, 100), CONVERT, "file not fully covered"),
@@ -116,11 +112,6 @@ ROWS: list[tuple[Damage, str, str]] = [
     (arrays(LORA, set_all(LORA_A, np.nan)), SHOW, "self_attn.q_proj' is not finite"),
     (arrays(LORA, set_all("lora_B", 0)), MERGE, "every delta is zero"),
     (arrays(LORA, lambda a: a.pop(LORA_B)), SHOW, "has lora_A (4, 64); expected lora_A (r, in), "),
-    (
-        arrays(LORA, lambda a: a.update({LORA_A: np.ones((3, 64), np.float32)})),
-        SHOW,
-        "has lora_A (3, 64), lora_B (96, 4); expected lora_A (r, in), lora_B (out, r)",
-    ),
     (arrays(LORA, set_all("lora", 3e38)), MERGE, "not finite"),
     (nothing, "convert OTHER --adapter LORA -o OUT/m.gguf", "it was trained on another model"),
     (nothing, "adapter DORA --base BASE -o OUT/lora.gguf", "DoRA rescales the base's rows: only a merge can"),
@@ -132,13 +123,11 @@ ROWS: list[tuple[Damage, str, str]] = [
     (template("{% if %}"), ASK, "MODEL: the chat template cannot be compiled"),
     (template("{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"), ASK, "failed: SecurityError"),
     (nothing, f"{ASK} --adapter MODEL", "is a model, not an adapter"),
-    (cut("GGUF_LORA", 8), f"{ASK} --adapter GGUF_LORA", "it is truncated"),
     (nothing, "ask GGUF_LORA Why?", "is an adapter, not a model"),
     (put("SCHEMA", b"{"), f"{ASK} --schema SCHEMA", "schema: Expecting property name"),
     # Command lines
     (nothing, "bench latancy MODEL MODEL", "No such command 'latancy'"),
     (nothing, "convert", "Missing argument 'BASE'"),
-    (nothing, f"{ASK} --frobnicate", "No such option: --frobnicate"),
     (nothing, f"{ASK} --threads 9999", "Invalid value for '--threads'"),
     (nothing, f"{ASK} --gpu-layers 1.5", "Invalid value for '--gpu-layers'"),
     (nothing, f"{ASK} --temperature nan", "temperature must be a number from 0 to 1000000, not nan"),
@@ -229,16 +218,14 @@ def test_an_input_is_refused_as_a_target_under_any_name(run, out, tmp_path):
         check_refused(run(f"convert MODEL -o {name} --force"), "is an input of this command", out)
 
 
-@pytest.mark.parametrize(
-    "limit", [*(pytest.param(limit, marks=pytest.mark.exhaustive) for limit in (400, 100_000)), 9_000]
-)
-def test_a_file_that_cannot_grow_leaves_nothing(limit, run, out):
+def test_a_file_that_cannot_grow_leaves_nothing(run, out):
     """The limits are in the header, in the metadata and in the tensors; the error line fits in each."""
     line = "convert BASE -o OUT/model.gguf --type F16 --force"
-    check_refused(run(line, file_limit=limit), "model.gguf: cannot write: File too large", out)
+    for limit in (400, 9_000, 100_000):
+        check_refused(run(line, file_limit=limit), "model.gguf: cannot write: File too large", out)
     assert run(line).status == 0
     before = (out / "model.gguf").read_bytes()
-    assert run(line, file_limit=limit).status == 2
+    assert run(line, file_limit=9_000).status == 2
     assert {path: path.read_bytes() for path in out.iterdir()} == {out / "model.gguf": before}
 
 
@@ -254,19 +241,14 @@ def test_an_output_that_exists_is_replaced_with_force_only(line, run, out):
     assert "exists already" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *(f"convert {name} -o OUT/model.gguf --type Q8_0" for name in ("BASE", "SHARDS", "OTHER", "MODEL")),
-        *(
-            f"convert BASE --adapter {name} --no-fidelity --type F32 -o OUT/model.gguf"
-            for name in ("LORA", "DORA", "TINY")
-        ),
-        "adapter LORA",
-        "adapter TINY --base BASE -o OUT/lora.gguf",
-        "ask MODEL Why? --max-tokens 3 --adapter GGUF_LORA --json",
-    ],
-)
+GOOD = [
+    *(f"convert {name} -o OUT/m.gguf --type Q8_0" for name in ("BASE", "SHARDS", "OTHER", "MODEL")),
+    *(f"{CONVERT} --adapter {name} --no-fidelity --type F32" for name in ("LORA", "DORA", "TINY")),
+    *(SHOW, "adapter TINY --base BASE -o OUT/lora.gguf", f"{ASK} --max-tokens 3 --adapter GGUF_LORA --json"),
+]
+
+
+@pytest.mark.parametrize("line", GOOD)
 def test_good_input_is_taken(line, run):
     """So each refusal above is due to the damage."""
     done = run(line)

@@ -83,11 +83,6 @@ def test_a_group_alone_shows_its_help(group, thirteen):
     assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
 
 
-def test_version_shows_the_version(thirteen):
-    name, version = output_of(thirteen("--version")).split()
-    assert name == "thirteen" and version[0].isdigit()
-
-
 def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path):
     model = tmp_path / "model.gguf"
     convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
@@ -160,15 +155,6 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
-def test_printed_answers_have_no_control_characters(thirteen, model):
-    """A random model generates every byte sooner or later."""
-    words = ("--temperature", "1000", "--max-tokens", "60", "--threads", "1")
-    raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--json")))["text"]
-    assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
-    shown = output_of(thirteen("ask", model, "Why?", *words))
-    assert shown.replace("\n", "").replace("\t", "").isprintable()
-
-
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
     keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
@@ -213,20 +199,10 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def in_one_pipe(*words: object) -> list[str]:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
-
-
-def test_results_come_before_later_notes_in_one_pipe():
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(model):
     """Standard output was still in its buffer when standard error was written."""
-    code = "from thirteen.cli.console import note; print('result'); note('statistics'); print('more')"
-    assert in_one_pipe("-c", code) == ["result", "statistics", "more"]
-
-
-@pytest.mark.parametrize("effort", [pytest.param("low", marks=pytest.mark.exhaustive), "medium"])
-def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(effort, model):
-    lines = in_one_pipe("-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", effort)
+    command = [sys.executable, "-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", "medium"]
+    lines = subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
     assert re.fullmatch(r"answer: (\d+|none, it was cut off)", value)
-    assert re.match(r"(8|64) tokens at ", statistics[-1])
+    assert re.match("64 tokens at ", statistics[-1])

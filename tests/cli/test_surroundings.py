@@ -51,12 +51,6 @@ def test_without_a_home_folder_the_default_model_is_a_clear_error():
     check_one_line(run("ask", "Why?", code=NO_HOME), b"home folder", b"THIRTEEN_CACHE")
 
 
-@pytest.mark.exhaustive
-def test_without_a_home_folder_a_model_answers(model):
-    done = run("ask", model, "Why?", *SHORT, code=NO_HOME)
-    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
-
-
 def test_the_catalogue_is_shown_without_a_cache():
     done = run("models", THIRTEEN_CACHE="/proc/nosuch")
     assert done.returncode == 0 and b"llama-3.2-1b" in done.stdout

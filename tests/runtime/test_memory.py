@@ -62,8 +62,6 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     [
         ("phone", 256, True, 64),
         ("laptop", 2048, False, 512),
-        pytest.param("laptop", 2048, True, 64, marks=pytest.mark.exhaustive),
-        pytest.param("laptop", 256, False, 64, marks=pytest.mark.exhaustive),
         pytest.param("laptop", 300, True, 64, marks=pytest.mark.exhaustive),
     ],
 )

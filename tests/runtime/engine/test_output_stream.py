@@ -18,7 +18,6 @@ def detokenize(pieces, stop=()):
         ([b"a\xc3", b"\xa9", b"\xf0\x9f", b"\x98", b"\x80"], (), ["a", "é", "", "", "😀", ""], False),
         ([b"a\xc3"], (), ["a", "\ufffd"], False),
         ([b"a\n", b"\nb", b"\n"], ["\n\n"], ["a", "", "", ""], True),
-        ([b"a\n", b"b\n"], ["\n\n"], ["a", "\nb", "\n"], False),
     ],
 )
 def test_whole_characters_are_shown_and_what_may_begin_a_stop_string_is_held_back(
@@ -46,10 +45,8 @@ def test_however_the_bytes_are_split_the_text_ends_before_the_first_stop_string(
     ("text", "inserted"),
     [
         ("12 * 5 = 60", " 60"),
-        ("12*5=60.", "60"),
         ("12 * 5 = 61", ""),  # a wrong result is sampled
         ("first 2 + 3 = 5, then 5 * 4 = 20 in all", " 5 20"),
-        ("no sum at all", ""),
     ],
 )
 def test_results_are_inserted_and_all_else_is_sampled(engine, text, inserted):

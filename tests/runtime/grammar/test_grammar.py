@@ -114,7 +114,6 @@ def rule_chain(length, rule, last):
 HOSTILE = {
     "from_schema": [
         schema_chain(1700, lambda next_: {"items": next_}),
-        schema_chain(1500, lambda next_: {"anyOf": [next_]}),
         '{"$ref": "#"}',
         '{"type": "array", "items": {"$ref": "#"}, "minItems": 1}',
         json.dumps({"properties": {f"p{number}": {"multipleOf": 997 - number} for number in range(200)}}),
@@ -125,9 +124,7 @@ HOSTILE = {
         rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
         rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
         'start: a\na: "x" a "y" | "x" a "z" | "w"',
-        'start: (start | "a" | "")*',
         'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
-        "start: start",
         "start: /" + "a?" * 5000 + "/",
     ],
 }

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -171,23 +170,6 @@ def test_both_libraries_compute_the_same(family, shape, kind, base_of, tmp_path)
     assert ik_equals(header) and main_type(header) == kind
     assert header.metadata["general.architecture"] in IK_ARCHITECTURES
     assert [*problems(model, lora)] == []
-
-
-def test_what_is_wrong_without_a_word_is_found(base_of, tmp_path, monkeypatch):
-    """The two traps and the holes that ik_llama_library.py avoids."""
-    from ik_llama_cpp import _ctypes_api as api
-
-    model, lora = write_model(base_of("llama", "wide"), GGMLQuantizationType.Q4_K, tmp_path)
-    make = api.llama_init_from_model
-    for field in ("fused_up_gate", "graph_reuse"):
-        with monkeypatch.context() as patch:
-
-            def with_trap(pointer: object, native: Any, field: str = field) -> object:
-                setattr(native, field, True)
-                return make(pointer, native)
-
-            patch.setattr(api, "llama_init_from_model", with_trap)
-            assert [*problems(model, lora)], field
 
 
 @pytest.mark.parametrize(

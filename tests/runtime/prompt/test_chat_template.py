@@ -52,13 +52,10 @@ def test_a_hostile_or_failing_template_is_one_clear_error(source):
     ("source", "takes"),
     [
         ("{% for tool in tools or [] %}{{ tool }}{% endfor %}", True),
-        ("{% if tools %}{% endif %}", True),
-        ("{%- set t = tools or [] %}", True),
         ("{%- if not tools is defined %}{%- set tools = none %}{%- endif %}{{ tools }}", True),  # Llama 3.1
         ("{% macro m(x) %}{{ x }}{{ tools }}{% endmacro %}{{ m(1) }}", True),
         ("{% for m in messages %}{{ m.tools }}{{ m['tools'] }}{% endfor %} tools {# tools #}", False),
         ("{% set tools = messages %}{{ tools }}", False),
-        ("{% for tools in messages %}{{ tools }}{% endfor %}", False),
     ],
 )
 def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):

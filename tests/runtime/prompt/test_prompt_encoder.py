@@ -93,16 +93,13 @@ NO_TOOLS = "^tools: the model's chat template takes no tools$"
 @pytest.mark.parametrize(
     ("template", "messages", "tools", "reason"),
     [
-        (CHATML, [], [], "the conversation is empty"),
         (CHATML, [Message("system", ""), Message("user", " \n")], [], "the conversation is empty"),
         (CHATML, [Message("user", "a" + " " * 1000)], [], "1016 bytes, but the context holds at most 1000"),
-        (None, [Message("user", "a" + " " * 1000)], [], "1001 bytes, but the context holds at most 1000"),
         (TOOLS, [Message("tool", "x", tool_call_id="1" * 1001)], [], "bytes, but the context"),
         (TOOLS, [USER], [{"a": "x" * 1001}], "bytes, but the context"),
         (TOOLS, [USER], [nested(JSON_NESTING_MAX)], "nested more than 64 deep"),
         (TOOLS, [calling(nested(500))], [], "nested more than 64 deep"),
         (None, [USER], [{"name": "f"}], NO_TOOLS),
-        (CHATML, [USER], [{}], NO_TOOLS),
         (CHATML, [USER, calling({})], [], NO_TOOLS),
         (CHATML, [USER, Message("tool", "x", tool_call_id="1")], [], NO_TOOLS),
     ],
