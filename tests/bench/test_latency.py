@@ -101,9 +101,6 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert adapted.adapter == str(lora)
     assert adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
     assert base.bits_per_weight == pytest.approx(32)
-
-
-def test_memory_is_of_a_process_of_its_own(report, tiny):
     for run in report.memory:
         assert run.peak_bytes > tiny.stat().st_size
         assert 0 < run.first_token_s < run.answer_s and run.load_s > 0

@@ -98,16 +98,6 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
         learn()
 
 
-@pytest.mark.exhaustive
-def test_all_questions_are_measured_on_in_folds(learn, tmp_path):
-    facts = learn("--held-out", "all")
-    assert facts["questions"] == facts["held_out"] == 36
-    folds = [asked(tmp_path / f"adapter/.adapted-{number}.jsonl") for number in range(1, 6)]
-    assert {*map(len, folds)} == {7, 8}
-    assert sorted(question for fold in folds for question in fold) == sorted(row["question"] for row in ROWS)
-    assert "from the other four" in (tmp_path / "adapter/README.md").read_text()
-
-
 MORE = [
     row | {"question": row["question"].replace("Tom", name)}
     for name in ("Tom", "Six", "Two", "Ann")
@@ -183,22 +173,6 @@ def test_a_prompt_that_leaves_nothing_to_learn_is_measured_and_kept(learn, tmp_p
         with pytest.raises(RequestError, match=problem):
             learn("--prompt", TEXT)
     assert QuestionPrompt.read(tmp_path / "adapter") == QuestionPrompt(system=TEXT)
-
-
-@pytest.mark.exhaustive
-def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(learn, tiny, tmp_path):
-    """Through the folder, a GGUF, and the chat template of a file, whose weights stay as they are."""
-    facts, folder = learn("--prompt", TEXT), tmp_path / "adapter"
-    assert TEXT in (folder / "README.md").read_text()
-    written = tmp_path / "prompted.gguf"
-    words = ["convert", tiny, "--type", "same", "--prompt", folder, "-o", written]
-    app([*map(str, words)], standalone_mode=False)
-    lora = find_adapter(str(folder)).lora(tiny)
-    with Engine(tiny, adapter=lora) as adapted, Engine(written) as prompted:
-        tokens = adapted.request("12 pens?").tokens
-        assert tokens == prompted.request("12 pens?").tokens
-        assert tokens == adapted.request("12 pens?", system=TEXT, adapter="base").tokens
-    assert learn("--prompt", folder, output="again")["code"] == facts["code"]
 
 
 def test_nothing_is_measured_on_or_learned_from_the_examples_of_a_given_prompt(tmp_path):

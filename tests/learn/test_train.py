@@ -163,19 +163,6 @@ def test_bad_options_are_one_line(base, data, tmp_path, options, message):
     assert not (tmp_path / "out/README.md").exists()
 
 
-def test_a_base_without_the_adapted_modules_leaves_no_folder(request_for, tmp_path):
-    """PEFT's ValueError ended the command."""
-    from transformers import GPT2Config
-
-    from ..checkpoints import save_model
-
-    config = GPT2Config(vocab_size=272, n_embd=16, n_layer=1, n_head=2, n_positions=256)
-    base = save_model(tmp_path / "gpt2", config, rules="llama")
-    with pytest.raises(ThirteenError, match="'GPT2LMHeadModel' cannot be converted"):
-        train(**request_for() | {"base": str(base)}, run=RUN)
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
     """The adapter in it became a part of the base."""
     folder = shutil.copytree(base("llama"), tmp_path / "base")

@@ -39,11 +39,10 @@ def data(tmp_path):
     return load_question_set(str(write_rows(tmp_path / "sums.jsonl", rows)))
 
 
-def evaluate(model, questions, settings, *, base=None, adapter=None, timed=0, **others):
+def evaluate(model, questions, settings, *, base=None, adapter=None, stage=None, **others):
     models = [*([ModelSource(base)] if base else []), ModelSource(model, adapter)]
-    runners = {name: others.pop(name) for name in ("stage",) if name in others}
-    request = AccuracyRequest(models=models, questions=questions, settings=settings, timed=timed, **others)
-    return run_accuracy(request, **runners)
+    request = AccuracyRequest(models=models, questions=questions, settings=settings, **others)
+    return run_accuracy(request, **({"stage": stage} if stage else {}))
 
 
 def lines(report):

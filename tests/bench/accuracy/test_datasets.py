@@ -49,12 +49,8 @@ def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):
     assert [question.answer for question in whole.subsample(4).questions] == ["0", "2", "5", "7"]
     assert whole.subsample(None) == whole and whole.subsample(99).questions == whole.questions
     assert whole.subsample(4).sha256 != whole.sha256
-
-
-def test_the_hash_depends_on_questions_and_answers_only(file):
     one = load_question_set(str(file({"question": "a", "answer": "1.0"}))).sha256
     assert load_question_set(str(file({"answer": 1, "more": 2, "question": "a"}))).sha256 == one
-    assert load_question_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
 
 
 SVAMP = [

@@ -1,5 +1,6 @@
 """Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
 
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -157,36 +158,22 @@ def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure, shi
     assert any(line.startswith("the file does what the adapter was") for line in report.verdict)
 
 
-def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, run_time, made):
-    effects = {name: [] for name in ("full", "merged", "run-time")}
-    engines = {
-        "reference": Engine(made["F32-adapted"]),
-        "base": Engine(made["F32"]),
-        "shipped": Engine(made["Q4_0-adapted"]),
-        "shipped base": Engine(made["Q4_0"]),
-        "run-time": Engine(made["Q4_0"], adapter=made["lora"]),
-    }
-    seen = set()
-    for text in TEXTS:
-        tokens = tuple(chat(engines["base"], text))
-        rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
-        seen |= {tokens[: at + 1] for at in rows}
-        logits = {name: engine.logits(tokens)[rows].astype(float) for name, engine in engines.items()}
-        for name, (adapted, plain) in {
-            "full": ("reference", "base"),
-            "merged": ("shipped", "shipped base"),
-            "run-time": ("run-time", "shipped base"),
-        }.items():
-            added = logits[adapted] - logits[plain]
-            effects[name].append((added - added.mean(1, keepdims=True)).ravel())
-    for engine in engines.values():
-        engine.close()
-    reference = np.concatenate(effects["full"])
-    for variant, got in (("merged", merged.effect), ("run-time", run_time.effect)):
-        effect = np.concatenate(effects[variant])
-        slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
-        assert got.slope.estimate == pytest.approx(slope)
-        assert got.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
+def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, made):
+    full, shipped, seen = [], [], set()
+    with ExitStack() as stack:
+        names = ("F32-adapted", "F32", "Q4_0-adapted", "Q4_0")
+        engines = [stack.enter_context(Engine(made[name])) for name in names]
+        for text in TEXTS:
+            tokens = tuple(chat(engines[0], text))
+            rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
+            seen |= {tokens[: at + 1] for at in rows}
+            logits = [engine.logits(tokens)[rows].astype(float) for engine in engines]
+            for effects, added in ((full, logits[0] - logits[1]), (shipped, logits[2] - logits[3])):
+                effects.append((added - added.mean(1, keepdims=True)).ravel())
+    reference, effect = np.concatenate(full), np.concatenate(shipped)
+    slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
+    assert merged.effect.slope.estimate == pytest.approx(slope)
+    assert merged.effect.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
 
 
 def test_four_bits_lose_more_of_a_small_adapter_if_merged(merged, run_time):

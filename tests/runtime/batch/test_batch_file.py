@@ -129,7 +129,6 @@ def test_a_later_batch_is_computed_as_a_first_one_is(ask, monkeypatch):
     [
         ("max_tokens is 12", {"max_tokens": 13}, {}),
         ("system is None", {"system": "Be brief."}, {}),
-        ("temperature is 0.0", {"temperature": 0.5}, {}),
         ("grammar is None", {"grammar": from_lark("start: /[a-z]+/")}, {}),
         ("kv is 'f16'", {}, {"kv": "bf16"}),
     ],

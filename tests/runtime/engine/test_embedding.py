@@ -17,10 +17,7 @@ from ..fakes import FIXED
 
 # A word that the vocabulary lacks, names of control tokens, and texts of almost the whole context.
 TEXTS = ["The cat sat on a mat.", "How many 日本 does she have?", "[SEP] is red [CLS]", "a " * 30, "y" * 60]
-KINDS_AND_POOLINGS = [
-    *(("bert", "mean"), ("bert", "cls"), ("bert", None)),
-    *(("qwen3", "lasttoken"), ("qwen3", "mean"), ("gemma-embedding", "mean")),
-]
+KINDS_AND_POOLINGS = [*(("bert", "cls"), ("bert", None), ("qwen3", "lasttoken"), ("gemma-embedding", "mean"))]
 
 
 @pytest.fixture(scope="module")

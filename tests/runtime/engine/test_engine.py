@@ -27,14 +27,6 @@ async def collect(handle):
 TAKES = [list, lambda handle: asyncio.run(collect(handle))]
 
 
-def test_an_answer_ends_at_the_end_of_turn_token(engine, say):
-    say("12 apples")
-    answer = engine.answer("How many?")
-    assert (answer.text, answer.value, answer.stop_reason) == ("12 apples", "12", END)
-    assert answer.usage.prompt_tokens == len(engine.request("How many?").tokens)
-    assert answer.usage.completion_tokens == 10
-
-
 @pytest.mark.parametrize(
     ("said", "options", "text", "steps"),
     [

@@ -75,14 +75,6 @@ def test_answers_have_seeds_of_their_own_and_the_first_come_after_examples():
     assert all(one.options.temperature > 0 and not one.options.votes for one in samples)
 
 
-def test_a_question_without_a_number_is_answered_once(engine):
-    assert engine.request("Why?", effort="high").options.effort is Effort.LOW
-    asked = engine.request("Why 7?", effort="high")
-    assert asked.options.effort is Effort.HIGH and asked.tokens == engine.request("Why 7?").tokens
-    answer = engine.answer("Why 7?", effort="high", temperature=1.5, max_tokens=12)
-    assert (answer.value, answer.tally.ended) == (None, 10)
-
-
 def test_a_failure_is_raised_and_aborts_the_others(alone, say):
     say("4", FileError("broken"), "4")
     with pytest.raises(FileError, match="broken"):

@@ -84,11 +84,7 @@ def test_it_is_named_for_a_profile_or_a_file_of_another_family(tiny, tmp_path):
     [
         ("KNOWN_VERSION", "0.1.4", r"ik-llama-cpp-python: 0\.1\.5; pip install ik-llama-cpp-python==0\.1\.4"),
         ("PACKAGE", "no-such-package", "no-such-package: not installed; pip install no-such-package=="),
-        (
-            "read_cpuinfo",
-            lambda: ("", {"sse2"}),
-            "ik-llama-cpp-python needs AVX2, which this processor lacks",
-        ),
+        ("read_cpuinfo", lambda: ("", {"sse2"}), "needs AVX2, which this processor lacks"),
     ],
 )
 def test_another_version_or_processor_is_refused_before_it_is_loaded(name, value, message, monkeypatch):

@@ -103,11 +103,6 @@ def test_a_model_thinks_as_its_template_has_it_or_behind_an_empty_thought_does_n
         assert thinking.begun(tokens) is (False if think is False else "<think>" in begins or None)
 
 
-def test_a_system_prompt_can_turn_thoughts_off_too():
-    text, thinking, tokens = prompt(TEMPLATES["smollm3"], ("system", "Be brief. /no_think"), ("user", "Hi"))
-    assert text.endswith("<think>\n\n</think>\n") and thinking.begun(tokens) is False
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_thoughts_of_earlier_answers_are_left_out(name):
     opening, closing = ("[THINK]", "[/THINK]") if name == "magistral" else ("<think>", "</think>")
