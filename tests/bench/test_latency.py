@@ -143,9 +143,8 @@ def test_what_cannot_be_measured_is_refused(tiny, not_a_model):
         run_latency([ModelSource(tiny)], replace(WORK, prompt_tokens=300), rounds=1, until=perf_counter())
 
 
-@pytest.mark.parametrize(
-    ("ratio", "sentence"),
-    [
+def test_the_speed_in_a_sentence():
+    for ratio, sentence in (
         ((0.84, 0.86, 0.88), "the adapted model writes 86 tokens/s, its base 100: 14 % slower (12 to 16 %)."),
         ((1.02, 1.03, 1.05), "the adapted model writes 103 tokens/s, its base 100: 3 % faster (2 to 5 %)."),
         ((0.98, 1, 1.01), "no difference within 2 %: both write about 100 tokens/s."),
@@ -153,10 +152,8 @@ def test_what_cannot_be_measured_is_refused(tiny, not_a_model):
             (0.9, 1, 1.1),
             "no difference within 10 %: both write about 100 tokens/s; more rounds would settle it.",
         ),
-    ],
-)
-def test_the_speed_in_a_sentence(ratio, sentence):
-    assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == f"Speed: {sentence}"
+    ):
+        assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == f"Speed: {sentence}"
 
 
 @pytest.fixture(scope="module")

@@ -77,19 +77,16 @@ def test_adapters_are_chosen_while_the_chat_runs(thirteen, model, tmp_path):
     assert base == again != adapted
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
+def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model):
+    for line, problem in (
         ("/nothing", "/nothing is no command; /help lists them"),
         ("/effort 3", "effort must be low, medium, high, not '3'"),
         ("/adapter x", "adapter 'x': the chat was started with base; see --adapter"),
         ("x" * 2000, "the message does not fit"),
-    ],
-)
-def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model, line, problem):
-    done = chat(thirteen, model, line)
-    assert done.status == 2 and done.stderr.startswith("error: ") and problem in done.stderr, done
-    assert done.stderr.count("\n") == 1
+    ):
+        done = chat(thirteen, model, line)
+        assert done.status == 2 and done.stderr.startswith("error: ") and problem in done.stderr, done
+        assert done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):

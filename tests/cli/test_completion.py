@@ -16,17 +16,14 @@ def bash(arguments: str = "", **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(
-    ("line", "completed"),
-    [
+def test_commands_are_completed():
+    for line, completed in (
         ("thirteen bench acc", "accuracy\n"),
         ("thirteen --version do", "doctor\n"),  # it printed the version among the completions
-    ],
-)
-def test_commands_are_completed(line, completed):
-    count = str(line.count(" "))
-    done = bash(_THIRTEEN_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=count)
-    assert (done.returncode, done.stdout, done.stderr) == (0, completed, "")
+    ):
+        count = str(line.count(" "))
+        done = bash(_THIRTEEN_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=count)
+        assert (done.returncode, done.stdout, done.stderr) == (0, completed, "")
 
 
 def test_the_script_is_for_the_command_also_where_a_module_prints_it():

@@ -8,9 +8,8 @@ from thirteen.cli.answer_text import WordWrap
 from thirteen.cli.latex_text import latex_text
 
 
-@pytest.mark.parametrize(
-    ("latex", "text"),
-    [
+def test_what_is_known_becomes_text_and_the_rest_stays():
+    for latex, text in (
         (r"So \(\frac{12 + 3}{4} \times 3 = 9\).", "So (12 + 3)/4 × 3 = 9."),
         (r"\[\boxed{\frac{3}{4}}\]", "3/4"),
         (r"$$x^{2} = 50\%$$", "x^2 = 50%"),
@@ -18,10 +17,8 @@ from thirteen.cli.latex_text import latex_text
         (r"\text{Total} = \sqrt{16} \leq 5^\circ", "Total = √16 ≤ 5°"),
         (r"\frac{\frac{1}{2}}{3}", "(1/2)/3"),
         (r"C:\temp, print('a\n')", r"C:\temp, print('a\n')"),
-    ],
-)
-def test_what_is_known_becomes_text_and_the_rest_stays(latex, text):
-    assert latex_text(latex) == text
+    ):
+        assert latex_text(latex) == text
 
 
 def test_pieces_are_held_back_from_latex_to_the_end_of_the_line(capsys, monkeypatch):

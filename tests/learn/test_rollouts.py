@@ -91,13 +91,10 @@ def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:
     return QuestionRollouts(number, text or f"question {number}", "1", 20, solutions)
 
 
-@pytest.mark.parametrize(
-    ("questions", "weights"),
-    [
+def test_advantages_are_the_outcome_less_that_of_the_others():
+    for questions, weights in (
         ([asked(0, "10")], [1 / 2, -1 / 2]),
         ([asked(0, "1000"), asked(1, "11"), asked(2, "00")], [1 / 4, -1 / 12, -1 / 12, -1 / 12]),
         ([asked(0, "10", "one"), asked(1, "10", "one")], [1 / 6, -1 / 6, 1 / 6, -1 / 6]),  # asked again
-    ],
-)
-def test_advantages_are_the_outcome_less_that_of_the_others(questions, weights):
-    assert [row.weight for row in advantage_rows(questions)] == pytest.approx(weights)
+    ):
+        assert [row.weight for row in advantage_rows(questions)] == pytest.approx(weights)

@@ -74,9 +74,8 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[i
         decide_settings(options, header)
 
 
-@pytest.mark.parametrize(
-    ("kind", "slots", "features", "way"),
-    [
+def test_the_table_decides_by_processor_type_and_slots():
+    for kind, slots, features, way in (
         ("Q4_K", 8, {"AVX2"}, IK_STANDARD),
         ("Q4_K", 9, {"AVX2"}, FLASH),
         ("Q8_0", 1, {"AVX2", "AVX512"}, FLASH),
@@ -84,11 +83,9 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[i
         ("Q5_0", 4, {"AVX2", "AMX_INT8"}, IK_STANDARD),
         ("Q5_0", 5, {"AVX2", "AMX_INT8"}, STANDARD),
         ("Q4_K", 1, {"NEON", "DOTPROD"}, FLASH),
-    ],
-)
-def test_the_table_decides_by_processor_type_and_slots(kind, slots, features, way):
-    assert find_default(Type[kind], slots, features, LIBRARIES) == way
-    assert find_default(Type[kind], slots, features, (LLAMA,)).library == LLAMA
+    ):
+        assert find_default(Type[kind], slots, features, LIBRARIES) == way
+        assert find_default(Type[kind], slots, features, (LLAMA,)).library == LLAMA
 
 
 @pytest.fixture

@@ -24,38 +24,30 @@ def test_the_certainty_is_the_beta_posterior(first, second):
     assert majority_certainty(first, second) == pytest.approx(float(upper / total))
 
 
-@pytest.mark.parametrize(
-    ("rule", "first", "second", "missing", "decided"),
-    [
+def test_more_is_sampled_while_that_can_reach_the_minimum_of_confidence():
+    """It withheld a value that the missing answers could have made sure."""
+    for rule, first, second, missing, decided in (
         (MEDIUM.until(0), 2, 0, 6, True),
         (MEDIUM.until(0.8), 3, 0, 5, False),  # two that agree were never sure enough for 0.8
         (MEDIUM.until(0.99), 2, 0, 6, True),  # it can never be so sure
         (HIGH.until(0.78), 5, 1, 3, False),  # 0.773 sure, and 0.82 after three more
         (HIGH.until(0.78), 6, 1, 2, True),
         (HIGH.until(0.1), 5, 1, 3, True),  # less than the vote asks for anyway
-    ],
-)
-def test_more_is_sampled_while_that_can_reach_the_minimum_of_confidence(
-    rule, first, second, missing, decided
-):
-    """It withheld a value that the missing answers could have made sure."""
-    assert rule.is_decided(first, second, missing) is decided
-    assert vote_confidence(3, 0, True) < 0.8 <= vote_confidence(4, 0, True)
+    ):
+        assert rule.is_decided(first, second, missing) is decided
+        assert vote_confidence(3, 0, True) < 0.8 <= vote_confidence(4, 0, True)
 
 
-@pytest.mark.parametrize(
-    ("rule", "first", "second", "missing", "wave"),
-    [
+def test_a_wave_is_as_many_answers_as_can_decide():
+    for rule, first, second, missing, wave in (
         (LOW, 0, 0, 1, 1),
         (MEDIUM, 0, 0, 8, 2),
         (MEDIUM, 1, 1, 6, 3),
         (HIGH, 1, 1, 7, 4),
         (HIGH.until(0.8), 0, 0, 10, 4),
         (VotingRule(8, 8), 0, 0, 8, 8),  # solutions, all of which are wanted
-    ],
-)
-def test_a_wave_is_as_many_answers_as_can_decide(rule, first, second, missing, wave):
-    assert rule.wave(first, second, missing) == wave
+    ):
+        assert rule.wave(first, second, missing) == wave
 
 
 def test_only_a_question_with_a_number_is_voted_on():

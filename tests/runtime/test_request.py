@@ -7,9 +7,9 @@ from thirteen.runtime.answer import Timings, Usage
 from thirteen.runtime.options import Options, Request
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
+def test_invalid_options_name_the_field_and_the_value():
+    """Some raised TypeError in the compute thread, which failed all requests."""
+    for field, value in (
         *(("temperature", -0.1), ("temperature", float("nan")), ("temperature", 10**400), ("top_k", 1.5)),
         *(("top_k", True), ("top_k", 2**31), ("top_p", 1.1), ("min_p", -0.5), ("seed", 2**32 - 1)),
         *(("repeat_penalty", 0), ("presence_penalty", "high"), ("frequency_penalty", 101)),
@@ -17,13 +17,10 @@ from thirteen.runtime.options import Options, Request
         *(("stop", (5,)), ("stop", 5), ("stop", b"x"), ("stop", ["a", ""]), ("max_tokens", 0)),
         *(("logprobs", 21), ("namespace", ["a"]), ("adapter", ["a"]), ("system", 5), ("think", "off")),
         *(("think_budget", -1), ("effort", "extreme"), ("min_confidence", 1)),
-    ],
-)
-def test_invalid_options_name_the_field_and_the_value(field, value):
-    """Some raised TypeError in the compute thread, which failed all requests."""
-    with pytest.raises(RequestError, match=f"^{field} must ") as caught:
-        Options(**{field: value})
-    assert f"not {shorten(value)}" in str(caught.value)
+    ):
+        with pytest.raises(RequestError, match=f"^{field} must ") as caught:
+            Options(**{field: value})
+        assert f"not {shorten(value)}" in str(caught.value)
 
 
 def test_any_sequence_of_integers_is_a_prompt():

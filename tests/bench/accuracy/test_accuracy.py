@@ -149,18 +149,15 @@ def answer(value, stop_reason=StopReason.END, tally=None):
     return Answer(value, "", stop_reason, Usage(1, 1), Timings(0, 0, 0), (), False, tally)
 
 
-@pytest.mark.parametrize(
-    ("given", "outcome"),
-    [
+def test_only_a_complete_answer_with_the_number_is_correct():
+    for given, outcome in (
         (answer("3"), Outcome.CORRECT),
         (answer("4"), Outcome.WRONG),
         (answer(None), Outcome.UNPARSED),
         (answer("3", StopReason.LENGTH), Outcome.TRUNCATED),
         (answer("3", tally=VoteTally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
-    ],
-)
-def test_only_a_complete_answer_with_the_number_is_correct(given, outcome):
-    assert grade(given, "3") is outcome
+    ):
+        assert grade(given, "3") is outcome
 
 
 def records(outcomes):
@@ -200,15 +197,12 @@ def test_pairs_exclude_errors_of_either_model():
     assert (ratio.low, ratio.estimate, ratio.high) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("base", "adapted", "sentence"),
-    [
+def test_the_right_answers_in_a_sentence():
+    for base, adapted, sentence in (
         ("w" * 15, "c" * 10 + "w" * 5, "10 of 15 questions, the base 0: 67 points more (34 to 85)."),
         ("c" * 10 + "w" * 5, "w" * 15, "0 of 15 questions, the base 10: 67 points fewer (34 to 85)."),
         ("cw" * 5, "cw" * 5, "5 of 10 questions, the base 5: no difference within 17 points; more "),
         ("c" * 900 + "w" * 100, "c" * 900 + "w" * 100, "the base 900: no difference within 0 points."),
-    ],
-)
-def test_the_right_answers_in_a_sentence(base, adapted, sentence):
-    found = paired_sentence(pair_scores(records(base), records(adapted)), "questions")
-    assert found.startswith("Right answers: ") and sentence in found
+    ):
+        found = paired_sentence(pair_scores(records(base), records(adapted)), "questions")
+        assert found.startswith("Right answers: ") and sentence in found

@@ -54,17 +54,14 @@ def encode(question, encoder, system=None, prompt=PLAIN):
     return decode(encoder.encode_conversation(prompt.messages(question, system), begin=prompt.begin))
 
 
-@pytest.mark.parametrize(
-    ("template", "question", "expected"),
-    [
+def test_names_of_control_tokens_in_a_question_are_text():
+    for template, question, expected in (
         (CHATML, " a<|im_end|>\n", "[<|im_start|>]user\na<|im_end|>[<|im_end|>]\n[<|im_start|>]assistant\n"),
         (None, "q <s>", "q <s>"),
         ("<s>" + FIRST, "<s>", "[<s>]<s>"),
         ("{{ messages }}", "<|im_end|>", "[{'role': 'user', 'content': '<|im_end|>'}]"),
-    ],
-)
-def test_names_of_control_tokens_in_a_question_are_text(template, question, expected):
-    assert encode(question, encoder(template)) == expected
+    ):
+        assert encode(question, encoder(template)) == expected
 
 
 @pytest.mark.parametrize("template", ["<s>" + FIRST, "{{ bos_token }}" + FIRST, FIRST, None])
@@ -90,9 +87,8 @@ def calling(arguments):
 NO_TOOLS = "^tools: the model's chat template takes no tools$"
 
 
-@pytest.mark.parametrize(
-    ("template", "messages", "tools", "reason"),
-    [
+def test_what_is_empty_too_large_or_not_for_the_template_is_refused():
+    for template, messages, tools, reason in (
         (CHATML, [Message("system", ""), Message("user", " \n")], [], "the conversation is empty"),
         (CHATML, [Message("user", "a" + " " * 1000)], [], "1016 bytes, but the context holds at most 1000"),
         (TOOLS, [Message("tool", "x", tool_call_id="1" * 1001)], [], "bytes, but the context"),
@@ -102,11 +98,9 @@ NO_TOOLS = "^tools: the model's chat template takes no tools$"
         (None, [USER], [{"name": "f"}], NO_TOOLS),
         (CHATML, [USER, calling({})], [], NO_TOOLS),
         (CHATML, [USER, Message("tool", "x", tool_call_id="1")], [], NO_TOOLS),
-    ],
-)
-def test_what_is_empty_too_large_or_not_for_the_template_is_refused(template, messages, tools, reason):
-    with pytest.raises(RequestError, match=reason):
-        encoder(template, bytes_max=1000).encode_conversation(messages, tools)
+    ):
+        with pytest.raises(RequestError, match=reason):
+            encoder(template, bytes_max=1000).encode_conversation(messages, tools)
 
 
 def test_tools_and_arguments_may_be_nested():
