@@ -5,7 +5,6 @@ error. Commands run in a forked process; they must leave nothing at the target o
 are in the tests of the modules that read the inputs.
 """
 
-import json
 import re
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
+from ..json_changes import change_json
 from ..runtime.conftest import write_gguf
 from ..runtime.gguf_adapters import write_lora
 
@@ -52,14 +52,7 @@ def cut(name: str, count: int) -> Damage:
 
 
 def edit(name: str, change: Callable[[Any], Any]) -> Damage:
-    """Change a JSON file."""
-
-    def damage(folder: Path) -> None:
-        value = json.loads((folder / name).read_text())
-        change(value)
-        (folder / name).write_text(json.dumps(value))
-
-    return damage
+    return lambda folder: change_json(folder / name, change)
 
 
 def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:

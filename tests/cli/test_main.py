@@ -70,13 +70,6 @@ def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thir
     assert len(first.splitlines()) <= 40 and max(map(len, first.splitlines())) <= 80
 
 
-def test_each_command_has_a_line_in_the_help(thirteen, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    text = output_of(thirteen("--help"))
-    assert len(text.splitlines()) <= 40 and "..." not in text.partition("Answer:")[2]
-    assert all(f"\n  {name} " in text for name in typer.main.get_command(app).commands)
-
-
 @pytest.mark.parametrize("group", ["", "bench"])
 def test_a_group_alone_shows_its_help(group, thirteen):
     """It was one line of error, in which the help was squashed."""

@@ -4,22 +4,6 @@ import pytest
 from thirteen.cli import console
 
 
-class Clock:
-    """Seconds that pass only when a test says so."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(console.err, "get_time", clock)
-    yield clock
-
-
 @pytest.mark.parametrize(
     ("steps", "printed"),
     [
@@ -31,9 +15,11 @@ def clock(monkeypatch):
         ([(11, 0), (22, 2)], ["importance: 0 of 40, 0 %", "importance: 2 of 40, 5 %"]),  # a model was loaded
     ],
 )
-def test_a_line_has_the_share_done_and_the_time_left(steps, printed, clock, capsys):
+def test_a_line_has_the_share_done_and_the_time_left(steps, printed, monkeypatch, capsys):
+    now_s = 1000.0
+    monkeypatch.setattr(console.err, "get_time", lambda: now_s)
     with console.progress_bar("importance") as progress:
         for after_s, done in steps:
-            clock.now_s = 1000 + after_s
+            now_s = 1000 + after_s
             progress(done, 40)
     assert capsys.readouterr().err.splitlines() == printed

@@ -88,19 +88,16 @@ def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[
     return {name: (np.ones((2, columns)), np.ones((rows, 2)))}
 
 
-@pytest.mark.parametrize(
-    ("changed", "architecture", "pattern"),
-    [
+def test_an_adapter_that_does_not_fit_is_refused(trial, tiny, tmp_path):
+    for changed, architecture, pattern in (
         (factors(columns=32), "llama", "attn_q.weight' has incorrect shape"),
         (factors("blk.9.attn_q.weight"), "llama", "does not exist in base model"),
         (factors("output_norm.weight", 1), "llama", "which cannot be adapted at run time"),
         (factors(), "qwen2", "model arch and LoRA arch mismatch"),
-    ],
-)
-def test_an_adapter_that_does_not_fit_is_refused(changed, architecture, pattern, trial, tiny, tmp_path):
-    lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
-    done = trial(tiny, lora)
-    assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done.stderr
+    ):
+        lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
+        done = trial(tiny, lora)
+        assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done
 
 
 @pytest.mark.parametrize("name", TOKENS)
@@ -200,9 +197,8 @@ def test_a_process_that_cannot_be_started_tells_how_to_go_on(model, tmp_path, mo
         ("/bin/false", "failed with exit status 1"),
     ):
         monkeypatch.setattr(sys, "executable", program)
-        with pytest.raises(
-            FileError, match=rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
-        ):
+        message = rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
+        with pytest.raises(FileError, match=message):
             try_files(model)
 
 

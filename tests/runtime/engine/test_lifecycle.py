@@ -176,13 +176,10 @@ def test_what_is_called_after_an_interrupt_comes_after_the_interrupted_call():
         sleep(0.1)
         ended.append(True)
 
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
+    with interrupts():
         with pytest.raises(KeyboardInterrupt):
             compute.call(interrupted)
         assert compute.call(lambda: [*ended]) == [True]
-    finally:
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_engines_that_other_threads_load_compute_in_one(tiny, loras, monkeypatch):
@@ -197,9 +194,8 @@ def test_engines_that_other_threads_load_compute_in_one(tiny, loras, monkeypatch
         monkeypatch.setattr(llama_cpp, name, recorded(name, getattr(llama_cpp, name)))
 
     def use(adaptive_threads):
-        with Engine(
-            tiny, adapters={"other": loras["a"]}, context=64, adaptive_threads=adaptive_threads
-        ) as engine:
+        adapters = {"other": loras["a"]}
+        with Engine(tiny, adapters=adapters, context=64, adaptive_threads=adaptive_threads) as engine:
             engine.answer("1 + 1?", max_tokens=3)
             engine.prompt_logprobs((1, 2, 3))
             engine.logits((1, 2, 3))

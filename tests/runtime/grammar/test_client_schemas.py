@@ -31,14 +31,8 @@ class Open(BaseModel):
     a: int
 
 
-class Cat(BaseModel):
-    kind: Literal["cat"]
-    lives: int
-
-
-class Dog(BaseModel):
-    kind: Literal["dog"]
-    name: str
+Cat = create_model("Cat", kind=(Literal["cat"], ...), lives=(int, ...))
+Dog = create_model("Dog", kind=(Literal["dog"], ...), name=(str, ...))
 
 
 class Node(BaseModel):
