@@ -148,6 +148,14 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
+def test_printed_answers_have_no_control_characters(thirteen, model):
+    """A random model generates every byte sooner or later."""
+    words = ("ask", model, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
+    raw = json.loads(output_of(thirteen(*words, "--json")))["text"]
+    shown = output_of(thirteen(*words))
+    assert [text.replace("\n", "").replace("\t", "").isprintable() for text in (raw, shown)] == [False, True]
+
+
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
     keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
