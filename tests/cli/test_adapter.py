@@ -40,17 +40,11 @@ def env(base, tmp_path_factory):
         basis = find_basis(resolve_base(str(model)))
         write_tinylora_folder(basis, NUMBERS, folder / "adapter", "tiny")
         with Commands() as thirteen:
-            fingerprint = basis_fingerprint(basis.origin.id)
-            found = SimpleNamespace(
-                folder=folder,
-                model=model,
-                adapter=folder / "adapter",
-                lora=folder / "lora.gguf",
-                thirteen=thirteen,
-                fingerprint=fingerprint,
-                code=encode_short_code(ShortCode("tiny", fingerprint, NUMBERS)),
-            )
-            json_of(export(found, found.code, "--output", found.lora))
+            mark = basis_fingerprint(basis.origin.id)
+            code, lora = encode_short_code(ShortCode("tiny", mark, NUMBERS)), folder / "lora.gguf"
+            found = SimpleNamespace(folder=folder, model=model, adapter=folder / "adapter", lora=lora)
+            found.thirteen, found.fingerprint, found.code = thirteen, mark, code
+            json_of(export(found, code, "--output", lora))
             yield found
 
 

@@ -32,6 +32,7 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
 TEXT = gguf.GGUFValueType.STRING
+HOSTILE = "{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"
 PLACES = re.compile(r"\b(BASE|SHARDS|OTHER|LORA|DORA|TINY|MODEL|GGUF_LORA|SCHEMA)\b")
 
 
@@ -66,12 +67,9 @@ def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
     return damage
 
 
-def model(keys: dict[str, Any], tensors: dict[str, Any]) -> Damage:
-    return lambda folder: write_gguf(folder / "MODEL", keys, tensors)
-
-
-def template(source: str) -> Damage:
-    return model({"tokenizer.chat_template": (source, TEXT, None)}, {})
+def text_key(key: str, value: str) -> Damage:
+    """Change the model's metadata."""
+    return lambda folder: write_gguf(folder / "MODEL", {key: (value, TEXT, None)}, {})
 
 
 def set_all(name: str, value: float) -> Callable[[dict[str, Any]], Any]:
@@ -110,23 +108,16 @@ ROWS: list[tuple[Damage, str, str]] = [
     (nothing, "adapter DORA --base BASE -o OUT/lora.gguf", "DoRA rescales the base's rows: only a merge can"),
     # Models
     (cut("MODEL", 100), ASK, "it is truncated"),
-    (model({"general.architecture": ("mamba", TEXT, None)}, {}), ASK, "'mamba.block_count' is missing"),
-    (model({}, {"blk.0.attn_q.weight": None}), ASK, "tensor 'blk.0.attn_q.weight' not found"),
-    (model({}, {"blk.0.attn_q.weight": np.full((64, 64), np.nan, np.float32)}), ASK, "logits are not finite"),
-    (template("{% if %}"), ASK, "MODEL: the chat template cannot be compiled"),
-    (template("{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"), ASK, "failed: SecurityError"),
-    (nothing, f"{ASK} --adapter MODEL", "is a model, not an adapter"),
-    (nothing, "ask GGUF_LORA Why?", "is an adapter, not a model"),
+    (text_key("general.architecture", "mamba"), ASK, "'mamba.block_count' is missing"),
+    (text_key("tokenizer.chat_template", HOSTILE), ASK, "failed: SecurityError"),
     (put("SCHEMA", b"{"), f"{ASK} --schema SCHEMA", "schema: Expecting property name"),
     # Command lines
     (nothing, "bench latancy MODEL MODEL", "No such command 'latancy'"),
     (nothing, "convert", "Missing argument 'BASE'"),
     (nothing, f"{ASK} --threads 9999", "Invalid value for '--threads'"),
     (nothing, f"{ASK} --gpu-layers 1.5", "Invalid value for '--gpu-layers'"),
-    (nothing, f"{ASK} --temperature nan", "temperature must be a number from 0 to 1000000, not nan"),
     (nothing, f"{ASK} --context 4", "tokens, but the context holds 4"),
     (nothing, "ask MODEL what is this", "not 4 arguments: quote the question"),
-    (nothing, "ask OUT/x.gguf Why?", "x.gguf': no such file or folder"),
     (nothing, "convert BASE", "--output: missing"),
     (nothing, "convert BASE -o OUT/x.gguf --dry-run", "--output: --dry-run writes no file"),
     (nothing, "convert llama-3.2-1b -o OUT/x --to-safetensors --size 1MB", "--size: is for a GGUF"),

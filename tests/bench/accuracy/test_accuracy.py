@@ -74,15 +74,12 @@ def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
 def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     name = ("another model", gguf.GGUFValueType.STRING, None)
     other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
-    changes = (
-        *({"prompt": "refined"}, {"effort": Effort.HIGH}, {"calculator": False}),
-        *({"max_tokens": 13}, {"threads": 2}, {"seed": 1}),
-    )
+    changed = {"effort": Effort.HIGH, "calculator": False, "max_tokens": 13, "seed": 1}
+    settings = [few("refined"), few(threads=2), *(few(**{name: value}) for name, value in changed.items())]
     runs = [
         *((source, data, FEW) for source in map(ModelSource, (tiny, other))),
-        (ModelSource(tiny, lora), data, FEW),
-        (ModelSource(tiny), data.subsample(3), FEW),
-        *((ModelSource(tiny), data, few(**change)) for change in changes),
+        *((ModelSource(tiny, lora), data, FEW), (ModelSource(tiny), data.subsample(3), FEW)),
+        *((ModelSource(tiny), data, other_settings) for other_settings in settings),
     ]
     assert len({RunConfig(*run, tmp_path).log for run in runs}) == len(runs)
 
