@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -48,22 +47,22 @@ def env(base, tmp_path_factory):
             yield found
 
 
-def export(env: SimpleNamespace, adapter: object, *words: object) -> CommandResult:
+def export(env, adapter, *words):
     result: CommandResult = env.thirteen("adapter", adapter, "--base", env.model, *words, "--json")
     return result
 
 
-def json_of(done: CommandResult) -> Any:
+def json_of(done):
     assert done.status == 0, done
     return json.loads(done.stdout)
 
 
-def refused(done: CommandResult) -> str:
+def refused(done):
     assert done.status == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
     return done.stderr
 
 
-def files(folder: Path) -> dict[Path, bytes]:
+def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -18,7 +18,6 @@ import pytest
 from peft import LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 
-from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
 from ..json_changes import change_json
 from ..runtime.conftest import write_gguf
@@ -36,30 +35,30 @@ HOSTILE = "{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"
 PLACES = re.compile(r"\b(BASE|SHARDS|OTHER|LORA|DORA|TINY|MODEL|GGUF_LORA|SCHEMA)\b")
 
 
-def nothing(_: Path) -> None:
+def nothing(_):
     """Leave the inputs as they are."""
 
 
-def put(name: str, content: bytes) -> Damage:
+def put(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def delete(name: str) -> Damage:
+def delete(name):
     return lambda folder: (folder / name).unlink()
 
 
-def cut(name: str, count: int) -> Damage:
+def cut(name, count):
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-count])
 
 
-def edit(name: str, change: Callable[[Any], Any]) -> Damage:
+def edit(name, change):
     return lambda folder: change_json(folder / name, change)
 
 
-def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
+def arrays(name, change):
     """Change the arrays of a safetensors file."""
 
-    def damage(folder: Path) -> None:
+    def damage(folder):
         tensors = {key: array.copy() for key, array in load_file(folder / name).items()}
         change(tensors)
         save_file(tensors, folder / name)
@@ -67,12 +66,12 @@ def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
     return damage
 
 
-def text_key(key: str, value: str) -> Damage:
+def text_key(key, value):
     """Change the model's metadata."""
     return lambda folder: write_gguf(folder / "MODEL", {key: (value, TEXT, None)}, {})
 
 
-def set_all(name: str, value: float) -> Callable[[dict[str, Any]], Any]:
+def set_all(name, value):
     return lambda tensors: [array.fill(value) for key, array in tensors.items() if name in key]
 
 
@@ -137,7 +136,7 @@ ROWS: list[tuple[Damage, str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def good(base, tmp_path_factory):
     """A folder of good inputs: checkpoints, adapters of BASE, a model and a run-time adapter of it."""
     folder = tmp_path_factory.mktemp("good")
     for name, family in {"BASE": "llama", "SHARDS": "llama bf16 in shards", "OTHER": "qwen2"}.items():
@@ -156,17 +155,17 @@ def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path):
     """An empty output folder."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
 
 
 @pytest.fixture
-def run(thirteen: Commands, tmp_path: Path, out: Path, good: Path) -> Callable[..., CommandResult]:
+def run(thirteen, tmp_path, out, good):
     """run(line, damage): run a command on inputs with a damage."""
 
-    def run(line: str, damage: Damage = nothing, **options: Any) -> CommandResult:
+    def run(line, damage=nothing, **options):
         shutil.copytree(good, inputs := tmp_path / "inputs", dirs_exist_ok=True)
         damage(inputs)
         words = [PLACES.sub(lambda name: str(inputs / name[1]), word) for word in shlex.split(line)]
@@ -175,7 +174,7 @@ def run(thirteen: Commands, tmp_path: Path, out: Path, good: Path) -> Callable[.
     return run
 
 
-def check_refused(done: CommandResult, message: str, out: Path) -> None:
+def check_refused(done, message, out):
     assert (done.status, done.stdout) == (2, ""), done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     line = done.stderr.strip()

@@ -27,14 +27,14 @@ main()
 SHORT = ("--max-tokens", "3", "--threads", "1", "--context", "64")
 
 
-def run(*words: object, code: str = "", **env: str) -> subprocess.CompletedProcess[bytes]:
+def run(*words, code="", **env):
     start = ["-c", code] if code else ["-m", "thirteen"]
     command = [sys.executable, *start, *(word if isinstance(word, bytes) else str(word) for word in words)]
     environment = {**os.environ, **env}
     return subprocess.run(command, capture_output=True, check=False, env=environment, timeout=120)
 
 
-def check_one_line(done: subprocess.CompletedProcess[bytes], *expected: bytes) -> None:
+def check_one_line(done, *expected):
     assert done.returncode == 2, done
     assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1, done
     assert all(part in done.stderr for part in expected), done
@@ -85,7 +85,7 @@ def test_a_file_name_that_is_not_utf_8_works(model, tmp_path):
     check_one_line(run("serve", odd, "--port", "0", **env), b"not UTF-8", b"--name")
 
 
-def bash(arguments: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+def bash(arguments="", **env):
     # "; exit" keeps bash from becoming the command itself, whose shell is looked up among its parents.
     words = ["bash", "--norc", "-c", f"{sys.executable} -m thirteen {arguments}; exit $?"]
     return subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=False)

@@ -1,15 +1,12 @@
 """How a file is computed: what is given stands, then the table decides, then the memory."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from gguf import GGMLQuantizationType as Type
 from thirteen.errors import FileError, InsufficientMemoryError, RequestError
-from thirteen.files.gguf.header import Header, read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.lab.random_model import ProbeShape, write_uniform_model
 from thirteen.runtime import memory, plan
 from thirteen.runtime.defaults import FLASH, IK_STANDARD, MAPPED, STANDARD, find_default
@@ -24,20 +21,20 @@ from thirteen.runtime.plan import EnginePlan, decide_settings
 from .fakes import FIXED
 
 
-def memory_of(header: Header, options: EngineOptions, **changes: Any) -> int:
+def memory_of(header, options, **changes):
     """Bytes that must be available for some settings."""
     estimate = estimate_memory(header, replace(options.settings(), **changes))
     return estimate.total_bytes - estimate.program_bytes
 
 
-def decided(header: Header, options: EngineOptions) -> tuple[bool | None, str, int]:
+def decided(header, options):
     """Attention, KV type and context."""
     settings = decide_settings(options, header)
     return settings.flash_attention, settings.kv, settings.context
 
 
 @pytest.fixture(autouse=True)
-def available(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def available(monkeypatch):
     """available(nbytes): the memory that a process can have."""
     return lambda nbytes: monkeypatch.setattr(memory, "available_bytes", lambda: nbytes)
 
@@ -63,7 +60,7 @@ def test_what_is_given_stays_where_memory_is_short(wide_heads, available):
             decide_settings(options, header)
 
 
-def test_heads_that_q8_0_cannot_hold_keep_f16(tiny: Path, available: Callable[[int], None]) -> None:
+def test_heads_that_q8_0_cannot_hold_keep_f16(tiny, available):
     """They have 16 values, and a block of q8_0 has 32."""
     header = read_header(tiny)
     available(1 << 40)
@@ -89,7 +86,7 @@ def test_the_table_decides_by_processor_type_and_slots():
 
 
 @pytest.fixture
-def q4_k(tmp_path: Path) -> Header:
+def q4_k(tmp_path):
     """A file that ik_llama.cpp computes faster."""
     write_uniform_model(
         tmp_path / "q4_k.gguf", ProbeShape(256, 512, 4, 2, 64, 2).all_layers, Type.Q4_K, Type.Q8_0
@@ -101,7 +98,7 @@ def q4_k(tmp_path: Path) -> Header:
 def test_the_faster_library_is_left_out_where_something_speaks_against_it(q4_k, monkeypatch):
     monkeypatch.setattr(plan, "build_features", lambda: {"AVX2"})
 
-    def library(**given: Any) -> str:
+    def library(**given):
         return decide_settings(EngineOptions(**{"library": "auto"} | given), q4_k).library
 
     assert library() == library(kv="f16", context=64) == IK
@@ -113,7 +110,7 @@ def test_the_faster_library_is_left_out_where_something_speaks_against_it(q4_k, 
     monkeypatch.setenv("THIRTEEN_LIBRARY", LLAMA)
     assert library(library=None) == LLAMA
 
-    def find_library(name: str) -> None:
+    def find_library(name):
         raise FileError(f"{name} cannot be loaded")
 
     monkeypatch.setattr(plan, "find_library", find_library)
@@ -122,7 +119,7 @@ def test_the_faster_library_is_left_out_where_something_speaks_against_it(q4_k, 
         library(library=IK)
 
 
-def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, monkeypatch):
     monkeypatch.setattr("thirteen.runtime.engine_options.gpu_found", lambda: True)
     for flash in (None, True, False):
         options = EngineOptions(gpu_layers="all", flash_attention=flash)

@@ -6,9 +6,8 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -41,21 +40,21 @@ Trial = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="module")
-def trial() -> Iterator[Trial]:
+def trial():
     """trial(model, *adapters): run the other process, forked from one that has imported everything."""
     with Commands("thirteen.runtime.trial") as run:
         yield lambda *files: run(20, 3_000_000_000, "llama.cpp", *files)
 
 
-def u32(value: int, *keys: str) -> dict[str, Any]:
+def u32(value, *keys):
     return {f"llama.{key}": (value, U32, None) for key in keys}
 
 
-def template(source: object, kind: gguf.GGUFValueType = TEXT) -> dict[str, Any]:
+def template(source, kind=TEXT):
     return {"tokenizer.chat_template": (source, kind, None)}
 
 
-def tokenizer(key: str, value: str) -> dict[str, Any]:
+def tokenizer(key, value):
     return {f"tokenizer.ggml.{key}": (value, TEXT, None)}
 
 
@@ -84,7 +83,7 @@ def test_a_hostile_model_fails_or_dies_in_the_trial(keys, arrays, pattern, trial
     assert re.search(pattern, done.stderr.rstrip().splitlines()[-1])
 
 
-def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[str, Any]:
+def factors(name=MATRICES[0], rows=64, columns=64):
     return {name: (np.ones((2, columns)), np.ones((rows, 2)))}
 
 
@@ -101,19 +100,19 @@ def test_an_adapter_that_does_not_fit_is_refused(trial, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_model_of_each_tokenizer_passes(name: str, trial: Trial, tmp_path: Path) -> None:
+def test_a_model_of_each_tokenizer_passes(name, trial, tmp_path):
     assert trial(write_decoder(tmp_path / "a.gguf", "gemma", name)).status == 0
 
 
 @pytest.fixture
-def model(tiny: Path, tmp_path: Path, records: Path) -> Path:
+def model(tiny, tmp_path, records):
     """A copy of the tiny model, which no record stands for."""
     (path := tmp_path / "model.gguf").write_bytes(tiny.read_bytes())
     return path
 
 
 @pytest.fixture
-def bad_lora(tmp_path: Path) -> Path:
+def bad_lora(tmp_path):
     """An adapter whose load ends the process: its alpha is a text."""
     path = tmp_path / "bad.gguf"
     alpha = b"adapter.lora.alpha" + KINDS.FLOAT32.to_bytes(4, "little")
@@ -157,7 +156,7 @@ def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(model, c
         assert caplog.records[0].levelno == logging.WARNING
 
 
-def is_tried(*files: Path, **options: Any) -> bool:
+def is_tried(*files, **options):
     """Whether files are tried: a trial that has no time at all fails."""
     try:
         try_files(files[0], files[1:], seconds=0, **options)
@@ -167,7 +166,7 @@ def is_tried(*files: Path, **options: Any) -> bool:
     return False
 
 
-def test_what_has_passed_is_remembered_until_it_changes(model: Path, tmp_path: Path) -> None:
+def test_what_has_passed_is_remembered_until_it_changes(model, tmp_path):
     lora, other = (write_lora(tmp_path / f"{seed}.gguf", seed) for seed in range(2))
     assert is_tried(model)
     try_files(model, [lora])
@@ -202,7 +201,7 @@ def test_a_process_that_cannot_be_started_tells_how_to_go_on(model, tmp_path, mo
             try_files(model)
 
 
-def check_ends_nothing(path: Path, base: Path, trial: Trial, ask: Commands) -> str:
+def check_ends_nothing(path, base, trial, ask):
     """What became of a file; what has passed its trial must run in an engine."""
     try:
         is_adapter = "adapter.type" in read_header(path).fields
@@ -218,7 +217,7 @@ def check_ends_nothing(path: Path, base: Path, trial: Trial, ask: Commands) -> s
 
 
 @pytest.mark.exhaustive
-def test_no_file_of_the_fuzzer_ends_an_engine(trial: Trial, tiny: Path, tmp_path: Path) -> None:
+def test_no_file_of_the_fuzzer_ends_an_engine(trial, tiny, tmp_path):
     """Neither those of the corpus nor models and adapters with random changes."""
     count = int(os.environ.get("THIRTEEN_GGUF_EXAMPLES", "400"))
     path, outcomes = tmp_path / "a.gguf", Counter[str]()
@@ -229,7 +228,7 @@ def test_no_file_of_the_fuzzer_ends_an_engine(trial: Trial, tiny: Path, tmp_path
 
         @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
         @given(mutated_files(files))
-        def check(content: bytes) -> None:
+        def check(content):
             path.write_bytes(content)
             outcomes[check_ends_nothing(path, tiny, trial, ask)] += 1
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,7 +129,7 @@ def test_engines_that_are_dropped_give_their_memory_back_after_their_requests(sm
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
+def interrupts():
     """Let SIGALRM do what Ctrl-C does."""
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:

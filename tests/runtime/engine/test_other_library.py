@@ -90,10 +90,10 @@ def test_another_version_or_processor_is_refused_before_it_is_loaded(monkeypatch
             IkLlamaLibrary()
 
 
-def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_load_it_at_once_get_the_same(monkeypatch):
     """Messages went to the last that was loaded; its callback was freed with the first model's end."""
 
-    def load() -> object:
+    def load():
         sleep(0.05)
         return object()
 

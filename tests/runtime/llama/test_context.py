@@ -155,7 +155,7 @@ model.Model(pathlib.Path(sys.argv[1]))
 """
 
 
-def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny: Path) -> None:
+def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny):
     """They were printed, and an error message said that llama.cpp gives no reason."""
     code = f"import pathlib, sys{LOAD}"
     done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
