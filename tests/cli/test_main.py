@@ -76,6 +76,11 @@ def test_a_group_alone_shows_its_help(group, thirteen):
     assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
 
 
+def test_version_shows_the_version(thirteen):
+    name, version = output_of(thirteen("--version")).split()
+    assert name == "thirteen" and version[0].isdigit()
+
+
 def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path):
     model = tmp_path / "model.gguf"
     convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)

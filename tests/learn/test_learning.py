@@ -25,7 +25,6 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 from ..interruption import Interrupted
-from ..json_changes import change_json, put
 from ..json_lines import write_rows
 from ..runtime.fakes import TEMPLATES
 
@@ -192,7 +191,9 @@ def test_nothing_is_measured_on_or_learned_from_the_examples_of_a_given_prompt(t
 def test_a_model_that_thinks_learns_and_is_asked_without_a_thought(learn, base, tmp_path):
     """Its thoughts took all the tokens, and no question had a right solution."""
     folder, model = shutil.copytree(base("llama long"), tmp_path / "thinks"), tmp_path / "thinks.gguf"
-    change_json(folder / "tokenizer_config.json", put("chat_template", value=TEMPLATES["qwen3"]))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    thinks = config | {"chat_template": TEMPLATES["qwen3"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(thinks))
     convert(Recipe(folder, model, Uniform("F32"), ids=SourceIds("thinks")))
     facts = learn(model=model)
     assert "without a thought" in facts["announced"] and "no certain gain above" not in facts["verdict"]

@@ -112,6 +112,16 @@ def test_pieces_of_a_text_give_the_equations_of_the_whole():
         assert tuple(found) == read_equations(text, "9 gizmos").steps, text
 
 
+@pytest.mark.parametrize("start", ["**3 + 4", "-   **So", "- x", r"\[ 3"])
+def test_a_boundary_may_begin_long_before_it_ends(start):
+    text = "total = " + 9 * "\n \r" + start
+    for size in (1, 2, 3):
+        stream = StepStream()
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        assert [*map(stream.feed, pieces), stream.finish()] == [()] * (len(pieces) + 1)
+        assert (*stream.unread,) == read_equations(text).unread
+
+
 @given(st.text() | st.text(alphabet="0123456789.,+-*/x^%$€=≈()[]{}\\ \nfractextofis\u00d7÷\u2212½²:;<>|`#"))
 def test_no_text_raises(text):
     for end in ("=", " = "):

@@ -1,10 +1,6 @@
 """The real library: SmolLM2 and tiny random models, compared with llama-cpp-python's high-level API."""
 
-import ctypes
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -15,8 +11,6 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar import from_lark, from_schema
 from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import Context, Span
-from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP
-from thirteen.runtime.llama.llama_cpp_library import llama_cpp as native_library
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
 from thirteen.runtime.llama.settings import Settings
@@ -145,33 +139,3 @@ def test_a_state_that_is_cut_too_short_or_of_other_parameters_is_refused_and_lea
         for another in ({"kv": "q8_0"}, {"slots": 3}):
             with Context(small, params(**another)) as other:
                 assert not other.restore(0, state, len(WORDS)) and other.length(0) == 0
-
-
-LOAD = """
-import thirteen.runtime.llama.model as model
-import llama_cpp
-llama_cpp.Llama  # imports llama-cpp-python's classes, which print the library's messages
-model.Model(pathlib.Path(sys.argv[1]))
-"""
-
-
-def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny):
-    """They were printed, and an error message said that llama.cpp gives no reason."""
-    code = f"import pathlib, sys{LOAD}"
-    done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-
-
-@pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
-def test_gpu_layers_reach_the_library(layers, native_layers, monkeypatch):
-    """Without layers the model gets no device: llama.cpp would use one for large batches."""
-    monkeypatch.setattr(native_library, "llama_model_load_from_file", lambda _, native: native)
-    monkeypatch.setattr(native_library, "llama_init_from_model", lambda _, native: native)
-    model = LLAMA_CPP.load_model(Path("x"), repack=True, gpu_layers=layers)
-    assert (model.n_gpu_layers, model.use_extra_bufts) == (native_layers, True)
-    devices = ctypes.c_void_p.from_address(model.devices).value if model.devices else "all"
-    assert devices == ("all" if layers else None)
-    settings = Settings(128, 1, 64, threads=1, flash_attention=None if layers else True)
-    context = LLAMA_CPP.new_context(model, settings, layers)
-    assert context.op_offload == context.offload_kqv == bool(layers)
-    assert context.flash_attn_type == (-1 if layers else 1)  # automatic

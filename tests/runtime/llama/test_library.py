@@ -1,0 +1,39 @@
+"""The native library in a process that aborts."""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP, llama_cpp
+from thirteen.runtime.llama.settings import Settings
+
+LOAD = """
+import thirteen.runtime.llama.model as model
+import llama_cpp
+llama_cpp.Llama  # imports llama-cpp-python's classes, which print the library's messages
+model.Model(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny: Path) -> None:
+    """They were printed, and an error message said that llama.cpp gives no reason."""
+    code = f"import pathlib, sys{LOAD}"
+    done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
+def test_gpu_layers_reach_the_library(layers, native_layers, monkeypatch):
+    """Without layers the model gets no device: llama.cpp would use one for large batches."""
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda _, native: native)
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", lambda _, native: native)
+    model = LLAMA_CPP.load_model(Path("x"), repack=True, gpu_layers=layers)
+    assert (model.n_gpu_layers, model.use_extra_bufts) == (native_layers, True)
+    devices = ctypes.c_void_p.from_address(model.devices).value if model.devices else "all"
+    assert devices == ("all" if layers else None)
+    settings = Settings(128, 1, 64, threads=1, flash_attention=None if layers else True)
+    context = LLAMA_CPP.new_context(model, settings, layers)
+    assert context.op_offload == context.offload_kqv == bool(layers)
+    assert context.flash_attn_type == (-1 if layers else 1)  # automatic
