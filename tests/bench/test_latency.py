@@ -1,4 +1,4 @@
-"""Latency, memory and size, from files to report. Nothing here depends on the speed of the machine."""
+"""Latency, memory and size, also quickly and beside llama-cpp-python, whatever the speed of the machine."""
 
 import json
 from dataclasses import replace
@@ -7,11 +7,18 @@ from time import perf_counter, sleep
 
 import numpy as np
 import pytest
+from thirteen.bench.accuracy.accuracy import AccuracyRequest
+from thirteen.bench.accuracy.datasets import load_question_set
+from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.latency import latency_table, run_latency, speed_sentence
+from thirteen.bench.peers import peers_table, run_peers
+from thirteen.bench.program_run import PROGRAMS, run_program
+from thirteen.bench.quick import quick_accuracy, quick_latency
 from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize, take_in_time
 from thirteen.bench.workload import Workload, random_prompt, time_answers
 from thirteen.errors import FileError, RequestError
+from thirteen.models.passages import HELD_OUT_SUMS
 from thirteen.runtime.engine.engine import Engine
 from thirteen.stats.intervals import Interval
 
@@ -184,3 +191,41 @@ def test_options_without_effect_are_refused(thirteen, brief, lora):
     }.items():
         done = thirteen("bench", brief, *words)
         assert (done.status, message in done.stderr) == (2, True), done.stderr
+
+
+def test_without_time_it_does_the_least_and_says_so(tiny, lora):
+    """It said "about -1 h 59 min", and three rounds of 48 tokens took a slow machine past its minute."""
+    models, now = [ModelSource(tiny), ModelSource(tiny, lora)], perf_counter()
+    latency = quick_latency(models, 1, now)
+    assert (latency.rounds, latency.prompt_tokens, latency.decode_tokens) == (1, 2, 2)
+    assert "(1 rounds, 0 % sure)" in latency.verdict[0]
+    questions, settings = load_question_set(str(HELD_OUT_SUMS)), PromptSettings(threads=1)
+    request = AccuracyRequest(models=models, questions=questions, settings=settings)
+    accuracy = quick_accuracy(request, min(latency.decode.medians), now)
+    assert accuracy.paired.questions == 1 and accuracy.max_tokens == 1
+    assert " of 1 questions of sums (no time for all 48), the base 0: " in accuracy.verdict[0]
+
+
+def test_with_time_it_measures_more(tiny):
+    latency = quick_latency([ModelSource(tiny)], 1, perf_counter() + 100)
+    assert (latency.rounds, latency.prompt_tokens, latency.decode_tokens) == (8, 32, 16)
+
+
+@pytest.mark.exhaustive
+def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
+    ticks = []
+    report = run_peers(tiny, Workload(16, 4, 1), 2, lambda *n: ticks.append(n))
+    assert list(report.runs) == list(PROGRAMS) and ticks[-1] == (6, 6)
+    assert list(report.ratios) == list(PROGRAMS)[1:]
+    for ratio in report.ratios.values():
+        assert ratio.low <= ratio.estimate <= ratio.high
+    for run in (run for runs in report.runs.values() for run in runs):
+        assert min(run.first_token_s, run.load_s, run.peak_bytes) > 0 and run.answer_s > run.first_token_s
+    assert report.verdict[0].startswith("Speed: an answer takes ")
+    assert len(peers_table(report).rows) == 3
+
+
+def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_model):
+    for program in PROGRAMS:
+        with pytest.raises(FileError, match=rf"no\.gguf: {program} ended with status "):
+            run_program(program, ModelSource(not_a_model), Workload(4, 2, 1))
