@@ -137,6 +137,7 @@ def test_what_cannot_be_is_refused_before_the_file_is_read(tmp_path):
         ({"library": "fast"}, r"library must be one of llama\.cpp, ik, auto, not 'fast'"),
         ({"library": "ik", "kv": "bf16"}, "library ik has standard attention with a KV cache in f16"),
         ({"adapters": {"base": "x.gguf"}}, "adapters: the name 'base' is reserved"),
+        ({"adapters": {"adapter": "x.gguf"}}, "adapters: the name 'adapter' is reserved"),
         ({"gpu_layers": "ALL"}, "gpu_layers must be an integer from 0 to 65536, not 'ALL'"),
     ):
         with pytest.raises(RequestError, match=message):

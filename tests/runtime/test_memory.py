@@ -73,3 +73,9 @@ def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batc
     assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
     assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.01)
     assert estimate.buffer_bytes / 1e6 == pytest.approx(megabytes("compute") + megabytes("output"), abs=0.3)
+
+
+def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
+    header = read_header(smollm2)
+    trained, beyond = (estimate_memory(header, settings("phone", context=n)) for n in (8192, 1 << 20))
+    assert trained == beyond
