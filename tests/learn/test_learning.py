@@ -231,6 +231,12 @@ def test_bad_input_is_one_line(learn, tmp_path, options, rows, message):
     assert "\n" not in str(error.value) and not (tmp_path / "adapter/README.md").exists()
 
 
+def test_the_folder_of_the_base_is_no_output(learn, tiny, tmp_path):
+    model = shutil.copytree(tiny.parent, tmp_path / "adapter") / tiny.name
+    with pytest.raises(OutputError, match="is the folder of the base"):
+        learn(model=model)
+
+
 @pytest.mark.parametrize(
     ("right", "message"),
     [
