@@ -32,7 +32,10 @@ ROUNDS, WORK = 8, Workload(prompt_tokens=20, decode_tokens=3, threads=1)
 
 @pytest.fixture(scope="module")
 def report(tiny, lora):
-    return run_latency([ModelSource(tiny), ModelSource(tiny, lora)], WORK)
+    models, ticks = [ModelSource(tiny), ModelSource(tiny, lora)], []
+    report = run_latency(models, WORK, progress=lambda *counts: ticks.append(counts))
+    assert ticks[-1] == (len(ticks), 2 + count_iterations(2, ROUNDS)) == (len(ticks),) * 2
+    return report
 
 
 class FakeModel:

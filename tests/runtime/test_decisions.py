@@ -132,6 +132,7 @@ def test_what_cannot_be_is_refused_before_the_file_is_read(tmp_path):
         ({"kv": ["f16"]}, "kv must be one of"),
         ({"context": "many"}, "context must be an integer from 1 to 4194304, not 'many'"),
         ({"prefix_bytes": -1}, "prefix_bytes must be an integer of at least 0, not -1"),
+        ({"slots": 513}, "slots must be"),
         ({"slots": 65, "profile": "phone"}, "slots must be at most the 64 tokens of a batch, not 65"),
         ({"kv": "q8_0", "flash_attention": False}, "kv q8_0 needs flash attention"),
         ({"library": "fast"}, r"library must be one of llama\.cpp, ik, auto, not 'fast'"),

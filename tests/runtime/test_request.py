@@ -16,6 +16,7 @@ def test_invalid_options_name_the_field_and_the_value():
     """Some raised TypeError in the compute thread, which failed all requests."""
     for field, value in (
         *(("temperature", -0.1), ("temperature", float("nan")), ("temperature", 10**400), ("top_k", 1.5)),
+        *(("temperature", "hot"), ("top_k", -1), ("min_p", 1.5), ("seed", -1), ("max_tokens", True)),
         *(("top_k", True), ("top_k", 2**31), ("top_p", 1.1), ("min_p", -0.5), ("seed", 2**32 - 1)),
         *(("repeat_penalty", 0), ("presence_penalty", "high"), ("frequency_penalty", 101)),
         *(("repeat_last_n", -2), ("logit_bias", [1]), ("logit_bias", {"1": 1}), ("logit_bias", {1: 101})),

@@ -138,6 +138,9 @@ def test_the_eight_shots_end_with_their_answers():
     shots = PROMPTS["8-shot"].shots
     values = [format_number(final_answer(answer)) for _, answer in shots]
     assert values == ["6", "5", "39", "8", "9", "29", "33", "8"]
+    messages = PROMPTS["8-shot"].messages("How many?")
+    assert [message.role for message in messages] == ["user", "assistant"] * 8 + ["user"]
+    assert messages[-1].content == "How many?"
     assert PROMPTS["8-shot"].text("How many?").endswith("The answer is 8.\n\nQ: How many?\nA:")
     assert len({prompt.sha256 for prompt in PROMPTS.values()}) == 4
 

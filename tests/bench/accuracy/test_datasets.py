@@ -40,8 +40,9 @@ def test_a_bad_row_is_an_error_with_file_and_line(file, message):
 
 
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(FileError, match="nowhere: no such file, and not one of the sets gsm8k, svamp"):
-        load_question_set("nowhere")
+    for name, shown in (("nowhere", "nowhere"), ("", "''")):
+        with pytest.raises(FileError, match=f"{shown}: no such file, and not one of the sets gsm8k, svamp"):
+            load_question_set(name)
 
 
 def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):

@@ -227,6 +227,9 @@ def test_models_and_texts_that_cannot_be_compared_are_refused(made, not_a_model,
             other, made["F32"], data=texts
         ),
         r"renamed\.gguf: token 257 of its 272 is '<\|in_start\|>'": lambda: full(renamed, data=texts),
+        r"renamed\.gguf: token 257": lambda: full(
+            made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts
+        ),
         r"no\.gguf": lambda: full(not_a_model, data=texts),
         r"Q8_0\.gguf": lambda: full(made["Q4_0"], adapter=made["Q8_0"], data=texts),
         r"broken\.gguf: the model's logits are not finite": lambda: fidelity_of(other, broken, data=texts),

@@ -91,6 +91,7 @@ def test_what_is_empty_too_large_or_not_for_the_template_is_refused():
     for template, messages, tools, reason in (
         (CHATML, [Message("system", ""), Message("user", " \n")], [], "the conversation is empty"),
         (CHATML, [Message("user", "a" + " " * 1000)], [], "1016 bytes, but the context holds at most 1000"),
+        (None, [Message("user", "a" + " " * 1000)], [], "1001 bytes, but the context holds at most 1000"),
         (TOOLS, [Message("tool", "x", tool_call_id="1" * 1001)], [], "bytes, but the context"),
         (TOOLS, [USER], [{"a": "x" * 1001}], "bytes, but the context"),
         (TOOLS, [USER], [nested(JSON_NESTING_MAX)], "nested more than 64 deep"),
