@@ -39,9 +39,9 @@ def data(tmp_path):
     return load_question_set(str(write_rows(tmp_path / "sums.jsonl", rows)))
 
 
-def evaluate(model, questions, settings, *, base=None, adapter=None, stage=None, **others):
+def evaluate(model, questions, settings, *, base=None, adapter=None, timed=0, stage=None, **others):
     models = [*([ModelSource(base)] if base else []), ModelSource(model, adapter)]
-    request = AccuracyRequest(models=models, questions=questions, settings=settings, **others)
+    request = AccuracyRequest(models=models, questions=questions, settings=settings, timed=timed, **others)
     return run_accuracy(request, **({"stage": stage} if stage else {}))
 
 
