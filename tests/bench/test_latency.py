@@ -1,4 +1,4 @@
-"""Latency, memory and size, from files to report. Nothing here depends on the speed of the machine."""
+"""Latency, memory and size, also quickly and beside llama-cpp-python, whatever the speed of the machine."""
 
 import json
 from dataclasses import replace
@@ -7,11 +7,18 @@ from time import perf_counter, sleep
 
 import numpy as np
 import pytest
+from thirteen.bench.accuracy.accuracy import AccuracyRequest
+from thirteen.bench.accuracy.datasets import load_question_set
+from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.latency import latency_table, run_latency, speed_sentence
+from thirteen.bench.peers import peers_table, run_peers
+from thirteen.bench.program_run import PROGRAMS, run_program
+from thirteen.bench.quick import quick_accuracy, quick_latency
 from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize, take_in_time
 from thirteen.bench.workload import Workload, random_prompt, time_answers
 from thirteen.errors import FileError, RequestError
+from thirteen.models.passages import HELD_OUT_SUMS
 from thirteen.runtime.engine.engine import Engine
 from thirteen.stats.intervals import Interval
 
@@ -24,14 +31,11 @@ ROUNDS, WORK = 8, Workload(prompt_tokens=20, decode_tokens=3, threads=1)
 
 
 @pytest.fixture(scope="module")
-def ticks():
-    return []
-
-
-@pytest.fixture(scope="module")
-def report(tiny, lora, ticks):
-    models = [ModelSource(tiny), ModelSource(tiny, lora)]
-    return run_latency(models, WORK, progress=lambda *counts: ticks.append(counts))
+def report(tiny, lora):
+    models, ticks = [ModelSource(tiny), ModelSource(tiny, lora)], []
+    report = run_latency(models, WORK, progress=lambda *counts: ticks.append(counts))
+    assert ticks[-1] == (len(ticks), 2 + count_iterations(2, ROUNDS)) == (len(ticks),) * 2
+    return report
 
 
 class FakeModel:
@@ -107,9 +111,6 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
     assert adapted.adapter == str(lora)
     assert adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
     assert base.bits_per_weight == pytest.approx(32)
-
-
-def test_memory_is_of_a_process_of_its_own(report, tiny):
     for run in report.memory:
         assert run.peak_bytes > tiny.stat().st_size
         assert 0 < run.first_token_s < run.answer_s and run.load_s > 0
@@ -125,11 +126,6 @@ def test_the_report_begins_with_speed_and_size_in_sentences(report):
     assert all(len(row) == 4 for row in table.rows)
 
 
-def test_progress_reaches_its_total(report, ticks):
-    total = 2 + count_iterations(2, ROUNDS)
-    assert ticks == [(done, total) for done in range(1, total + 1)]
-
-
 def test_a_model_alone_has_no_ratio(tiny):
     report = run_latency([ModelSource(tiny)], WORK, rounds=1, until=perf_counter())
     assert report.answer.ratio is None and report.memory == ()
@@ -137,54 +133,37 @@ def test_a_model_alone_has_no_ratio(tiny):
     assert {len(row) for row in latency_table(report).rows} == {2}
 
 
-def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tiny):
+def test_a_shorter_answer_is_the_beginning_of_a_longer_one_and_prompts_depend_on_the_number_only(tiny):
     with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        one, again, other = (random_prompt(engine.model, number, 500) for number in (1, 1, 2))
+        assert one == again != other and not set(one) & set(engine.model.control_tokens.values())
         first, short, long = time_answers(engine, (5, 6, 7), (1, 4, 20))  # asserts that it got all 20 tokens
     assert 0 < first < short < long
 
 
-def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tiny):
-    with Engine(tiny, context=64, slots=1, threads=1) as engine:
-        first, again, other = (random_prompt(engine.model, number, 500) for number in (1, 1, 2))
-        assert first == again != other
-        assert not set(first) & set(engine.model.control_tokens.values())
-
-
 def test_what_cannot_be_measured_is_refused(tiny, not_a_model):
     refused = {
-        r"no\.gguf: not a GGUF": (FileError, ModelSource(not_a_model), {}),
-        r"tiny\.gguf: is a model, not an adapter": (FileError, ModelSource(tiny, tiny), {}),
-        r"300 prompt and 3 decode tokens do not fit": (
-            RequestError,
-            ModelSource(tiny),
-            {"prompt_tokens": 300},
-        ),
+        r"no\.gguf: not a GGUF": ModelSource(not_a_model),
+        r"tiny\.gguf: is a model, not an adapter": ModelSource(tiny, tiny),
     }
-    for message, (error, source, work) in refused.items():
-        with pytest.raises(error, match=message):
-            run_latency([source], replace(WORK, **work), rounds=1, until=perf_counter())
+    for message, source in refused.items():
+        with pytest.raises(FileError, match=message):
+            run_latency([source], WORK, rounds=1, until=perf_counter())
+    with pytest.raises(RequestError, match="300 prompt and 3 decode tokens do not fit"):
+        run_latency([ModelSource(tiny)], replace(WORK, prompt_tokens=300), rounds=1, until=perf_counter())
 
 
-@pytest.mark.parametrize(
-    ("ratio", "sentence"),
-    [
-        (
-            (0.84, 0.86, 0.88),
-            "Speed: the adapted model writes 86 tokens/s, its base 100: 14 % slower (12 to 16 %).",
-        ),
-        (
-            (1.02, 1.03, 1.05),
-            "Speed: the adapted model writes 103 tokens/s, its base 100: 3 % faster (2 to 5 %).",
-        ),
-        ((0.98, 1, 1.01), "Speed: no difference within 2 %: both write about 100 tokens/s."),
+def test_the_speed_in_a_sentence():
+    for ratio, sentence in (
+        ((0.84, 0.86, 0.88), "the adapted model writes 86 tokens/s, its base 100: 14 % slower (12 to 16 %)."),
+        ((1.02, 1.03, 1.05), "the adapted model writes 103 tokens/s, its base 100: 3 % faster (2 to 5 %)."),
+        ((0.98, 1, 1.01), "no difference within 2 %: both write about 100 tokens/s."),
         (
             (0.9, 1, 1.1),
-            "Speed: no difference within 10 %: both write about 100 tokens/s; more rounds would settle it.",
+            "no difference within 10 %: both write about 100 tokens/s; more rounds would settle it.",
         ),
-    ],
-)
-def test_the_speed_in_a_sentence(ratio, sentence):
-    assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == sentence
+    ):
+        assert speed_sentence(100, 100 * ratio[1], Interval(*ratio), 8) == f"Speed: {sentence}"
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +191,44 @@ def test_options_without_effect_are_refused(thirteen, brief, lora):
     for words, message in {
         ("--quick", "--rounds", 9): "--rounds: not with --quick",
         ("--peers", "--adapter", lora): "--adapter: not with --peers",
-        ("--data", "x.jsonl"): "--data: requires --quick",
     }.items():
         done = thirteen("bench", brief, *words)
         assert (done.status, message in done.stderr) == (2, True), done.stderr
+
+
+def test_without_time_it_does_the_least_and_says_so(tiny, lora):
+    """It said "about -1 h 59 min", and three rounds of 48 tokens took a slow machine past its minute."""
+    models, now = [ModelSource(tiny), ModelSource(tiny, lora)], perf_counter()
+    latency = quick_latency(models, 1, now)
+    assert (latency.rounds, latency.prompt_tokens, latency.decode_tokens) == (1, 2, 2)
+    assert "(1 rounds, 0 % sure)" in latency.verdict[0]
+    questions, settings = load_question_set(str(HELD_OUT_SUMS)), PromptSettings(threads=1)
+    request = AccuracyRequest(models=models, questions=questions, settings=settings)
+    accuracy = quick_accuracy(request, min(latency.decode.medians), now)
+    assert accuracy.paired.questions == 1 and accuracy.max_tokens == 1
+    assert " of 1 questions of sums (no time for all 48), the base 0: " in accuracy.verdict[0]
+
+
+def test_with_time_it_measures_more(tiny):
+    latency = quick_latency([ModelSource(tiny)], 1, perf_counter() + 100)
+    assert (latency.rounds, latency.prompt_tokens, latency.decode_tokens) == (8, 32, 16)
+
+
+@pytest.mark.exhaustive
+def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
+    ticks = []
+    report = run_peers(tiny, Workload(16, 4, 1), 2, lambda *n: ticks.append(n))
+    assert list(report.runs) == list(PROGRAMS) and ticks[-1] == (6, 6)
+    assert list(report.ratios) == list(PROGRAMS)[1:]
+    for ratio in report.ratios.values():
+        assert ratio.low <= ratio.estimate <= ratio.high
+    for run in (run for runs in report.runs.values() for run in runs):
+        assert min(run.first_token_s, run.load_s, run.peak_bytes) > 0 and run.answer_s > run.first_token_s
+    assert report.verdict[0].startswith("Speed: an answer takes ")
+    assert len(peers_table(report).rows) == 3
+
+
+def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_model):
+    for program in PROGRAMS:
+        with pytest.raises(FileError, match=rf"no\.gguf: {program} ended with status "):
+            run_program(program, ModelSource(not_a_model), Workload(4, 2, 1))

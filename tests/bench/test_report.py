@@ -138,13 +138,3 @@ def test_a_chart_places_its_values_between_the_outermost(reports):
     styles = [attributes.get("style") or "" for tag, attributes in page.tags if tag in {"i", "b", "em"}]
     places = [float(number) for style in styles for number in re.findall(r"(-?[\d.]+)%", style)]
     assert min(places) == 0 and max(places) <= 100
-
-
-@pytest.mark.exhaustive
-def test_the_command_writes_a_page_and_keeps_an_existing_one(reports, file, thirteen, tmp_path):
-    words = ("bench", "report", file(asdict(reports["latency"])), "-o", tmp_path / "page.html")
-    assert thirteen(*words).status == 0
-    assert Page((tmp_path / "page.html").read_text()).text
-    again = thirteen(*words)
-    assert again.status == 2 and "--force" in again.stderr
-    assert thirteen(*words, "--force").status == 0

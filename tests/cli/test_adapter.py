@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,36 +37,30 @@ def env(base, tmp_path_factory):
         basis = find_basis(resolve_base(str(model)))
         write_tinylora_folder(basis, NUMBERS, folder / "adapter", "tiny")
         with Commands() as thirteen:
-            fingerprint = basis_fingerprint(basis.origin.id)
-            found = SimpleNamespace(
-                folder=folder,
-                model=model,
-                adapter=folder / "adapter",
-                lora=folder / "lora.gguf",
-                thirteen=thirteen,
-                fingerprint=fingerprint,
-                code=encode_short_code(ShortCode("tiny", fingerprint, NUMBERS)),
-            )
-            json_of(export(found, found.code, "--output", found.lora))
+            mark = basis_fingerprint(basis.origin.id)
+            code, lora = encode_short_code(ShortCode("tiny", mark, NUMBERS)), folder / "lora.gguf"
+            found = SimpleNamespace(folder=folder, model=model, adapter=folder / "adapter", lora=lora)
+            found.thirteen, found.fingerprint, found.code = thirteen, mark, code
+            json_of(export(found, code, "--output", lora))
             yield found
 
 
-def export(env: SimpleNamespace, adapter: object, *words: object) -> CommandResult:
+def export(env, adapter, *words):
     result: CommandResult = env.thirteen("adapter", adapter, "--base", env.model, *words, "--json")
     return result
 
 
-def json_of(done: CommandResult) -> Any:
+def json_of(done):
     assert done.status == 0, done
     return json.loads(done.stdout)
 
 
-def refused(done: CommandResult) -> str:
+def refused(done):
     assert done.status == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
     return done.stderr
 
 
-def files(folder: Path) -> dict[Path, bytes]:
+def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -92,13 +85,6 @@ def test_an_export_writes_no_adapter_into_another(env):
     for out, reason in ((env.adapter, "the folder is not empty"), (file, "is a file, not a folder")):
         assert reason in refused(export(env, env.code, "--output", out))
     assert files(env.folder) == before
-
-
-def test_a_code_is_shown_without_its_base(env):
-    """The base may be a download of gigabytes, and the numbers are in the code."""
-    shown = json_of(env.thirteen("adapter", env.code, "--json"))
-    assert (shown["base"], shown["basis"]) == ("tiny", env.fingerprint)
-    assert np.array(shown["numbers"], np.float32).tobytes() == NUMBERS.tobytes()
 
 
 def test_convert_merges_a_code_like_its_folder(env, tmp_path):

@@ -5,7 +5,6 @@ error. Commands run in a forked process; they must leave nothing at the target o
 are in the tests of the modules that read the inputs.
 """
 
-import json
 import re
 import shlex
 import shutil
@@ -19,8 +18,8 @@ import pytest
 from peft import LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 
-from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
+from ..json_changes import change_json
 from ..runtime.conftest import write_gguf
 from ..runtime.gguf_adapters import write_lora
 
@@ -32,40 +31,34 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
 TEXT = gguf.GGUFValueType.STRING
+HOSTILE = "{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"
 PLACES = re.compile(r"\b(BASE|SHARDS|OTHER|LORA|DORA|TINY|MODEL|GGUF_LORA|SCHEMA)\b")
 
 
-def nothing(_: Path) -> None:
+def nothing(_):
     """Leave the inputs as they are."""
 
 
-def put(name: str, content: bytes) -> Damage:
+def put(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def delete(name: str) -> Damage:
+def delete(name):
     return lambda folder: (folder / name).unlink()
 
 
-def cut(name: str, count: int) -> Damage:
+def cut(name, count):
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-count])
 
 
-def edit(name: str, change: Callable[[Any], Any]) -> Damage:
-    """Change a JSON file."""
-
-    def damage(folder: Path) -> None:
-        value = json.loads((folder / name).read_text())
-        change(value)
-        (folder / name).write_text(json.dumps(value))
-
-    return damage
+def edit(name, change):
+    return lambda folder: change_json(folder / name, change)
 
 
-def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
+def arrays(name, change):
     """Change the arrays of a safetensors file."""
 
-    def damage(folder: Path) -> None:
+    def damage(folder):
         tensors = {key: array.copy() for key, array in load_file(folder / name).items()}
         change(tensors)
         save_file(tensors, folder / name)
@@ -73,24 +66,17 @@ def arrays(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
     return damage
 
 
-def model(keys: dict[str, Any], tensors: dict[str, Any]) -> Damage:
-    return lambda folder: write_gguf(folder / "MODEL", keys, tensors)
+def text_key(key, value):
+    """Change the model's metadata."""
+    return lambda folder: write_gguf(folder / "MODEL", {key: (value, TEXT, None)}, {})
 
 
-def template(source: str) -> Damage:
-    return model({"tokenizer.chat_template": (source, TEXT, None)}, {})
-
-
-def set_all(name: str, value: float) -> Callable[[dict[str, Any]], Any]:
+def set_all(name, value):
     return lambda tensors: [array.fill(value) for key, array in tensors.items() if name in key]
 
 
-CONVERT, SHOW, MERGE = (
-    "convert BASE -o OUT/m.gguf",
-    "adapter LORA",
-    "convert BASE --adapter LORA -o OUT/m.gguf",
-)
-ASK = "ask MODEL Why?"
+CONVERT, SHOW, ASK = "convert BASE -o OUT/m.gguf", "adapter LORA", "ask MODEL Why?"
+MERGE = "convert BASE --adapter LORA -o OUT/m.gguf"
 ROWS: list[tuple[Damage, str, str]] = [
     # Checkpoints
     (cut(WEIGHTS, 100), CONVERT, "file not fully covered"),
@@ -116,35 +102,21 @@ ROWS: list[tuple[Damage, str, str]] = [
     (arrays(LORA, set_all(LORA_A, np.nan)), SHOW, "self_attn.q_proj' is not finite"),
     (arrays(LORA, set_all("lora_B", 0)), MERGE, "every delta is zero"),
     (arrays(LORA, lambda a: a.pop(LORA_B)), SHOW, "has lora_A (4, 64); expected lora_A (r, in), "),
-    (
-        arrays(LORA, lambda a: a.update({LORA_A: np.ones((3, 64), np.float32)})),
-        SHOW,
-        "has lora_A (3, 64), lora_B (96, 4); expected lora_A (r, in), lora_B (out, r)",
-    ),
     (arrays(LORA, set_all("lora", 3e38)), MERGE, "not finite"),
     (nothing, "convert OTHER --adapter LORA -o OUT/m.gguf", "it was trained on another model"),
     (nothing, "adapter DORA --base BASE -o OUT/lora.gguf", "DoRA rescales the base's rows: only a merge can"),
     # Models
     (cut("MODEL", 100), ASK, "it is truncated"),
-    (model({"general.architecture": ("mamba", TEXT, None)}, {}), ASK, "'mamba.block_count' is missing"),
-    (model({}, {"blk.0.attn_q.weight": None}), ASK, "tensor 'blk.0.attn_q.weight' not found"),
-    (model({}, {"blk.0.attn_q.weight": np.full((64, 64), np.nan, np.float32)}), ASK, "logits are not finite"),
-    (template("{% if %}"), ASK, "MODEL: the chat template cannot be compiled"),
-    (template("{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"), ASK, "failed: SecurityError"),
-    (nothing, f"{ASK} --adapter MODEL", "is a model, not an adapter"),
-    (cut("GGUF_LORA", 8), f"{ASK} --adapter GGUF_LORA", "it is truncated"),
-    (nothing, "ask GGUF_LORA Why?", "is an adapter, not a model"),
+    (text_key("general.architecture", "mamba"), ASK, "'mamba.block_count' is missing"),
+    (text_key("tokenizer.chat_template", HOSTILE), ASK, "failed: SecurityError"),
     (put("SCHEMA", b"{"), f"{ASK} --schema SCHEMA", "schema: Expecting property name"),
     # Command lines
     (nothing, "bench latancy MODEL MODEL", "No such command 'latancy'"),
     (nothing, "convert", "Missing argument 'BASE'"),
-    (nothing, f"{ASK} --frobnicate", "No such option: --frobnicate"),
     (nothing, f"{ASK} --threads 9999", "Invalid value for '--threads'"),
     (nothing, f"{ASK} --gpu-layers 1.5", "Invalid value for '--gpu-layers'"),
-    (nothing, f"{ASK} --temperature nan", "temperature must be a number from 0 to 1000000, not nan"),
     (nothing, f"{ASK} --context 4", "tokens, but the context holds 4"),
     (nothing, "ask MODEL what is this", "not 4 arguments: quote the question"),
-    (nothing, "ask OUT/x.gguf Why?", "x.gguf': no such file or folder"),
     (nothing, "convert BASE", "--output: missing"),
     (nothing, "convert BASE -o OUT/x.gguf --dry-run", "--output: --dry-run writes no file"),
     (nothing, "convert llama-3.2-1b -o OUT/x --to-safetensors --size 1MB", "--size: is for a GGUF"),
@@ -164,7 +136,7 @@ ROWS: list[tuple[Damage, str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def good(base, tmp_path_factory):
     """A folder of good inputs: checkpoints, adapters of BASE, a model and a run-time adapter of it."""
     folder = tmp_path_factory.mktemp("good")
     for name, family in {"BASE": "llama", "SHARDS": "llama bf16 in shards", "OTHER": "qwen2"}.items():
@@ -183,17 +155,17 @@ def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
+def out(tmp_path):
     """An empty output folder."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
 
 
 @pytest.fixture
-def run(thirteen: Commands, tmp_path: Path, out: Path, good: Path) -> Callable[..., CommandResult]:
+def run(thirteen, tmp_path, out, good):
     """run(line, damage): run a command on inputs with a damage."""
 
-    def run(line: str, damage: Damage = nothing, **options: Any) -> CommandResult:
+    def run(line, damage=nothing, **options):
         shutil.copytree(good, inputs := tmp_path / "inputs", dirs_exist_ok=True)
         damage(inputs)
         words = [PLACES.sub(lambda name: str(inputs / name[1]), word) for word in shlex.split(line)]
@@ -202,7 +174,7 @@ def run(thirteen: Commands, tmp_path: Path, out: Path, good: Path) -> Callable[.
     return run
 
 
-def check_refused(done: CommandResult, message: str, out: Path) -> None:
+def check_refused(done, message, out):
     assert (done.status, done.stdout) == (2, ""), done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     line = done.stderr.strip()
@@ -229,16 +201,14 @@ def test_an_input_is_refused_as_a_target_under_any_name(run, out, tmp_path):
         check_refused(run(f"convert MODEL -o {name} --force"), "is an input of this command", out)
 
 
-@pytest.mark.parametrize(
-    "limit", [*(pytest.param(limit, marks=pytest.mark.exhaustive) for limit in (400, 100_000)), 9_000]
-)
-def test_a_file_that_cannot_grow_leaves_nothing(limit, run, out):
+def test_a_file_that_cannot_grow_leaves_nothing(run, out):
     """The limits are in the header, in the metadata and in the tensors; the error line fits in each."""
     line = "convert BASE -o OUT/model.gguf --type F16 --force"
-    check_refused(run(line, file_limit=limit), "model.gguf: cannot write: File too large", out)
+    for limit in (400, 9_000, 100_000):
+        check_refused(run(line, file_limit=limit), "model.gguf: cannot write: File too large", out)
     assert run(line).status == 0
     before = (out / "model.gguf").read_bytes()
-    assert run(line, file_limit=limit).status == 2
+    assert run(line, file_limit=9_000).status == 2
     assert {path: path.read_bytes() for path in out.iterdir()} == {out / "model.gguf": before}
 
 
@@ -254,19 +224,14 @@ def test_an_output_that_exists_is_replaced_with_force_only(line, run, out):
     assert "exists already" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *(f"convert {name} -o OUT/model.gguf --type Q8_0" for name in ("BASE", "SHARDS", "OTHER", "MODEL")),
-        *(
-            f"convert BASE --adapter {name} --no-fidelity --type F32 -o OUT/model.gguf"
-            for name in ("LORA", "DORA", "TINY")
-        ),
-        "adapter LORA",
-        "adapter TINY --base BASE -o OUT/lora.gguf",
-        "ask MODEL Why? --max-tokens 3 --adapter GGUF_LORA --json",
-    ],
-)
+GOOD = [
+    *(f"convert {name} -o OUT/m.gguf --type Q8_0" for name in ("BASE", "SHARDS", "OTHER", "MODEL")),
+    *(f"{CONVERT} --adapter {name} --no-fidelity --type F32" for name in ("LORA", "DORA", "TINY")),
+    *(SHOW, "adapter TINY --base BASE -o OUT/lora.gguf", f"{ASK} --max-tokens 3 --adapter GGUF_LORA --json"),
+]
+
+
+@pytest.mark.parametrize("line", GOOD)
 def test_good_input_is_taken(line, run):
     """So each refusal above is due to the damage."""
     done = run(line)

@@ -77,19 +77,16 @@ def test_adapters_are_chosen_while_the_chat_runs(thirteen, model, tmp_path):
     assert base == again != adapted
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
+def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model):
+    for line, problem in (
         ("/nothing", "/nothing is no command; /help lists them"),
         ("/effort 3", "effort must be low, medium, high, not '3'"),
         ("/adapter x", "adapter 'x': the chat was started with base; see --adapter"),
         ("x" * 2000, "the message does not fit"),
-    ],
-)
-def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model, line, problem):
-    done = chat(thirteen, model, line)
-    assert done.status == 2 and done.stderr.startswith("error: ") and problem in done.stderr, done
-    assert done.stderr.count("\n") == 1
+    ):
+        done = chat(thirteen, model, line)
+        assert done.status == 2 and done.stderr.startswith("error: ") and problem in done.stderr, done
+        assert done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_a_chat_that_nobody_reads(model, monkeypatch):
@@ -132,25 +129,22 @@ class Terminal:
         """Press Ctrl-C until the output has a match: Python may drop one that comes within a callback."""
         for _ in range(20):
             self.process.send_signal(signal.SIGINT)
-            end = monotonic() + 1  # an answer takes about four seconds
-            while monotonic() < end and not re.search(pattern, self.text):
-                if select.select([self.master], [], [], 0.2)[0]:
-                    self.text += os.read(self.master, 4096).decode("utf-8", "replace")
-            if re.search(pattern, self.text):
-                break
-        self.wait_for(pattern)
+            if self.comes(pattern, 1):  # an answer takes about four seconds
+                return
+        pytest.fail(self.text)
+
+    def comes(self, pattern, seconds):
+        """Read until the output since the last match has one, or the time is over."""
+        end = monotonic() + seconds
+        while not (found := re.search(pattern, self.text)):
+            if not select.select([self.master], [], [], max(end - monotonic(), 0))[0]:
+                return False
+            self.text += os.read(self.master, 4096).decode("utf-8", "replace")
+        self.text = self.text[found.end() :]
+        return True
 
     def wait_for(self, pattern):
-        """Read until the output since the last match has one."""
-        end = monotonic() + TIMEOUT_S
-        while not (found := re.search(pattern, self.text)):
-            ready, _, _ = select.select([self.master], [], [], max(end - monotonic(), 0))
-            assert ready, f"no {pattern!r} in {self.text!r}"
-            try:
-                self.text += os.read(self.master, 4096).decode("utf-8", "replace")
-            except OSError:
-                pytest.fail(f"the chat has ended: {self.text}")
-        self.text = self.text[found.end() :]
+        assert self.comes(pattern, TIMEOUT_S), f"no {pattern!r} in {self.text!r}"
 
 
 def test_a_person_edits_lines_stops_an_answer_and_goes_on():

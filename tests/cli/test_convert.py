@@ -4,15 +4,12 @@ import json
 
 import pytest
 from peft import LoraConfig
-from thirteen.convert.source.checkpoint import open_checkpoint
 
 from ..convert.peft_adapters import save_random_adapter
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..json_lines import write_rows
 
 TEXTS = [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
-THINGS = [{"text": f"The thing {n} is in the tin."} for n in range(12)]
-THINGS += [{"question": f"What is the {n}?", "answer": f"the {n}"} for n in range(12)]
 
 
 def json_of(done):
@@ -75,16 +72,6 @@ def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
     assert fidelity["vocabulary"]["kept"] == 262 and fidelity["effect"] is not None
     shown = json_of(thirteen("models", tmp_path / "m.gguf", "--json"))
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
-
-
-@pytest.mark.exhaustive
-def test_tokens_are_chosen_by_the_texts(thirteen, base, tmp_path):
-    texts, model = write_rows(tmp_path / "texts.jsonl", THINGS), tmp_path / "model.gguf"
-    options = ("--type", "F16", "--texts", texts, "--threads", 1, "-o", model)
-    done = thirteen("convert", base("llama"), "--vocabulary", 264, *options)
-    assert "264 of 272 tokens" in done.stdout, done.stderr
-    assert {"th", "the", "Ġthe"} <= {*open_checkpoint(model).tokenizer["tokenizer.ggml.tokens"].value}
-    assert thirteen("ask", model, "Is it the thing?", "--max-tokens", 2).status == 0
 
 
 def test_a_merged_checkpoint_is_written(thirteen, base, tmp_path):

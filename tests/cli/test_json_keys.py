@@ -6,9 +6,7 @@ After an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli/test_json_keys.py
 import json
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +56,7 @@ if EXHAUSTIVE:  # torch takes half of the time
 
 
 @pytest.fixture(scope="module")
-def places(base, tmp_path_factory) -> dict[str, Path]:
+def places(base, tmp_path_factory):
     """Inputs by name, among them different models, each named after its role, and a folder of outputs."""
     folder = tmp_path_factory.mktemp("json")
     for number, role in enumerate(ROLES):
@@ -79,7 +77,7 @@ def places(base, tmp_path_factory) -> dict[str, Path]:
     }
 
 
-def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
+def keys_of(value, prefix=""):
     if isinstance(value, dict):
         for key, item in value.items():
             name = "*" if prefix.rstrip(".") in BY_DATA else key

@@ -71,13 +71,6 @@ def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thir
     assert len(first.splitlines()) <= 40 and max(map(len, first.splitlines())) <= 80
 
 
-def test_each_command_has_a_line_in_the_help(thirteen, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    text = output_of(thirteen("--help"))
-    assert len(text.splitlines()) <= 40 and "..." not in text.partition("Answer:")[2]
-    assert all(f"\n  {name} " in text for name in typer.main.get_command(app).commands)
-
-
 @pytest.mark.parametrize("group", ["", "bench"])
 def test_a_group_alone_shows_its_help(group, thirteen):
     """It was one line of error, in which the help was squashed."""
@@ -168,11 +161,10 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
 
 def test_printed_answers_have_no_control_characters(thirteen, model):
     """A random model generates every byte sooner or later."""
-    words = ("--temperature", "1000", "--max-tokens", "60", "--threads", "1")
-    raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--json")))["text"]
-    assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
-    shown = output_of(thirteen("ask", model, "Why?", *words))
-    assert shown.replace("\n", "").replace("\t", "").isprintable()
+    words = ("ask", model, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
+    raw = json.loads(output_of(thirteen(*words, "--json")))["text"]
+    shown = output_of(thirteen(*words))
+    assert [text.replace("\n", "").replace("\t", "").isprintable() for text in (raw, shown)] == [False, True]
 
 
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
@@ -219,20 +211,10 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def in_one_pipe(*words: object) -> list[str]:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
-
-
-def test_results_come_before_later_notes_in_one_pipe():
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(model):
     """Standard output was still in its buffer when standard error was written."""
-    code = "from thirteen.cli.console import note; print('result'); note('statistics'); print('more')"
-    assert in_one_pipe("-c", code) == ["result", "statistics", "more"]
-
-
-@pytest.mark.parametrize("effort", [pytest.param("low", marks=pytest.mark.exhaustive), "medium"])
-def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(effort, model):
-    lines = in_one_pipe("-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", effort)
+    command = [sys.executable, "-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", "medium"]
+    lines = subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
     assert re.fullmatch(r"answer: (\d+|none, it was cut off)", value)
-    assert re.match(r"(8|64) tokens at ", statistics[-1])
+    assert re.match("64 tokens at ", statistics[-1])

@@ -1,8 +1,6 @@
 """Every command that loads a model tries one of others first: a crash there is one line."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Folder of questions, and of a model with a matrix of integers: the first token ends the process."""
     folder = tmp_path_factory.mktemp("untrusted")
     write_gguf(folder / "MODEL", {}, {"blk.0.attn_q.weight": np.ones((64, 64), np.int8)})
@@ -34,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Iterator[Commands]:
+def run(folder):
     """Runs commands with trials as users have them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
@@ -44,9 +42,7 @@ def run(folder: Path) -> Iterator[Commands]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_model_that_ends_the_process_is_one_line(
-    name: str, run: Commands, folder: Path, tmp_path: Path
-) -> None:
+def test_a_model_that_ends_the_process_is_one_line(name, run, folder, tmp_path):
     paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
     done = run(*(paths.get(word, word) for word in COMMANDS[name]))
     *notice, error = done.stderr.splitlines()

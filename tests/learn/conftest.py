@@ -1,6 +1,5 @@
 """A tiny Llama, loaded and with other chat templates, for the tests of training."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import pytest
 from thirteen.learn.base_model import Tokenizer, load_base_model, open_tokenizer
+
+from ..json_changes import change_json
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,9 @@ def templated(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
 
     def copy(text: str) -> Path:
         folder = shutil.copytree(base("llama"), tmp_path_factory.mktemp("templated") / "base")
-        path = folder / "tokenizer_config.json"
-        config = json.loads(path.read_text())
-        path.write_text(json.dumps(config | {"chat_template": text + config["chat_template"]}))
+        change_json(
+            folder / "tokenizer_config.json", lambda c: c.update(chat_template=text + c["chat_template"])
+        )
         return folder
 
     return copy

@@ -1,6 +1,5 @@
 """Bases that training loads, and those that it refuses."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import AutoTokenizer
 
 from .. import checkpoints
 from ..checkpoints import FAMILIES, gemma3, llama, qwen2, save_model
+from ..json_changes import change_json, put
 
 ROWS = [
     *(TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 6)),
@@ -37,9 +37,7 @@ def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, r
     monkeypatch.setattr(checkpoints, "MERGES", (("1", "2"), ("3", "4"), ("12", "3"), ("'", "t"), ("o", "r")))
     folder = save_model(tmp_path / "base", config(), rules=rules)
     if rules == "llama":  # a word of the vocabulary is a token, even if no merges lead to it
-        tokenizer = json.loads((folder / "tokenizer.json").read_text())
-        tokenizer["model"]["merges"].pop()
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        change_json(folder / "tokenizer.json", lambda tokenizer: tokenizer["model"]["merges"].pop())
     convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
     source = AutoTokenizer.from_pretrained(folder)
     with open_tokenizer(folder) as tokenizer, open_tokenizer(tmp_path / "base.gguf") as twin:
@@ -59,11 +57,6 @@ def folder(base, tmp_path) -> Path:
     return shutil.copytree(base("llama"), tmp_path / "base")
 
 
-def change_json(path: Path, **changes: Any) -> None:
-    fields = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
-
-
 def without_safetensors(folder: Path) -> None:
     """Pickled weights were loaded, and were no part of the hash that a checkpoint is checked by."""
     import torch
@@ -74,7 +67,7 @@ def without_safetensors(folder: Path) -> None:
 
 
 def with_code(folder: Path) -> None:
-    change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    change_json(folder / "config.json", put("auto_map", value={"AutoModelForCausalLM": "modeling_evil.Evil"}))
 
 
 def with_adapter(folder: Path) -> None:
@@ -150,24 +143,19 @@ def test_a_base_with_sentencepiece_is_asked_as_the_runtime_asks(pieces, tmp_path
         assert losses == pytest.approx(held_out_losses(load_base_model(pieces), examples), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("added", "thinks"),
-    [
-        ("{{ 'Think between <think></think>.' if deep }}", False),
-        ("{{ '<think>\n' if enable_thinking }}", True),
-    ],
-)
-def test_a_template_that_names_thoughts_need_not_think(templated, added, thinks):
+def test_a_template_that_names_thoughts_need_not_think(templated):
     """Granite 3.3's names them for a switch of its own, and its answers would begin with an empty thought."""
-    with open_tokenizer(templated(added)) as tokenizer:
-        assert tokenizer.thinks == thinks and tokenizer.encoder.thinking
+    named, thought = "{{ 'Think between <think></think>.' if deep }}", "{{ '<think>\n' if enable_thinking }}"
+    for added, thinks in ((named, False), (thought, True)):
+        with open_tokenizer(templated(added)) as tokenizer:
+            assert tokenizer.thinks == thinks and tokenizer.encoder.thinking
 
 
 def test_an_answer_ends_as_the_template_ends_a_turn(base, tmp_path):
     """The end of a text stood there, which Gemma 3 and Phi-4 do not write behind a turn."""
     folder = shutil.copytree(base("llama"), tmp_path / "base")
-    change_json(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
-    change_json(folder / "config.json", eos_token_id=256)
+    change_json(folder / "tokenizer_config.json", put("eos_token", value="<|endoftext|>"))
+    change_json(folder / "config.json", put("eos_token_id", value=256))
     with open_tokenizer(folder) as tokenizer:
         assert tokenizer.vocabulary.eos == 256 and tokenizer.answer("a")[1:] == [258]
 

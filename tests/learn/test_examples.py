@@ -6,9 +6,8 @@ import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.learn.base_model import load_base_model, open_tokenizer
-from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses, row_losses
+from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses
 from thirteen.learn.rollouts import SampledRow
-from thirteen.learn.train import attach_adapter
 from thirteen.models.rows import TrainingRow
 from thirteen.runtime.engine.output_stream import sampled_mask
 from thirteen.runtime.llama.model import Model
@@ -51,35 +50,6 @@ def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rul
     assert example.inserted == set(inserted)
     (some,), (all_,) = (held_out_losses(model, [one]) for one in (example, plain))
     assert 0 < some < all_
-
-
-def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
-    """Attention to the padding, or a wrong order of the rows, would change the losses slightly."""
-    model, tokenizer = loaded
-    rows = [TrainingRow("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
-    examples = [encode_example(tokenizer, row) for row in rows]
-    alone = [held_out_losses(model, [example])[0] for example in examples]
-    assert held_out_losses(model, examples) == pytest.approx(alone, rel=1e-5)
-
-
-def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base, loaded):
-    """Also on a processor without it, where PyTorch converts."""
-    import torch
-
-    torch.manual_seed(13)
-    model = load_base_model(base("llama"))
-    examples = [encode_example(loaded[1], row) for row in ROWS]
-    numbers = [p for p in attach_adapter(model).parameters() if p.requires_grad]
-    losses, gradients = [], []
-    for bf16 in (False, True):
-        loss = row_losses(model, examples, bf16=bf16)
-        found = torch.autograd.grad(loss.sum(), numbers)
-        losses.append(loss.tolist())
-        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
-        assert loss.dtype == gradients[-1].dtype == torch.float32
-    assert losses[1] == pytest.approx(losses[0], rel=0.01)
-    assert losses[1] != pytest.approx(losses[0], rel=1e-6)
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 def sampled_row(tokenizer, text="It is 12 + 30 = 42."):

@@ -95,16 +95,6 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
         learn()
 
 
-@pytest.mark.exhaustive
-def test_all_questions_are_measured_on_in_folds(learn, tmp_path):
-    facts = learn("--held-out", "all")
-    assert facts["questions"] == facts["held_out"] == 36
-    folds = [asked(tmp_path / f"adapter/.adapted-{number}.jsonl") for number in range(1, 6)]
-    assert {*map(len, folds)} == {7, 8}
-    assert sorted(question for fold in folds for question in fold) == sorted(row["question"] for row in ROWS)
-    assert "from the other four" in (tmp_path / "adapter/README.md").read_text()
-
-
 MORE = [
     row | {"question": row["question"].replace("Tom", name)}
     for name in ("Tom", "Six", "Two", "Ann")
@@ -182,22 +172,6 @@ def test_a_prompt_that_leaves_nothing_to_learn_is_measured_and_kept(learn, tmp_p
     assert QuestionPrompt.read(tmp_path / "adapter") == QuestionPrompt(system=TEXT)
 
 
-@pytest.mark.exhaustive
-def test_a_given_prompt_goes_with_the_adapter_and_into_a_file(learn, tiny, tmp_path):
-    """Through the folder, a GGUF, and the chat template of a file, whose weights stay as they are."""
-    facts, folder = learn("--prompt", TEXT), tmp_path / "adapter"
-    assert TEXT in (folder / "README.md").read_text()
-    written = tmp_path / "prompted.gguf"
-    words = ["convert", tiny, "--type", "same", "--prompt", folder, "-o", written]
-    app([*map(str, words)], standalone_mode=False)
-    lora = find_adapter(str(folder)).lora(tiny)
-    with Engine(tiny, adapter=lora) as adapted, Engine(written) as prompted:
-        tokens = adapted.request("12 pens?").tokens
-        assert tokens == prompted.request("12 pens?").tokens
-        assert tokens == adapted.request("12 pens?", system=TEXT, adapter="base").tokens
-    assert learn("--prompt", folder, output="again")["code"] == facts["code"]
-
-
 def test_nothing_is_measured_on_or_learned_from_the_examples_of_a_given_prompt(tmp_path):
     """With another seed, questions stood with their answers in the prompt that they were asked after."""
     shown = [(row["question"], str(row["answer"])) for row in ROWS[:4]]
@@ -237,23 +211,13 @@ VARIATIONS = [{"question": f"What is {n} plus {n + 1}?", "answer": 2 * n + 1} fo
         (("--minutes", "nan"), ROWS, "--minutes nan: must be above 0"),
         (("--minutes", 1e-6), ROWS, "--minutes 1e-06: too few for this machine: 10 questions of each kind"),
         (("--held-out", "1.5"), ROWS, "--held-out 1.5: must be a share between 0 and 1, a file, or all"),
-        (("--held-out", "nothing.jsonl"), ROWS, "nothing.jsonl: No such file"),
         (("--held-out", 0.1), ROWS, "33 with 33 different beginnings are left to learn from and 3 with 3"),
         (("--prompt", "none.json"), ROWS, r"none\.json: No such file"),
         (("--prompt", "THINKS"), ROWS, "its `think` is true, but learning is without thoughts"),
         ((), VARIATIONS, "different beginnings"),
-        (
-            ("--held-out", "ROWS"),
-            VARIATIONS,
-            r"60 with 1 different beginnings .* at least 10 beginnings each",
-        ),
+        (("--held-out", "ROWS"), VARIATIONS, r"60 with 1 different beginnings .* at least 10 beginnings"),
         ((), [*ROWS, {"question": "1?"}], "rows.jsonl: line 37: 'answer' is missing"),
-        (
-            (),
-            [*ROWS, {"question": "1?", "answer": "many"}],
-            "line 37: the answer is of the form text, and num",
-        ),
-        ((), [*ROWS, {"question": " ", "answer": 1}], "line 37: 'question' must be a non-empty string"),
+        ((), [*ROWS, {"question": "1?", "answer": "many"}], "line 37: the answer is of the form text, and"),
     ],
 )
 def test_bad_input_is_one_line(learn, tmp_path, options, rows, message):

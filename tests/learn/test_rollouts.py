@@ -74,20 +74,15 @@ def test_a_question_that_does_not_fit_is_an_error(tiny, tmp_path):
         sample_rollouts(job, [long], tmp_path / "one.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"number": 0', '"number": 1'),
-        ('"solutions": [', '"solutions": [' + 64 * '{"tokens": [], "right": true}, '),
-    ],
-)
-def test_a_question_of_another_number_or_with_too_many_solutions_is_refused(tmp_path, old, new):
-    path = tmp_path / "file"
+def test_a_question_of_another_number_or_with_too_many_solutions_is_refused(tmp_path):
+    path, many = tmp_path / "file", '"solutions": [' + 64 * '{"tokens": [], "right": true}, '
     with RecordJournal(path, {}, ROLLOUTS, QuestionRollouts, 1) as file:
         file.add(asked(0, "10"))
-    path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(FileError, match=r"file: (line 2|unexpected record of question 1)"):
-        RecordJournal(path, {}, ROLLOUTS, QuestionRollouts, 1)
+    text = path.read_text()
+    for old, new in (('"number": 0', '"number": 1'), ('"solutions": [', many)):
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(FileError, match=r"file: (line 2|unexpected record of question 1)"):
+            RecordJournal(path, {}, ROLLOUTS, QuestionRollouts, 1)
 
 
 def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:
@@ -96,13 +91,10 @@ def asked(number: int, outcomes: str, text: str = "") -> QuestionRollouts:
     return QuestionRollouts(number, text or f"question {number}", "1", 20, solutions)
 
 
-@pytest.mark.parametrize(
-    ("questions", "weights"),
-    [
+def test_advantages_are_the_outcome_less_that_of_the_others():
+    for questions, weights in (
         ([asked(0, "10")], [1 / 2, -1 / 2]),
         ([asked(0, "1000"), asked(1, "11"), asked(2, "00")], [1 / 4, -1 / 12, -1 / 12, -1 / 12]),
         ([asked(0, "10", "one"), asked(1, "10", "one")], [1 / 6, -1 / 6, 1 / 6, -1 / 6]),  # asked again
-    ],
-)
-def test_advantages_are_the_outcome_less_that_of_the_others(questions, weights):
-    assert [row.weight for row in advantage_rows(questions)] == pytest.approx(weights)
+    ):
+        assert [row.weight for row in advantage_rows(questions)] == pytest.approx(weights)

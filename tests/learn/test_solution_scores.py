@@ -76,6 +76,9 @@ def test_at_half_the_temperature_the_logits_are_twice_as_large(base, loaded, exa
     """The gradient was that at temperature 1, whatever the samples' was."""
     import torch
 
+    plain, rounded = (row_losses(loaded[0], examples[:2], bf16=bf16).tolist() for bf16 in (False, True))
+    assert rounded == pytest.approx(plain, rel=0.01) and rounded != pytest.approx(plain, rel=1e-6)
+
     found = row_losses(loaded[0], examples[:2], temperature=0.5)
     model = load_base_model(base("llama"))
     output = model.get_output_embeddings()

@@ -1,7 +1,6 @@
 """Limits of control groups, from files as the kernel writes them, and the memory that they leave."""
 
 import os
-from pathlib import Path
 
 import pytest
 from thirteen.runtime import machine
@@ -14,7 +13,7 @@ MIB = 1 << 20
 def groups(tmp_path):
     """groups(membership, {file: content}): a root with these files."""
 
-    def groups(membership: str, files: dict[str, str]) -> Path:
+    def groups(membership, files):
         for name, content in ({"proc/self/cgroup": membership} | files).items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,8 +61,6 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     [
         ("phone", 256, True, 64),
         ("laptop", 2048, False, 512),
-        pytest.param("laptop", 2048, True, 64, marks=pytest.mark.exhaustive),
-        pytest.param("laptop", 256, False, 64, marks=pytest.mark.exhaustive),
         pytest.param("laptop", 300, True, 64, marks=pytest.mark.exhaustive),
     ],
 )
@@ -80,4 +78,3 @@ def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
     header = read_header(smollm2)
     trained, beyond = (estimate_memory(header, settings("phone", context=n)) for n in (8192, 1 << 20))
     assert trained == beyond
-    assert estimate_memory(header, settings("phone")).total_bytes < trained.total_bytes

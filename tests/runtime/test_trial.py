@@ -6,9 +6,8 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -32,8 +31,7 @@ from .gguf_adapters import MATRICES, write_factors, write_lora
 from .tiny_decoders import TOKENS, write_decoder
 
 KINDS = gguf.GGUFValueType
-U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
-NAMES = [f"token {n}" for n in range(259)]
+U32, F32, TEXT = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING
 INTEGERS = {"blk.0.attn_q.weight": np.ones((64, 64), np.int8)}  # of which there is no product
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DOUBLING = "{% set n = namespace(a=[0]) %}{% for b in range(50) %}{% set n.a = n.a + n.a %}{% endfor %}"
@@ -42,104 +40,79 @@ Trial = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="module")
-def trial() -> Iterator[Trial]:
+def trial():
     """trial(model, *adapters): run the other process, forked from one that has imported everything."""
     with Commands("thirteen.runtime.trial") as run:
         yield lambda *files: run(20, 3_000_000_000, "llama.cpp", *files)
 
 
-def u32(value: int, *keys: str) -> dict[str, Any]:
+def u32(value, *keys):
     return {f"llama.{key}": (value, U32, None) for key in keys}
 
 
-def template(source: object, kind: gguf.GGUFValueType = TEXT) -> dict[str, Any]:
+def template(source, kind=TEXT):
     return {"tokenizer.chat_template": (source, kind, None)}
 
 
-def tokenizer(**values: Any) -> dict[str, Any]:
-    kinds = {str: (TEXT, None), list: (ARRAY, TEXT)}
-    return {f"tokenizer.ggml.{key}": (value, *kinds[type(value)]) for key, value in values.items()}
+def tokenizer(key, value):
+    return {f"tokenizer.ggml.{key}": (value, TEXT, None)}
 
 
 # Changed keys, changed tensors, and a pattern in the last line.
 HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no layers": (u32(0, "block_count"), {}, "ASSERT.*n_layer_all > 0"),
     "a layer more": (u32(3, "block_count"), {}, r"blk\.2\.attn_norm.weight' not found"),
-    "a scaling": ({"llama.rope.scaling.type": ("zz", TEXT, None)}, {}, "ASSERT.*SCALING_TYPE_UNSPECIFIED"),
     "negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": (-1.0, F32, None)}, {}, "ASSERT.*eps"),
     "a short context": (u32(3, "context_length"), {}, "a context of 3 tokens is too short"),
-    "a double token": (tokenizer(tokens=["a", *NAMES[1:-1], "a"]), {}, "ASSERT.*token_to_id.size"),
-    "few types": (
-        {"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)},
-        {},
-        r"bounds for toktypes \(1 < 259\)",
-    ),
-    "spaces in words": (tokenizer(pre="whitespace"), {}, "ASSERT.*token_left"),
-    "a long value": (tokenizer(pre="x" * 100_000), {}, "unknown pre-tokenizer type: 'x{400,450}"),
-    "no tokenizer": (tokenizer(model="no_vocab"), {}, "ASSERT.*[Tt]okenizer"),
-    "no bytes": (tokenizer(model="llama"), {}, "unordered_map::at"),
-    "an unknown family": (
-        {"general.architecture": ("zz", TEXT, None)},
-        {},
-        "unknown model architecture: 'zz'",
-    ),
+    "a long value": (tokenizer("pre", "x" * 100_000), {}, "unknown pre-tokenizer type: 'x{400,450}"),
+    "no bytes": (tokenizer("model", "llama"), {}, "unordered_map::at"),
     "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "is an adapter, not a model"),
     "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "one part of 2; merge the parts first"),
     "a template that is a number": (template(1, U32), {}, "'tokenizer.chat_template' is not a string"),
     "a template that is broken": (template("{%"), {}, "template cannot be compiled"),
     "a template that fails": (template("{{ 1 / 0 }}"), {}, "template failed: ZeroDivisionError"),
     "a template that fills the memory": (template(DOUBLING), {}, "template failed: MemoryError"),
-    "a norm in half": ({}, {"output_norm.weight": np.ones(64, np.float16)}, "binary_op: unsupported types"),
     "a matrix of integers": ({}, INTEGERS, "computing$"),  # SIGSEGV
-    "a stray tensor": ({}, {"a.weight": np.ones((64, 64), np.float32)}, "wrong number of tensors"),
 }
 
 
 @pytest.mark.parametrize(("keys", "arrays", "pattern"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_model_fails_or_dies_in_the_trial(
-    keys: dict[str, Any], arrays: dict[str, Any], pattern: str, trial: Trial, tmp_path: Path
-) -> None:
+def test_a_hostile_model_fails_or_dies_in_the_trial(keys, arrays, pattern, trial, tmp_path):
     done = trial(write_gguf(tmp_path / "a.gguf", keys, arrays))
     assert done.status < 0 or done.status == 2, done.stderr
     assert re.search(pattern, done.stderr.rstrip().splitlines()[-1])
 
 
-def factors(name: str = MATRICES[0], rows: int = 64, columns: int = 64) -> dict[str, Any]:
+def factors(name=MATRICES[0], rows=64, columns=64):
     return {name: (np.ones((2, columns)), np.ones((rows, 2)))}
 
 
-@pytest.mark.parametrize(
-    ("changed", "architecture", "pattern"),
-    [
+def test_an_adapter_that_does_not_fit_is_refused(trial, tiny, tmp_path):
+    for changed, architecture, pattern in (
         (factors(columns=32), "llama", "attn_q.weight' has incorrect shape"),
         (factors("blk.9.attn_q.weight"), "llama", "does not exist in base model"),
         (factors("output_norm.weight", 1), "llama", "which cannot be adapted at run time"),
-        (factors("token_embd.weight", 259), "llama", "token_embd.weight' has incorrect shape"),
         (factors(), "qwen2", "model arch and LoRA arch mismatch"),
-    ],
-)
-def test_an_adapter_that_does_not_fit_is_refused(
-    changed: dict[str, Any], architecture: str, pattern: str, trial: Trial, tiny: Path, tmp_path: Path
-) -> None:
-    lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
-    done = trial(tiny, lora)
-    assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done.stderr
+    ):
+        lora = write_factors(tmp_path / "lora.gguf", changed, architecture)
+        done = trial(tiny, lora)
+        assert done.status == 2 and re.search(f"^{lora}: .*{pattern}", done.stderr.splitlines()[-1]), done
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_model_of_each_tokenizer_passes(name: str, trial: Trial, tmp_path: Path) -> None:
+def test_a_model_of_each_tokenizer_passes(name, trial, tmp_path):
     assert trial(write_decoder(tmp_path / "a.gguf", "gemma", name)).status == 0
 
 
 @pytest.fixture
-def model(tiny: Path, tmp_path: Path, records: Path) -> Path:
+def model(tiny, tmp_path, records):
     """A copy of the tiny model, which no record stands for."""
     (path := tmp_path / "model.gguf").write_bytes(tiny.read_bytes())
     return path
 
 
 @pytest.fixture
-def bad_lora(tmp_path: Path) -> Path:
+def bad_lora(tmp_path):
     """An adapter whose load ends the process: its alpha is a text."""
     path = tmp_path / "bad.gguf"
     alpha = b"adapter.lora.alpha" + KINDS.FLOAT32.to_bytes(4, "little")
@@ -150,9 +123,7 @@ def bad_lora(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_what_ends_the_process_is_one_line_that_names_the_file(
-    model: Path, bad_lora: Path, tmp_path: Path
-) -> None:
+def test_what_ends_the_process_is_one_line_that_names_the_file(model, bad_lora, tmp_path):
     """Wherever a file is first used."""
     abort = r"bad\.gguf: loading in llama\.cpp ended with SIGABRT: gguf\.cpp:\d+: GGML_ASSERT\(.*\) failed$"
     with pytest.raises(FileError, match=abort):
@@ -166,9 +137,7 @@ def test_what_ends_the_process_is_one_line_that_names_the_file(
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and limits of Linux")
-def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
-    model: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(model, caplog):
     write_gguf(model, template(LOOP), {})
     rendering = r"model\.gguf: rendering its chat template "
     with pytest.raises(FileError, match=rendering + "(ended with SIGXCPU|takes more than 3 seconds)$"):
@@ -187,7 +156,7 @@ def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(
         assert caplog.records[0].levelno == logging.WARNING
 
 
-def is_tried(*files: Path, **options: Any) -> bool:
+def is_tried(*files, **options):
     """Whether files are tried: a trial that has no time at all fails."""
     try:
         try_files(files[0], files[1:], seconds=0, **options)
@@ -197,7 +166,7 @@ def is_tried(*files: Path, **options: Any) -> bool:
     return False
 
 
-def test_what_has_passed_is_remembered_until_it_changes(model: Path, tmp_path: Path) -> None:
+def test_what_has_passed_is_remembered_until_it_changes(model, tmp_path):
     lora, other = (write_lora(tmp_path / f"{seed}.gguf", seed) for seed in range(2))
     assert is_tried(model)
     try_files(model, [lora])
@@ -209,9 +178,7 @@ def test_what_has_passed_is_remembered_until_it_changes(model: Path, tmp_path: P
     assert is_tried(model) and is_tried(model, lora)
 
 
-def test_own_files_are_not_tried_and_the_environment_decides(
-    model: Path, smollm2: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_files_are_not_tried_and_the_environment_decides(model, smollm2, monkeypatch):
     trust_file(model)
     assert not is_tried(model) and not is_tried(smollm2)
     monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
@@ -221,9 +188,7 @@ def test_own_files_are_not_tried_and_the_environment_decides(
     assert not is_tried(model)
 
 
-def test_a_process_that_cannot_be_started_tells_how_to_go_on(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_cannot_be_started_tells_how_to_go_on(model, tmp_path, monkeypatch):
     with pytest.raises(FileError, match=r"missing\.gguf: No such file or directory$"):
         try_files(tmp_path / "missing.gguf")
     for program, problem in (
@@ -231,13 +196,12 @@ def test_a_process_that_cannot_be_started_tells_how_to_go_on(
         ("/bin/false", "failed with exit status 1"),
     ):
         monkeypatch.setattr(sys, "executable", program)
-        with pytest.raises(
-            FileError, match=rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
-        ):
+        message = rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
+        with pytest.raises(FileError, match=message):
             try_files(model)
 
 
-def check_ends_nothing(path: Path, base: Path, trial: Trial, ask: Commands) -> str:
+def check_ends_nothing(path, base, trial, ask):
     """What became of a file; what has passed its trial must run in an engine."""
     try:
         is_adapter = "adapter.type" in read_header(path).fields
@@ -253,7 +217,7 @@ def check_ends_nothing(path: Path, base: Path, trial: Trial, ask: Commands) -> s
 
 
 @pytest.mark.exhaustive
-def test_no_file_of_the_fuzzer_ends_an_engine(trial: Trial, tiny: Path, tmp_path: Path) -> None:
+def test_no_file_of_the_fuzzer_ends_an_engine(trial, tiny, tmp_path):
     """Neither those of the corpus nor models and adapters with random changes."""
     count = int(os.environ.get("THIRTEEN_GGUF_EXAMPLES", "400"))
     path, outcomes = tmp_path / "a.gguf", Counter[str]()
@@ -264,7 +228,7 @@ def test_no_file_of_the_fuzzer_ends_an_engine(trial: Trial, tiny: Path, tmp_path
 
         @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
         @given(mutated_files(files))
-        def check(content: bytes) -> None:
+        def check(content):
             path.write_bytes(content)
             outcomes[check_ends_nothing(path, tiny, trial, ask)] += 1
 

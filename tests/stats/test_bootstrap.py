@@ -34,13 +34,6 @@ def test_the_interval_contains_the_true_mean_about_as_often_as_it_says(spread, m
     assert sum(each.low <= 1 <= each.high for each in found) >= 170
 
 
-def test_positions_of_one_passage_are_not_taken_for_independent():
-    """An interval over positions would be five times as narrow here."""
-    random = np.random.default_rng(8)
-    each = bootstrap_interval(sums_of(random, 30, 0.5), mean)
-    assert each.high - each.low > 2 * 1.96 * 0.5 / np.sqrt(30) * 0.7
-
-
 def test_the_estimate_is_the_figure_of_all_and_the_same_sums_give_the_same_interval():
     sums = sums_of(np.random.default_rng(9), 20, 0.5)
     each = bootstrap_interval(sums, mean)

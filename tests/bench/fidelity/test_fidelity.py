@@ -1,5 +1,6 @@
 """Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
 
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -156,36 +157,22 @@ def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure, shi
     assert any(line.startswith("the file does what the adapter was") for line in report.verdict)
 
 
-def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, run_time, made):
-    effects = {name: [] for name in ("full", "merged", "run-time")}
-    engines = {
-        "reference": Engine(made["F32-adapted"]),
-        "base": Engine(made["F32"]),
-        "shipped": Engine(made["Q4_0-adapted"]),
-        "shipped base": Engine(made["Q4_0"]),
-        "run-time": Engine(made["Q4_0"], adapter=made["lora"]),
-    }
-    seen = set()
-    for text in TEXTS:
-        tokens = tuple(chat(engines["base"], text))
-        rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
-        seen |= {tokens[: at + 1] for at in rows}
-        logits = {name: engine.logits(tokens)[rows].astype(float) for name, engine in engines.items()}
-        for name, (adapted, plain) in {
-            "full": ("reference", "base"),
-            "merged": ("shipped", "shipped base"),
-            "run-time": ("run-time", "shipped base"),
-        }.items():
-            added = logits[adapted] - logits[plain]
-            effects[name].append((added - added.mean(1, keepdims=True)).ravel())
-    for engine in engines.values():
-        engine.close()
-    reference = np.concatenate(effects["full"])
-    for variant, got in (("merged", merged.effect), ("run-time", run_time.effect)):
-        effect = np.concatenate(effects[variant])
-        slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
-        assert got.slope.estimate == pytest.approx(slope)
-        assert got.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
+def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, made):
+    full, shipped, seen = [], [], set()
+    with ExitStack() as stack:
+        names = ("F32-adapted", "F32", "Q4_0-adapted", "Q4_0")
+        engines = [stack.enter_context(Engine(made[name])) for name in names]
+        for text in TEXTS:
+            tokens = tuple(chat(engines[0], text))
+            rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
+            seen |= {tokens[: at + 1] for at in rows}
+            logits = [engine.logits(tokens)[rows].astype(float) for engine in engines]
+            for effects, added in ((full, logits[0] - logits[1]), (shipped, logits[2] - logits[3])):
+                effects.append((added - added.mean(1, keepdims=True)).ravel())
+    reference, effect = np.concatenate(full), np.concatenate(shipped)
+    slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
+    assert merged.effect.slope.estimate == pytest.approx(slope)
+    assert merged.effect.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
 
 
 def test_four_bits_lose_more_of_a_small_adapter_if_merged(merged, run_time):
@@ -233,16 +220,17 @@ def test_models_and_texts_that_cannot_be_compared_are_refused(made, not_a_model,
     short.write_text('{"text": "a"}\n')
     no_bos = {"tokenizer.ggml.add_bos_token": (False, GGUFValueType.BOOL, None)}
     bare = write_gguf(tmp_path / "bare.gguf", no_bos, {})
-    full, bases = partial(fidelity_of, made["F32"]), {"base": made["F32"], "shipped_base": renamed}
+    full = partial(fidelity_of, made["F32"])
     refused = {
         r"F32\.gguf: token 256 of its 272 is .*, which is not one of the 259 of": lambda: fidelity_of(
             other, made["F32"], data=texts
         ),
         r"renamed\.gguf: token 257 of its 272 is '<\|in_start\|>'": lambda: full(renamed, data=texts),
-        r"renamed\.gguf: token 257": lambda: full(made["Q4_0"], **bases, data=texts),
+        r"renamed\.gguf: token 257": lambda: full(
+            made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts
+        ),
         r"no\.gguf": lambda: full(not_a_model, data=texts),
         r"Q8_0\.gguf": lambda: full(made["Q4_0"], adapter=made["Q8_0"], data=texts),
-        r"missing\.jsonl": lambda: full(made["Q4_0"], data=tmp_path / "missing.jsonl"),
         r"broken\.gguf: the model's logits are not finite": lambda: fidelity_of(other, broken, data=texts),
         r"short\.jsonl: no passage has the two tokens": lambda: fidelity_of(bare, bare, data=short),
     }

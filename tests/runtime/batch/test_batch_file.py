@@ -1,10 +1,7 @@
 """Batch inference: answers in the order of the questions, identical after any interruption."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from thirteen.errors import FileError, OutputError, RequestError
@@ -13,7 +10,7 @@ from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, B
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.grammar import from_lark
-from thirteen.runtime.llama.context import Context, Span
+from thirteen.runtime.llama.context import Context
 from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
@@ -55,11 +52,11 @@ def part(tmp_path):
     return tmp_path / "answers.jsonl.part"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def interrupt(batch: BatchFile, job: BatchJob, count: int) -> None:
+def interrupt(batch, job, count):
     """End a run where so many rows are done."""
     with pytest.raises(Interrupted):
         batch.answer(job, progress=stop_at(count))
@@ -69,8 +66,6 @@ def interrupt(batch: BatchFile, job: BatchJob, count: int) -> None:
     ("name", "text", "expected"),
     [
         ("a.txt", f"{QUESTIONS[0]}\n\n {QUESTIONS[1]}\r\n", [(1, QUESTIONS[0]), (3, QUESTIONS[1])]),
-        ("a.txt", '{"question": "Why?"}\n', [(1, "Why?")]),
-        ("a.txt", "\ufeffWhy?", [(1, "Why?")]),
         ("a.txt", '\ufeff{"question": "Why?"}', [(1, "Why?")]),
         ("a.jsonl", '\ufeff{"question": "Why?"}', [(1, "Why?")]),
     ],
@@ -96,15 +91,7 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(job, ques
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
 
 
-@pytest.mark.parametrize(
-    "effort",
-    [
-        Effort.LOW,
-        *(pytest.param(effort, marks=pytest.mark.exhaustive) for effort in (Effort.MEDIUM, Effort.HIGH)),
-    ],
-)
-def test_an_interrupted_batch_gives_the_same_file(effort, ask, questions, output, part, tmp_path):
-    job = ask(max_tokens=6, effort=effort)
+def test_an_interrupted_batch_gives_the_same_file(job, questions, output, part, tmp_path):
     BatchFile(questions, tmp_path / "whole.jsonl").answer(job)
     for count in (3, 17, 45):
         interrupt(BatchFile(questions, output), job, count)
@@ -119,7 +106,7 @@ def test_a_later_batch_is_computed_as_a_first_one_is(ask, monkeypatch):
     steps: list[list[tuple[int, int]]] = []
     decode = Context.decode
 
-    def record(context: Context, spans: Sequence[Span]) -> list[int]:
+    def record(context, spans):
         steps.append([(span.slot, len(span.tokens)) for span in spans])
         return decode(context, spans)
 
@@ -139,7 +126,6 @@ def test_a_later_batch_is_computed_as_a_first_one_is(ask, monkeypatch):
     [
         ("max_tokens is 12", {"max_tokens": 13}, {}),
         ("system is None", {"system": "Be brief."}, {}),
-        ("temperature is 0.0", {"temperature": 0.5}, {}),
         ("grammar is None", {"grammar": from_lark("start: /[a-z]+/")}, {}),
         ("kv is 'f16'", {}, {"kv": "bf16"}),
     ],
@@ -163,7 +149,7 @@ def test_what_a_job_leaves_open_is_decided_once_for_all_workers(job):
 
 
 def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(job, questions, output, part):
-    def failing(job: BatchJob, batches: Any) -> Any:
+    def failing(job, batches):
         first = next(iter(batches))
         yield from list(job.run([first]))[:5]
         yield BatchResult(7, error="decode: failed", failed=True)
@@ -179,7 +165,7 @@ def test_an_answer_that_cannot_go_on_is_a_bad_line(job, questions, output, monke
     """Where no token could follow in a grammar, no run of the batch came to an end."""
     answer, numbers = Handle.answer, dict[Handle, int]()
 
-    def limited(handle: Handle) -> Any:
+    def limited(handle):
         if numbers.setdefault(handle, len(numbers)) % 9 == 8:
             raise RequestError("no token of the model can follow here")
         return answer(handle)
@@ -204,7 +190,6 @@ def test_damaged_records_are_refused_and_stay(outcome, job, output, part, tmp_pa
 BAD = {
     "no JSON": ("question", "not JSON"),
     "no question": ({"ask": "What?"}, "'question' must be a non-empty string, not None"),
-    "a question that is a number": ({"question": 3}, "'question' must be a non-empty string"),
     "an id that is a list": ({"question": "What?", "id": [1]}, "'id' must be a string or an integer"),
     "half a character": ('{"question": "1 + 1? \\ud83d"}', "lone surrogate"),
     "a question that is too long": (LONG, "context"),

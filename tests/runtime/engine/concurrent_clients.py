@@ -38,27 +38,17 @@ def wait_briefly(handle: Handle, random: Random) -> None:
     handle.wait()
 
 
-def iterate_in_a_loop(handle: Handle, random: Random) -> None:
-    async def iterate() -> None:
-        *some, last = [piece async for piece in handle]
-        assert last.answer and "".join(piece.text for piece in (*some, last)) == last.answer.text
-
-    asyncio.run(iterate())
-
-
 def cancel(handle: Handle, random: Random) -> None:
-    async def wait() -> None:
-        await handle
+    async def iterate() -> None:
+        async for _ in handle:
+            pass
 
-    async def cancel() -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(wait(), random.random() / 100)
-
-    asyncio.run(cancel())
+    with suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(iterate(), random.random() / 10))
     handle.wait()
 
 
-USES = (read_all, read_some, wait_briefly, iterate_in_a_loop, cancel)
+USES = (read_all, read_some, wait_briefly, cancel)
 
 
 def act(engine: Engine, random: Random) -> None:
@@ -67,8 +57,6 @@ def act(engine: Engine, random: Random) -> None:
         engine.answer("12 + 1", effort=random.choice([*Effort]), max_tokens=9)
     elif kind < 0.15:
         assert engine.logits([1, 2, 3]).shape == (3, engine.model.vocabulary_size)
-    elif kind < 0.25:
-        engine.answers(["1", "2"], max_tokens=5)
     else:
         options = Options(temperature=random.uniform(0.01, 1), max_tokens=random.randint(1, 30))
         request = engine.request("a" * random.randint(1, 9), options, seed=random.randint(0, 9))

@@ -1,15 +1,10 @@
 """Adapters by name, with the real library: those that share an engine do not affect each other's answers."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
-from thirteen.errors import FileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options, Request
 
 from ..fakes import FIXED
-from ..gguf_adapters import MATRICES, write_factors
 
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]
 OPTIONS = FIXED | {"context": 128, "slots": 8, "batch": 512, "prefix_bytes": 0}
@@ -46,12 +41,3 @@ def test_adapters_share_no_prefix_and_the_own_one_is_the_default(tiny, loras):
             request = Request(PROMPTS[0], Options(adapter=name, max_tokens=1))
             cached.append(engine.submit(request).answer().usage.cached_tokens)
     assert cached == [0, 0, 0, *[len(PROMPTS[0]) - 1] * 3]
-
-
-def test_an_adapter_that_does_not_fit_or_has_a_reserved_name_is_refused(tiny, tmp_path):
-    wrong = write_factors(tmp_path / "wrong.gguf", {MATRICES[0]: (np.ones((1, 32)), np.ones((64, 1)))})
-    with pytest.raises(FileError, match=r"wrong\.gguf: .*attn_q"):
-        Engine(tiny, adapter=wrong, **OPTIONS)
-    for name in ("base", "adapter"):
-        with pytest.raises(RequestError, match="reserved"):
-            Engine(tiny, adapters={name: Path("a.gguf")})

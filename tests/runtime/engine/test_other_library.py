@@ -79,30 +79,21 @@ def test_it_is_named_for_a_profile_or_a_file_of_another_family(tiny, tmp_path):
         Engine(write_decoder(tmp_path / "gemma.gguf", "gemma3"), library="ik")
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
+def test_another_version_or_processor_is_refused_before_it_is_loaded(monkeypatch):
+    for name, value, message in (
         ("KNOWN_VERSION", "0.1.4", r"ik-llama-cpp-python: 0\.1\.5; pip install ik-llama-cpp-python==0\.1\.4"),
         ("PACKAGE", "no-such-package", "no-such-package: not installed; pip install no-such-package=="),
-        (
-            "read_cpuinfo",
-            lambda: ("", {"sse2"}),
-            "ik-llama-cpp-python needs AVX2, which this processor lacks",
-        ),
-    ],
-)
-def test_another_version_or_processor_is_refused_before_it_is_loaded(
-    name: str, value: object, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ik_llama_library, name, value)
-    with pytest.raises(FileError, match=message):
-        IkLlamaLibrary()
+        ("read_cpuinfo", lambda: ("", {"sse2"}), "needs AVX2, which this processor lacks"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(FileError, match=message):
+            patch.setattr(ik_llama_library, name, value)
+            IkLlamaLibrary()
 
 
-def test_threads_that_load_it_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_load_it_at_once_get_the_same(monkeypatch):
     """Messages went to the last that was loaded; its callback was freed with the first model's end."""
 
-    def load() -> object:
+    def load():
         sleep(0.05)
         return object()
 

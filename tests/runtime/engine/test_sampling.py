@@ -49,15 +49,6 @@ def test_a_bias_forbids_a_token_or_leaves_no_other(engine, temperature):
     assert len({*varied}) == len(varied)
 
 
-def test_inserted_tokens_count_and_no_digit_follows_a_result(engine):
-    digits = {ord(digit): 50.0 for digit in "0123456789"}
-    answer = engine.answer(
-        "7 * 8 =", max_tokens=8, logit_bias={**digits, ord("="): 60}, frequency_penalty=100
-    )
-    assert "=" in answer.text
-    assert engine.answer("a", max_tokens=12, temperature=1.0, logit_bias={ord("1"): 100}).text == "1" * 12
-
-
 def test_the_end_of_generation_ends_an_answer_or_is_ignored_or_reported(engine):
     ends = {"logit_bias": {EOS: 100}}
     for report in (False, True):

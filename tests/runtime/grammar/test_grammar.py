@@ -14,8 +14,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar import from_lark, from_schema
-from thirteen.runtime.llama.constraint import GrammarCompiler
-from thirteen.runtime.llama.model import Model
 from thirteen.runtime.violation import SECONDS_MAX, find_violation
 
 MAKERS = {"schema": from_schema, "grammar": from_lark}
@@ -116,7 +114,6 @@ def rule_chain(length, rule, last):
 HOSTILE = {
     "from_schema": [
         schema_chain(1700, lambda next_: {"items": next_}),
-        schema_chain(1500, lambda next_: {"anyOf": [next_]}),
         '{"$ref": "#"}',
         '{"type": "array", "items": {"$ref": "#"}, "minItems": 1}',
         json.dumps({"properties": {f"p{number}": {"multipleOf": 997 - number} for number in range(200)}}),
@@ -127,9 +124,7 @@ HOSTILE = {
         rule_chain(600, '{this}: {next} "x" | {next} "y"', '"z"'),
         rule_chain(300, "{this}: {next} & /.*A.*/", "/.*/").upper().replace("START", "start"),
         'start: a\na: "x" a "y" | "x" a "z" | "w"',
-        'start: (start | "a" | "")*',
         'start: ((("a" b){1000}){1000}){1000}\nb: "c"',
-        "start: start",
         "start: /" + "a?" * 5000 + "/",
     ],
 }
@@ -158,15 +153,3 @@ def test_hostile_grammars_end_no_process(tiny):
     done = subprocess.run(command, input=hostile, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, (done.stdout, done.stderr[-2000:])
     assert len(done.stdout.splitlines()) == sum(map(len, HOSTILE.values()))
-
-
-def test_each_sequence_has_its_own_position(tiny):
-    with Model(tiny) as model:
-        compiler = GrammarCompiler(model)
-        first, second = (
-            compiler.constraint(from_lark("start: /aab/")),
-            compiler.constraint(from_lark("start: /aab/")),
-        )
-        a, b = (token for token in range(256) if model.token_to_piece(token) in (b"a", b"b"))
-        assert [first.accept(token) for token in (b, a, a, b)] == [False, True, True, True]
-        assert second.accept(a) and (first.finished, second.finished) == (True, False)

@@ -8,7 +8,7 @@ from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
 BYTES = 256  # of the tiny model's vocabulary, in which each byte is a token
-CLOSERS = (b'"', b"}", b"]", b"")
+CLOSERS, CLOSING_BYTES = (b'"', b"}", b"]", b""), 40
 
 
 class GrammarTexts:
@@ -26,13 +26,11 @@ class GrammarTexts:
             self._model.is_eog(token) for token in constraint.allowed().tolist()
         )
 
-    def sample(
-        self, grammar: Grammar, random: Random, max_bytes: int = 400, closing_bytes: int = 40
-    ) -> str | None:
+    def sample(self, grammar: Grammar, random: Random, max_bytes: int = 400) -> str | None:
         """Sample a random text that the grammar allows.
 
         A string, object or array that can be closed is closed with a probability that rises from 0 to 1 over
-        the first `closing_bytes` bytes. Forced tokens are taken at random, and must agree with the others.
+        the first CLOSING_BYTES bytes. Forced tokens are taken at random, and must agree with the others.
 
         Returns:
             The text; None if it has not ended after `max_bytes` bytes.
@@ -46,7 +44,7 @@ class GrammarTexts:
             tokens = [token for token, piece in pieces.items() if _is_utf_8_prefix(output + piece)]
             assert tokens, f"nothing may follow {output!r}"
             closers = [token for token in tokens if pieces[token] in CLOSERS]
-            if closers and random.randrange(closing_bytes) < len(output):
+            if closers and random.randrange(CLOSING_BYTES) < len(output):
                 tokens = closers
             token = random.choice(tokens)
             if self._model.is_eog(token):

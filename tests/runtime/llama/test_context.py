@@ -13,7 +13,7 @@ from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.llama.settings import KV_TYPES, Settings
+from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.options import SEED_MAX, Options
 
 from ..fakes import FIXED
@@ -127,33 +127,15 @@ def test_control_tokens_are_not_allowed_in_a_free_string(model):
     assert len(allowed) > model.vocabulary_size // 2
 
 
-@pytest.mark.parametrize("kv", KV_TYPES)
-def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(small, kv):
-    """To the bit: the next token is computed in the same batch shape."""
-    with Context(small, params(kv=kv)) as context, Context(small, params(kv=kv)) as other:
-        context.decode([Span(0, 0, WORDS, 0)])
-        state = context.save(0)
-        assert len(state) == context.state_bytes(0)
-        computed = decode_next(context, 0)
-        for target, slot in ((context, 1), (other, 1), (other, 0)):
-            assert target.restore(slot, state, len(WORDS)) and target.length(slot) == len(WORDS)
-            assert np.array_equal(decode_next(target, slot), computed)
-
-
 def test_a_state_that_is_cut_too_short_or_of_other_parameters_is_refused_and_leaves_the_slot_empty(small):
-    with Context(small, params()) as context:
+    with Context(small, params()) as context, Context(small, params()) as again:
         context.decode([Span(0, 0, WORDS, 0)])
         state, computed = context.save(0), decode_next(context, 0)
         for cut, length in ((12, len(WORDS)), (-1, len(WORDS)), (len(state), len(WORDS) + 1)):
             assert not context.restore(1, state[:cut], length) and context.length(1) == 0
-        assert context.restore(1, state, len(WORDS)), "the slot is still usable"
-        assert np.array_equal(decode_next(context, 1), computed)
+        for target in (context, again):
+            assert target.restore(1, state, len(WORDS)), "the slot is still usable"
+            assert np.array_equal(decode_next(target, 1), computed)
         for another in ({"kv": "q8_0"}, {"slots": 3}):
             with Context(small, params(**another)) as other:
                 assert not other.restore(0, state, len(WORDS)) and other.length(0) == 0
-
-
-def test_nothing_is_printed(capfd, tiny):
-    with Engine(tiny, **FIXED) as engine:
-        engine.answer("hi", max_tokens=2)
-    assert capfd.readouterr() == ("", "")

@@ -1,7 +1,6 @@
 """Decoders of many architectures: an engine computes what llama.cpp computes, and knows their memory."""
 
 import re
-from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -25,7 +24,7 @@ MORE = (*PROMPT, 9, 8, 7, 6)
 FEW = ("gemma3", "mamba", "lfm2", "jamba", "qwen3moe", "deepseek2")
 
 
-def decode_alone(path: Path, tokens: tuple[int, ...], answer: int) -> tuple[np.ndarray, list[int], float]:
+def decode_alone(path, tokens, answer):
     """By llama.cpp's own functions: logits after the last tokens, the likeliest ones, bytes of a cache."""
     logged: list[str] = []
     log = llama_cpp.llama_log_callback(lambda level, text, _: logged.append(text.decode()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP, llama_cpp
-from thirteen.runtime.llama.settings import GpuLayers, Settings
+from thirteen.runtime.llama.settings import Settings
 
 LOAD = """
 import thirteen.runtime.llama.model as model
@@ -25,9 +25,7 @@ def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tin
 
 
 @pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
-def test_gpu_layers_reach_the_library(
-    layers: GpuLayers, native_layers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpu_layers_reach_the_library(layers, native_layers, monkeypatch):
     """Without layers the model gets no device: llama.cpp would use one for large batches."""
     monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", lambda _, native: native)
     monkeypatch.setattr(llama_cpp, "llama_init_from_model", lambda _, native: native)

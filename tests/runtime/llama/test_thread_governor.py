@@ -1,10 +1,8 @@
 """Threads beside other programs, on a simulated machine: fewer at once, and all of them again soon."""
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
 
@@ -32,7 +30,7 @@ class Machine:
     granted_s: float = 70.0
     idle_s: float = 900.0
 
-    def compute(self, threads: int, seconds: float) -> int:
+    def compute(self, threads, seconds):
         """Threads that spin at their barriers: each program gets its share of the processors."""
         runnable = threads + self.others
         self.wall_s += seconds
@@ -40,7 +38,7 @@ class Machine:
         self.idle_s += seconds * max(0, self.processors - runnable)
         return 7
 
-    def steps(self, governor: ThreadGovernor, seconds: float, step_s: float = STEP_S) -> Iterator[int]:
+    def steps(self, governor, seconds, step_s=STEP_S):
         """The limit after each step, for some simulated time."""
         end = self.wall_s + seconds
         while self.wall_s < end:
@@ -51,10 +49,10 @@ class Machine:
 
 
 @pytest.fixture
-def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Machine, ThreadGovernor]]:
+def share(monkeypatch):
     """share(processors, others): a machine whose clocks are those of a governor, and the governor."""
 
-    def share(processors: int = 2, others: int = 0) -> tuple[Machine, ThreadGovernor]:
+    def share(processors=2, others=0):
         machine = Machine(processors, others)
         clocks = {"perf_counter": "wall_s", "process_time": "granted_s", "idle_seconds": "idle_s"}
         for name, clock in clocks.items():
@@ -66,7 +64,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Machine, Threa
 
 
 @pytest.mark.parametrize("processors", [1, 2, 3, 8])
-def test_a_quiet_machine_keeps_the_maximum_and_a_lost_processor_lowers_it_at_once(share, processors) -> None:
+def test_a_quiet_machine_keeps_the_maximum_and_a_lost_processor_lowers_it_at_once(share, processors):
     """With eight, the missing one is a smaller share of what the threads wanted than before."""
     machine, governor = share(processors)
     assert set(machine.steps(governor, 30)) == {processors}
@@ -79,7 +77,7 @@ def test_a_quiet_machine_keeps_the_maximum_and_a_lost_processor_lowers_it_at_onc
 @pytest.mark.parametrize("processors", [2, 3, 4])
 @pytest.mark.parametrize("others", [1, 2])
 @pytest.mark.parametrize("beside_s", [0.1, 1, 60])
-def test_all_threads_run_again_within_two_seconds(share, processors, others, beside_s) -> None:
+def test_all_threads_run_again_within_two_seconds(share, processors, others, beside_s):
     machine, governor = share(processors, others)
     *_, limit = machine.steps(governor, beside_s)
     assert limit < processors
@@ -89,7 +87,7 @@ def test_all_threads_run_again_within_two_seconds(share, processors, others, bes
     assert set(machine.steps(governor, 10)) == {processors}
 
 
-def test_all_threads_run_at_once_after_a_pause_of_the_engine(share) -> None:
+def test_all_threads_run_at_once_after_a_pause_of_the_engine(share):
     """A prompt, which is one long batch, was read by one thread after a busy time in the past."""
     machine, governor = share(others=1)
     list(machine.steps(governor, 5))
@@ -99,7 +97,7 @@ def test_all_threads_run_at_once_after_a_pause_of_the_engine(share) -> None:
     assert governor.limit == 2
 
 
-def test_attempts_that_fail_come_less_often_but_at_least_once_a_second(share) -> None:
+def test_attempts_that_fail_come_less_often_but_at_least_once_a_second(share):
     """The other program sleeps while this process uses one thread, and takes a processor from two."""
     machine, governor = share()
     limits = [(machine.wall_s, governor.limit)]
@@ -113,7 +111,7 @@ def test_attempts_that_fail_come_less_often_but_at_least_once_a_second(share) ->
     assert all(RAISE_MAX_S - STEP_S <= wait < RAISE_MAX_S + 3 * AT_ONCE_S for wait in waits[3:])
 
 
-def test_a_short_disturbance_does_not_lower_the_limit(share) -> None:
+def test_a_short_disturbance_does_not_lower_the_limit(share):
     """One step of four without its second processor is no other program."""
     machine, governor = share()
     for number in range(400):
@@ -122,7 +120,7 @@ def test_a_short_disturbance_does_not_lower_the_limit(share) -> None:
 
 
 @pytest.mark.parametrize(("usable", "idle_s"), [({0, 1, 3}, 7.0), ({1}, 2.0), ({7}, 7.0)])
-def test_processors_that_are_offline_have_no_times(usable, idle_s, monkeypatch) -> None:
+def test_processors_that_are_offline_have_no_times(usable, idle_s, monkeypatch):
     """Of the processors 0, 1 and 3, the last was the third, and so not counted."""
     times = [SimpleNamespace(idle=idle) for idle in (1, 2, 4)]
     monkeypatch.setattr(thread_governor.psutil, "cpu_times", lambda percpu: times)
@@ -130,11 +128,11 @@ def test_processors_that_are_offline_have_no_times(usable, idle_s, monkeypatch) 
     assert idle_seconds() == idle_s
 
 
-def native_threads(context: Context) -> tuple[int, int]:
+def native_threads(context):
     return llama_cpp.llama_n_threads(context.handle), llama_cpp.llama_n_threads_batch(context.handle)
 
 
-def test_a_lowered_limit_reaches_llama_cpp_and_is_taken_back(tiny: Path, monkeypatch) -> None:
+def test_a_lowered_limit_reaches_llama_cpp_and_is_taken_back(tiny, monkeypatch):
     settings = Settings(128, 1, 64, threads=3, adaptive_threads=True)
     with Model(tiny) as model, Context(model, settings) as context:
         for granted, threads in ((0, (1, 1)), (3, (3, 3))):
@@ -146,9 +144,7 @@ def test_a_lowered_limit_reaches_llama_cpp_and_is_taken_back(tiny: Path, monkeyp
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("flash", [True, False])
-def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(
-    smollm2: Path, flash: bool, monkeypatch
-) -> None:
+def test_a_reproducible_context_gives_the_same_bits_with_any_number_of_threads(smollm2, flash, monkeypatch):
     """A batch beside a busy program was a third as fast, because its threads did not adapt."""
     monkeypatch.setattr(thread_governor, "process_time", lambda: 0.0)  # no thread gets any time
     usual = Settings(800, 2, 512, threads=2, outputs=2, flash_attention=flash, reproducible=True)

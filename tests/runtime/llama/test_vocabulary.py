@@ -5,8 +5,6 @@ from functools import cache
 
 import pytest
 from thirteen.files.gguf.header import read_header
-from thirteen.runtime.grammar import from_lark
-from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import typed
@@ -70,20 +68,6 @@ def test_a_text_within_another_begins_without_a_space(opened):
 def test_a_megabyte_of_one_letter_does_not_overflow_the_stack(opened, pre, letter):
     model, text = opened("gpt2", pre=pre), letter * ((1 << 20) // len(letter))
     assert len(model.tokenize(text, special=False, bos=False)) == len(text)
-
-
-@pytest.mark.parametrize("tokenizer", ["llama", "gpt2", "rwkv"])
-def test_grammars_work_with_its_pieces(opened, tokenizer):
-    model = opened(tokenizer)
-    constraint = GrammarCompiler(model).constraint(from_lark("start: /12 ab\n/"))
-    said = [*constraint.take_forced()]
-    while not constraint.finished:
-        token = int(constraint.allowed()[0])
-        if model.is_eog(token):
-            break
-        assert constraint.accept(token)
-        said += [token, *constraint.take_forced()]
-    assert b"".join(map(model.token_to_piece, said)) == b"12 ab\n"
 
 
 def test_any_text_comes_back_from_its_tokens(smollm2):

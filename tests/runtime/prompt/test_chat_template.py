@@ -25,9 +25,8 @@ def test_a_template_that_is_too_long_or_does_not_compile_is_an_error_of_the_file
         ChatTemplate(source, where="a.gguf: ")
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+def test_a_hostile_or_failing_template_is_one_clear_error():
+    for source in (
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",  # CVE-2024-34359
         "{{ messages.append(1) }}",
         "{{ dict.update(messages[0], x=1) }}",
@@ -40,29 +39,21 @@ def test_a_template_that_is_too_long_or_does_not_compile_is_an_error_of_the_file
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ messages[0].content.nothing.more }}",
         "{{ raise_exception('no \x1b[31m\u2028é\x00') }}",
-    ],
-)
-def test_a_hostile_or_failing_template_is_one_clear_error(source):
-    with pytest.raises(RequestError, match=r"^the chat template failed: ") as failed:
-        ChatTemplate(source).render(MESSAGES)
-    assert str(failed.value).isprintable()
+    ):
+        with pytest.raises(RequestError, match=r"^the chat template failed: ") as failed:
+            ChatTemplate(source).render(MESSAGES)
+        assert str(failed.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    ("source", "takes"),
-    [
+def test_a_template_takes_tools_if_it_uses_the_variable():
+    for source, takes in (
         ("{% for tool in tools or [] %}{{ tool }}{% endfor %}", True),
-        ("{% if tools %}{% endif %}", True),
-        ("{%- set t = tools or [] %}", True),
         ("{%- if not tools is defined %}{%- set tools = none %}{%- endif %}{{ tools }}", True),  # Llama 3.1
         ("{% macro m(x) %}{{ x }}{{ tools }}{% endmacro %}{{ m(1) }}", True),
         ("{% for m in messages %}{{ m.tools }}{{ m['tools'] }}{% endfor %} tools {# tools #}", False),
         ("{% set tools = messages %}{{ tools }}", False),
-        ("{% for tools in messages %}{{ tools }}{% endfor %}", False),
-    ],
-)
-def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):
-    assert ChatTemplate(source).takes_tools == takes
+    ):
+        assert ChatTemplate(source).takes_tools == takes
 
 
 @pytest.mark.parametrize("source", ["", " \n"])
@@ -89,26 +80,18 @@ def prompt(template, *messages, think=None):
     return decode(tokens), asked.thinking, tokens
 
 
-@pytest.mark.parametrize(
-    ("name", "begins", "without"),
-    [
+def test_a_model_thinks_as_its_template_has_it_or_behind_an_empty_thought_does_not():
+    for name, begins, without in (
         ("qwen3", BEGIN, BEGIN + EMPTY),
         ("smollm3", BEGIN, BEGIN + EMPTY.removesuffix("\n")),
         ("deepseek-r1", f"{BEGIN}<think>\n", f"{BEGIN}<think>\n</think>\n\n"),
         ("no switch", BEGIN, BEGIN + EMPTY),
         ("magistral", BEGIN, f"{BEGIN}[[THINK]]\n\n[[/THINK]]\n\n"),
-    ],
-)
-def test_a_model_thinks_as_its_template_has_it_or_behind_an_empty_thought_does_not(name, begins, without):
-    for think, end in ((None, begins), (True, begins), (False, without)):
-        text, thinking, tokens = prompt(TEMPLATES[name], ("user", "Hi"), think=think)
-        assert text.endswith(f"[<|im_end|>]\n{end}") and thinking
-        assert thinking.begun(tokens) is (False if think is False else "<think>" in begins or None)
-
-
-def test_a_system_prompt_can_turn_thoughts_off_too():
-    text, thinking, tokens = prompt(TEMPLATES["smollm3"], ("system", "Be brief. /no_think"), ("user", "Hi"))
-    assert text.endswith("<think>\n\n</think>\n") and thinking.begun(tokens) is False
+    ):
+        for think, end in ((None, begins), (True, begins), (False, without)):
+            text, thinking, tokens = prompt(TEMPLATES[name], ("user", "Hi"), think=think)
+            assert text.endswith(f"[<|im_end|>]\n{end}") and thinking
+            assert thinking.begun(tokens) is (False if think is False else "<think>" in begins or None)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

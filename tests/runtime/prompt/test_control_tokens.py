@@ -88,10 +88,8 @@ CHANGED = {  # a template, a text, and what it makes of it where that is not ref
     "{{ c }}\U00020000": ("<s>", "<s>\U00020000"),
     "{{ '/no_think' in c }}": ("/no_think", "True"),
     "{{ c | replace('&lt;', '<') }}": ("&lt;s>", None),
-    "{{ c | replace('-', '') }}": ("<-s>", None),
     "{{ c.split('-') | join }}": ("<-s>", None),
     "{{ c | lower }}": ("<S>", None),
-    "{{ c | upper }}": ("a<s>", None),
     "{{ c | reverse }}": (">s<", None),
     "{{ c[1:] }}": ("<<s>", None),
     "{{ c }}{% if '<s>' not in c %}<s>{% endif %}": ("<s>", None),
@@ -111,13 +109,6 @@ def test_a_text_that_is_changed_is_no_control_token(template):
             split(source, texts)
     else:
         assert split(source, texts) == ["", "<|im_start|>", shown]
-
-
-@pytest.mark.parametrize("name", ["\t", " ", "\n\n", "|", "\\", '""', "\U00020000", "\U00020000\U00020001"])
-def test_no_name_of_a_token_is_like_a_placeholder_or_its_ends(name):
-    source = "{{ messages[1].content | trim }} {{ messages[1].content | tojson }}"
-    pieces = split(source, ["", f" {name}x{name} ", *"aaaaa"], ControlNames([name]))
-    assert pieces == [rendered(source, ["", f" {name}x{name} ", *"aaaaa"])]
 
 
 @pytest.mark.parametrize(("part", "before"), [("role", ["", "<|user|>"]), ("content", [])])
