@@ -100,7 +100,6 @@ SPLIT = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "
 UNSUPPORTED: list[tuple[Change, str]] = [
     (lambda t: t["model"]["merges"].pop(), "but no merge does"),
     (interleave, "other merges stand between those of the token"),
-    (lambda t: add_token("▁the", t["model"]["vocab"]["▁the"])(t), " to the token '▁the', but no merge does"),
     (lose_byte, "has no byte token '<0x41>'"),
     (put("model", "ignore_merges", value=True), "has ignore_merges True"),
     (

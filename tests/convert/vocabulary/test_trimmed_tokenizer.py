@@ -3,23 +3,20 @@
 The judge is llama.cpp's tokenizer, on SmolLM2's vocabulary and on SentencePiece's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.scored_pieces import BYTE_PIECES
 from thirteen.convert.source.tokenizer import tokenizer_fields
-from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
+from thirteen.convert.vocabulary.ranking import required_tokens
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.trimmed_checkpoint import trimmed_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
-from thirteen.files.gguf.header import Field
 from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
@@ -27,14 +24,12 @@ from ..source.pieces import LlamaVocabulary, published_model, save_json, trained
 from .kept_lists import closed_list
 
 NAMES = ["smollm2", "llama", "gemma", pytest.param("mistral", marks=pytest.mark.exhaustive)]
-Fields = Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
 class Trimmed:
     """A vocabulary with all its tokens and with some, in llama.cpp."""
 
-    fields: Fields
     tables: TokenizerTables
     kept: VocabularyList
     full: LlamaVocabulary
@@ -61,13 +56,8 @@ def make(name: str, folder: Path) -> Trimmed:
     seen = {token for text in tokenizer_texts.lines(300)[::2] for token in full.ids(text)}
     kept = closed_list(tables, set(sorted(seen)[::2]))
     check_list(kept, tables)
-    return Trimmed(fields, tables, kept, full, vocabulary_of(folder, fields, tables, kept))
-
-
-def vocabulary_of(
-    folder: Path, fields: Fields, tables: TokenizerTables, kept: VocabularyList
-) -> LlamaVocabulary:
-    return LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
+    trimmed = LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
+    return Trimmed(tables, kept, full, trimmed)
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +79,6 @@ def test_any_text_of_kept_tokens_keeps_its_ids(trimmed, name, data):
     one = trimmed(name)
     tokens = data.draw(st.lists(st.sampled_from(one.kept.tokens), max_size=8))
     one.check(one.full.written(tokens).decode("utf-8", "ignore").replace("\0", ""))
-
-
-def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
-    one = trimmed("gemma")
-    tables, full = one.tables, one.full
-    counts = np.bincount(
-        [t for text in tokenizer_texts.lines(99) for t in full.ids(text)], minlength=len(tables.tokens)
-    )
-    ranking = rank_tokens(tables, counts)
-    for size in (ranking.required, 900, 1300):
-        kept = ranking.choose(size)
-        check_list(kept, tables)
-        small = vocabulary_of(tmp_path, one.fields, tables, kept)
-        part = replace(one, kept=kept, trimmed=small)
-        for text in tokenizer_texts.lines(200):
-            part.check(text)
 
 
 def test_pieces_are_joined_as_by_llama_cpp(trimmed):
