@@ -64,9 +64,7 @@ def test_a_worker_without_the_path_finds_the_model_by_its_name(job, tiny):
         assert failure in found and bool(failure) == bool(found)
 
 
-def test_killed_workers_change_no_answer_of_a_batch_that_was_started_locally(
-    cluster, questions, job, expected, tmp_path
-):
+def test_killed_workers_change_no_answer_of_a_resumed_batch(cluster, questions, job, expected, tmp_path):
     """Some die while they start, some while they answer: the results come too late under load to tell."""
     rng, killed, ended = random.Random(13), set(), Event()
 

@@ -1,11 +1,8 @@
 """Atomic writes: what a reader finds under the target's name, whatever ends a writer."""
 
-import re
-import tomllib
 from pathlib import Path
 
 import pytest
-from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write, write_file
 
 
@@ -58,18 +55,3 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stay
         running.write(b"1")
     assert (tmp_path / "one").read_bytes() == b"1"
     assert all(other.exists() for other in others)
-
-
-def test_no_module_writes_a_file_that_could_be_half_written():
-    """Reports, cards and saved measurements were written in place."""
-    root = Path(module.__file__).parents[1]
-    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = [root.joinpath(*name.split(".")[1:]) for name in packages]
-    in_place = re.compile(r"\.write_(text|bytes)\(|open\([^)]*[\"'][wx]b?\+?[\"']")
-    found = {
-        path.relative_to(root).as_posix()
-        for folder in folders
-        for path in folder.glob("*.py")
-        if in_place.search(path.read_text("utf-8"))
-    }
-    assert not found - {"files/atomic_write.py"}

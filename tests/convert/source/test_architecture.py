@@ -22,10 +22,7 @@ from ..peft_adapters import llama_cpp_permute
 U32, F32, TEXT = GGUFValueType.UINT32, GGUFValueType.FLOAT32, GGUFValueType.STRING
 ARRAY, BOOL = GGUFValueType.ARRAY, GGUFValueType.BOOL
 
-SCALING = {
-    **{"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
-    "original_max_position_embeddings": 8192,
-}
+SCALING = checkpoints.LLAMA3_ROPE | {"original_max_position_embeddings": 8192}
 LLAMA_1B: dict[str, Any] = {
     **{"architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "rms_norm_eps": 1e-05},
     **{"hidden_size": 2048, "intermediate_size": 8192, "head_dim": 64, "vocab_size": 128256},
@@ -89,7 +86,7 @@ def test_published_config_of_llama_3_2_is_read():
     assert architecture.scaling == arch.Llama3Scaling(32.0, 1.0, 4.0, 8192)
     # transformers 5 has theta and scaling in one object
     newer = {k: v for k, v in LLAMA_1B.items() if not k.startswith("rope")}
-    newer["rope_parameters"] = SCALING | {"rope_theta": 500000.0}
+    newer["rope_parameters"] = SCALING
     assert read(newer) == architecture
 
 

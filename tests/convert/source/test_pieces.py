@@ -22,11 +22,7 @@ from . import tokenizer_texts
 from .pieces import SPACES, LlamaVocabulary, comparison, fields_of, published_model, save_json, trained_model
 
 QUICK = [*(f"trained as {spaces}" for spaces in SPACES), "mistral v3 as llama"]
-SOURCES = [
-    *QUICK,
-    *(f"mistral {version} as mistral" for version in ("v1", "v2", "v3", "v7")),
-    "mistral v3 as gemma",
-]
+SOURCES = [*QUICK, "mistral v1 as mistral", "mistral v7 as mistral"]
 
 
 def model_of(name: str, folder: Path) -> Path:
