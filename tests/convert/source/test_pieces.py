@@ -122,7 +122,7 @@ def test_token_types_scores_and_keys(folder):
     assert fields["thirteen.tokenizer.rstrip"] == ["<|user|>"]
     assert (
         tokens[2002] == "[PAD2002]"
-        and fields["scores"][tokens.index("▁t")] > fields["scores"][tokens.index("▁the")]
+        and fields["scores"][tokens.index("▁the")] > fields["scores"][tokens.index("▁t")]
     )
 
 
