@@ -2,8 +2,12 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -28,6 +32,26 @@ def two_nodes() -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+@contextmanager
+def serving(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run `thirteen serve` from when it serves until the block ends."""
+    command = [sys.executable, "-m", "thirteen", "serve", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            assert process.stderr
+            lines = list(takewhile(lambda line: not line.startswith("serving "), process.stderr))
+            assert process.poll() is None, lines
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def processes(title: str) -> list[int]:

@@ -1,13 +1,11 @@
 """Serving on a Ray cluster: the API of one server, and updates without failed requests."""
 
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import pytest
 from ..commands import Commands
 from ..runtime.gguf_adapters import write_lora
 from ..waiting import wait_until
-from .ray_cluster import kill, processes
+from .ray_cluster import free_port, kill, processes, serving
 
 pytestmark = pytest.mark.ray
 
@@ -31,7 +29,6 @@ REPLICA = "ray::ServeReplica:thirteen:Replica"
 class Running:
     process: subprocess.Popen[str]
     url: str
-    stderr: list[str] = field(default_factory=list)
 
     def stop(self, number: int) -> int:
         self.process.send_signal(number)
@@ -40,28 +37,14 @@ class Running:
 
 @pytest.fixture(scope="module")
 def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    return free_port()
 
 
 @contextmanager
 def running(cluster: Any, port: int, model: Path, *options: object) -> Iterator[Running]:
-    words = ["serve", model, "--ray", cluster.address, "--port", port, "--threads", 1, "--replicas", 2]
-    command = [sys.executable, "-m", "thirteen", *map(str, (*words, *options))]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        server = Running(process, f"http://127.0.0.1:{port}")
-        try:
-            for line in process.stderr:
-                server.stderr.append(line)
-                if line.startswith("serving "):
-                    break
-            assert server.stderr and server.stderr[-1].startswith("serving "), server.stderr
-            yield server
-        finally:
-            process.kill()
+    words = (model, "--ray", cluster.address, "--port", port, "--threads", 1, "--replicas", 2, *options)
+    with serving(*words) as process:
+        yield Running(process, f"http://127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="module")
@@ -124,58 +107,63 @@ def _uses_slots(server: Running) -> bool:
     )
 
 
+@dataclass
 class Load:
-    """Concurrent clients that send requests without a pause."""
+    """Answers of concurrent clients that send requests without a pause."""
 
-    def __init__(self, server: Running, clients: int = 3) -> None:
-        self._server, self._stopping = server, threading.Event()
-        self.statuses: list[int] = []
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._send_requests, args=(n,)) for n in range(clients)]
+    statuses: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
+    @contextmanager
+    def on(self, url: str, clients: int = 3) -> Iterator[None]:
+        ended = threading.Event()
+        threads = [threading.Thread(target=self._send, args=(url, n, ended)) for n in range(clients)]
+        for thread in threads:
             thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
+        yield
+        ended.set()
+        for thread in threads:
             thread.join()
 
-    def _send_requests(self, number: int) -> None:
-        count = 0
-        while not self._stopping.is_set():
-            count += 1
-            body = {"question": f"What is {number} + {count}?", "max_tokens": 12, "stream": count % 2 == 0}
+    def _send(self, url: str, number: int, ended: threading.Event) -> None:
+        while not ended.is_set():
+            stream = len(self.statuses) % 2 == 0
+            body = {"question": f"What is {number} + 1?", "max_tokens": 12, "stream": stream}
             try:
-                response = httpx.post(f"{self._server.url}/v1/answer", json=body, timeout=TIMEOUT_S)
+                response = httpx.post(f"{url}/v1/answer", json=body, timeout=TIMEOUT_S)
                 response.raise_for_status()
-                if body["stream"]:
-                    assert "event: answer" in response.text or '"value"' in response.text, response.text
+                assert '"value"' in response.text, response.text
                 self.statuses.append(response.status_code)
             except (httpx.HTTPError, AssertionError) as failure:
                 self.failures.append(repr(failure))
 
 
-def test_another_listen_address_is_rejected_and_the_deployment_stays(cluster, port, server, tiny):
+def test_invalid_arguments_give_a_one_line_error_and_the_deployment_stays(
+    cluster, port, server, tiny, tmp_path
+):
+    model = tmp_path / "no.gguf"
+    model.write_bytes(b"no model, but longer than a header would be")
+    on_cluster = ("--ray", cluster.address, "--threads", 1)
+    cases: tuple[tuple[tuple[object, ...], str], ...] = (
+        ((model, *on_cluster), f"error: {model}: "),
+        ((tiny, *on_cluster, "--replicas", 3), "error: --ray: no room for 3 workers of 1 --threads on nodes"),
+        ((tiny, *on_cluster, "--port", 0), "error: --port 0: a cluster deployment needs a fixed port"),
+        ((tiny, *on_cluster, "--port", port + 1), f"error: --port {port + 1}: Ray Serve listens at another"),
+        ((tiny, "--replicas", 2), "error: --replicas: requires --ray"),
+    )
     with Commands() as thirteen:
-        done = thirteen("serve", tiny, "--ray", cluster.address, "--port", port + 1, "--threads", 1)
-    assert done.status == 2
-    assert done.stderr.startswith(f"error: --port {port + 1}: Ray Serve listens at another address")
+        for words, message in cases:
+            done = thirteen("serve", *words)
+            assert done.status == 2
+            assert done.stderr.startswith(message), done.stderr
     assert httpx.get(f"{server.url}/health", timeout=TIMEOUT_S).status_code == 200
     assert server.process.poll() is None
 
 
 def replicas(without: int | None = None) -> set[int]:
     """Wait for two replicas, none of them `without`. What a replica forks has its name for a moment."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        now = set(processes(REPLICA))
-        if len(now) == 2 and without not in now:
-            return now
-        time.sleep(0.2)
-    raise AssertionError(f"replicas: {now}")
+    wait_until(lambda: len(now := set(processes(REPLICA))) == 2 and without not in now, TIMEOUT_S, 0.2)
+    return set(processes(REPLICA))
 
 
 def test_a_dead_replica_is_replaced(server):
@@ -196,15 +184,16 @@ def test_a_rolling_update_under_load_fails_no_request_and_ends_the_first_command
     new = write_tiny(
         tmp_path / "new.gguf", {}, {"token_embd.weight": random.normal(0, 0.3, (259, 64)).astype(np.float32)}
     )
-    old = set(processes(REPLICA))
-    with Load(server) as load:
+    old, load = set(processes(REPLICA)), Load()
+    with ExitStack() as clients:
+        clients.enter_context(load.on(server.url))
         _wait_for_answers(load, 12)
         with running(cluster, port, new, "--name", "new") as updated:
             assert server.process.wait(TIMEOUT_S) == 0
             wait_until(lambda: not old & set(processes(REPLICA)), TIMEOUT_S, 0.2)
             _wait_for_answers(load, len(load.statuses) + 12)
             assert httpx.get(f"{updated.url}/v1/models").json()["data"][0]["id"] == "new"
-            load.__exit__()
+            clients.close()
             assert load.failures == []
             stream = threading.Thread(target=_stream, args=(updated, completed := []))
             stream.start()
@@ -223,26 +212,3 @@ def _stream(server: Running, completed: list[bool]) -> None:
     body = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=TIMEOUT_S) as response:
         completed.append("data: [DONE]" in list(response.iter_lines()))
-
-
-def test_invalid_arguments_give_a_one_line_error(cluster, tiny, tmp_path):
-    model = tmp_path / "no.gguf"
-    model.write_bytes(b"no model, but longer than a header would be")
-    cases: tuple[tuple[tuple[object, ...], str], ...] = (
-        ((model, "--ray", cluster.address), f"error: {model}: "),
-        (
-            (tiny, "--ray", cluster.address, "--replicas", 3, "--threads", 1),
-            "error: --ray: no room for 3 workers of 1 --threads on nodes with 1, 1 processors",
-        ),
-        (
-            (tiny, "--ray", cluster.address, "--port", 0),
-            "error: --port 0: a cluster deployment needs a fixed port",
-        ),
-        ((tiny, "--ray", cluster.address, "--profile", "x"), "error: profile must be one of laptop"),
-        ((tiny, "--replicas", 2), "error: --replicas: requires --ray"),
-    )
-    with Commands() as thirteen:
-        for words, message in cases:
-            done = thirteen("serve", *words)
-            assert done.status == 2
-            assert done.stderr.startswith(message), done.stderr

@@ -18,6 +18,8 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.batch import ray_session
 
+from .ray_cluster import free_port, serving
+
 pytestmark = pytest.mark.ray
 
 MARK = "THIRTEEN_TEST_CLUSTER"  # environment variable that all processes of a cluster inherit
@@ -75,31 +77,12 @@ class LocalSession:
 def session(tiny: Path) -> Iterator[LocalSession]:
     """A deployment on a cluster of its own."""
     mark = token_hex()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", str(tiny), "--ray=local", "--port", str(port), "--threads", "1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "thirteen", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=without_ray_settings(**{MARK: mark}),
-    ) as process:
-        try:
-            assert process.stderr
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if line.startswith("serving "):
-                    break
-            assert lines and lines[-1].startswith("serving "), lines
-            local = LocalSession(mark)
-            folder = Path(local.argument("session_dir")).parents[1]
-            yield local
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
-        assert not folder.exists(), "the folder of a session outlived it"
+    words = (tiny, "--ray=local", "--port", free_port(), "--threads", 1)
+    with serving(*words, env=without_ray_settings(**{MARK: mark})):
+        local = LocalSession(mark)
+        folder = Path(local.argument("session_dir")).parents[1]
+        yield local
+    assert not folder.exists(), "the folder of a session outlived it"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
@@ -145,13 +128,12 @@ def test_a_client_without_its_token_is_refused(session, tmp_path):
     ("address", "problem"),
     [
         ("head:²", "must be local, auto or HOST:PORT of the head node"),
-        (f"{'a' * 64}:1", "cannot connect: "),
         ("127.0.0.1:1", "cannot connect: .*Connection refused"),
     ],
-    ids=["no number", "a long host", "nobody listens"],
+    ids=["no number", "nobody listens"],
 )
 def test_an_address_that_cannot_be_is_an_error_of_one_line(address, problem):
-    """Some were a traceback: "²" is a digit but no number, and parts of host names have up to 63 letters."""
+    """It was a traceback: "²" is a digit but no number."""
     with pytest.raises(RequestError) as error, ray_session.ray_session(address):
         pass
     assert re.match(f"ray {address}: {problem}", str(error.value)) and "\n" not in str(error.value)

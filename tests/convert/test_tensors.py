@@ -51,14 +51,7 @@ def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("600MB", 600_000_000),
-        ("572MiB", 572 << 20),
-        ("0.6GB", 600_000_000),
-        ("600 mb", 600_000_000),
-        ("3.9bpw", 3_900_000),
-    ],
+    ("text", "expected"), [("600MB", 600_000_000), ("0.6GB", 600_000_000), ("3.9bpw", 3_900_000)]
 )
 def test_a_size_is_bytes_or_bits_per_weight(text, expected):
     assert parse_file_size(text).file_bytes(8_000_000) == expected

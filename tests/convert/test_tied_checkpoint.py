@@ -8,18 +8,13 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from peft import LoHaConfig, LoraConfig
-from thirteen.convert.convert import convert, plan
-from thirteen.convert.fit_size import FileSize, FitSize
+from thirteen.convert.convert import convert
 from thirteen.convert.merged_checkpoint import merge_checkpoint
-from thirteen.convert.merged_model import MergedModel
-from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.recipe import Like, Recipe, Same, Uniform
-from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import read_header
-from thirteen.models.conversion import measure_importance
 
 from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
 
@@ -61,7 +56,7 @@ def test_equal_matrices_are_stored_once(stored_twice, base, tmp_path):
     assert all(np.array_equal(found[name], values) for name, values in expected.items())
 
 
-@pytest.mark.parametrize(("embedding", "output"), [("Q5_0", "Q8_0"), ("Q8_0", "Q4_0"), ("F16", "F32")])
+@pytest.mark.parametrize(("embedding", "output"), [("Q5_0", "Q8_0"), ("F32", "F16")])
 def test_of_two_that_differ_by_rounding_the_one_with_more_bits_stays(
     stored_twice, tmp_path, embedding, output
 ):
@@ -141,15 +136,3 @@ def test_an_adapter_that_peft_merges_leaves_a_base_to_tie(stored_twice, base, tm
     assert any("it is stored once" in warning for warning in report.warnings)
     assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
     assert np.array_equal(read_gguf(tmp_path / "out.gguf")[EMBEDDING], read_gguf(source)[OUTPUT])
-
-
-def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
-    """A plan for a size reads the statistics of the output for the one matrix."""
-    path, texts, importance = stored_twice("Q5_0", "Q8_0"), tmp_path / "t.jsonl", tmp_path / "i.gguf"
-    texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
-    measure_importance(MergedModel(open_checkpoint(path), None), importance, texts)
-    target = FitSize(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
-    layout, _ = plan(Recipe(path, None, target, importance=importance))
-    assert layout.prediction.divergence is not None
-    assert all(tensor.target != OUTPUT for tensor in layout.tensors)
-    assert open_checkpoint(path).architecture.tied is False

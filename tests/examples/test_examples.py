@@ -1,11 +1,9 @@
-"""Examples run as they stand, are short, and are what the documents quote."""
+"""Examples run as they stand, and are what the documents quote."""
 
 import re
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -16,6 +14,8 @@ from thirteen.models.catalogue import adapter_folder
 from thirteen.models.embedded import embedded
 from thirteen.models.rows import read_rows
 from thirteen.runtime.options import Options, Request
+
+from ..waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -34,11 +34,6 @@ def folder(tmp_path, monkeypatch):
 
 def run(name: str) -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_under_40_lines(example):
-    assert len(example.read_text("utf-8").splitlines()) < 40
 
 
 @pytest.mark.parametrize("document", QUOTING)
@@ -117,10 +112,3 @@ def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(folder, mon
         server.should_exit = True
         thread.join(60)
     assert engine.closed
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
-    end = monotonic() + timeout_s
-    while not condition():
-        assert monotonic() < end, "it took too long"
-        sleep(0.01)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
-from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.files.safetensors import write_safetensors
+from peft import LoraConfig
+from thirteen.convert.convert import convert
+from thirteen.convert.recipe import Recipe, Uniform
 
 from ..commands import CommandResult, Commands
+from ..convert.peft_adapters import save_random_adapter
 from ..json_lines import write_rows
-from ..runtime import conftest as tiny_model
 from .faulty_command import FULL_DISK, KILL, KINDS
 
 pytestmark = [
@@ -29,20 +29,6 @@ pytestmark = [
 
 ROWS = [{"question": f"{n} + {n}?", "solution": f"It is {2 * n}.", "answer": str(2 * n)} for n in range(9)]
 TEXT = {"text": "Three pens cost $3.60, so one pen costs $1.20. " * 4}
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "vocab_size": tiny_model.tensors()["token_embd.weight"].shape[0],
-    "hidden_size": tiny_model.EMBEDDING,
-    "intermediate_size": tiny_model.FEED_FORWARD,
-    "num_hidden_layers": tiny_model.LAYERS,
-    "num_attention_heads": tiny_model.HEADS,
-    "num_key_value_heads": tiny_model.KEY_HEADS,
-    "head_dim": tiny_model.HEAD,
-    "max_position_embeddings": tiny_model.CONTEXT,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": True,
-}
-LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 # What a run may leave until the next one, and no longer.
 TEMPORARY = re.compile(r"(.*/)?\..*|out/answers\.jsonl\.part|cache/(importance|hidden)-[0-9a-f]{16}(/.*)?")
 OLD, JOURNAL = "out/model.gguf", "out/answers.jsonl.part"  # replaced; append-only
@@ -64,24 +50,11 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
+def inputs(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
-    for name in ("base", "lora"):
-        (folder / name).mkdir()
-    base = open_checkpoint(tiny_model.write_gguf(folder / "tiny.gguf", {}, {}))
-    (folder / "base/config.json").write_text(json.dumps(CONFIG))
-    tensors = {name: base.rows(name, 0, spec.shape[0]) for name, spec in base.specs.items()}
-    write_safetensors(folder / "base/model.safetensors", tensors, {})
-    (folder / "lora/adapter_config.json").write_text(json.dumps(LORA))
-    shapes = {"A": (2, tiny_model.EMBEDDING), "B": (tiny_model.EMBEDDING, 2)}
-    factors = {
-        f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{side}.weight": np.ones(
-            shape, np.float32
-        )
-        for layer in range(tiny_model.LAYERS)
-        for side, shape in shapes.items()
-    }
-    write_safetensors(folder / "lora/adapter_model.safetensors", factors, {})
+    shutil.copytree(base("llama"), folder / "base")
+    save_random_adapter(folder / "base", LoraConfig(r=2, target_modules=["q_proj"]), folder / "lora")
+    convert(Recipe(folder / "base", folder / "tiny.gguf", Uniform("F32")))
     write_rows(folder / "rows.jsonl", ROWS)
     write_rows(folder / "texts.jsonl", [TEXT])
     return folder

@@ -9,7 +9,7 @@ import sys
 import pytest
 from thirteen.errors import OutputError
 from thirteen.files.cache_folder import cache_dir, temporary_folder
-from thirteen.files.output import make_folder, output_folder
+from thirteen.files.output import output_folder
 
 KILLED = """
 import os, signal
@@ -54,31 +54,16 @@ def test_files_of_other_users_are_refused(cache, given):
 def test_what_a_killed_process_left_is_removed_by_the_next(cache):
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
     (left,) = cache.iterdir()
+    names = {"work-mine", "work-0123456789abcdef.part"}
+    for name in names:
+        (cache / name).mkdir()
     assert done.returncode == -signal.SIGKILL and (left / "model.gguf").exists()
     with temporary_folder("other"):
         assert left.exists(), "another prefix, another task"
     with temporary_folder("work") as first, temporary_folder("work") as second:
         assert stat.S_IMODE(first.stat().st_mode) == 0o700
         assert first.exists() and second.exists() and not left.exists()
-    assert list(cache.iterdir()) == []
-
-
-def test_other_files_and_folders_stay(cache):
-    names = {"work-mine", "work-0123456789abcdef.part", "other-0123456789abcdef"}
-    for name in names:
-        (cache / name).mkdir()
-    (cache / "work-fedcba9876543210").symlink_to(cache / "work-mine")
-    with temporary_folder("work"):
-        pass
-    assert {path.name for path in cache.iterdir()} == names | {"work-fedcba9876543210"}
-
-
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
-    make_folder(tmp_path / "some" / "folder")
-    make_folder(tmp_path / "some" / "folder")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file/folder: cannot write: Not a directory"):
-        make_folder(tmp_path / "file" / "folder")
+    assert {path.name for path in cache.iterdir()} == names
 
 
 def test_a_new_folder_without_a_file_is_removed_when_the_block_fails(tmp_path):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file as save_numpy
 from thirteen.errors import FileError
 from thirteen.files.output import atomic_write
 from thirteen.files.safetensors import SafetensorsFile, write_safetensors
@@ -45,11 +44,7 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
             content_of({"__metadata__": {"a": "b" * (1 << 23)}}, b""),
             "a header of .* bytes; at most 8,388,608",
         ),
-        (content_of(b"\xff{}"), "invalid UTF-8"),
-        (content_of({"a": entry(dtype="F33")}), "unknown variant `F33`"),
-        (content_of({"a": entry(offsets=[0, 60])}), "invalid shape, data type, or offset"),
         (content_of({"a": entry()}, bytes(65)), "file not fully covered"),
-        (content_of({"a": entry(), "b": entry()}), "invalid offset for tensor"),
     ],
 )
 def test_damaged_safetensors_header_is_named(content, named, tmp_path):
@@ -58,9 +53,3 @@ def test_damaged_safetensors_header_is_named(content, named, tmp_path):
     with pytest.raises(FileError, match=named) as failure:
         SafetensorsFile(path)
     assert str(path) in str(failure.value)
-
-
-def test_unsupported_safetensors_type_is_named(tmp_path):
-    save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
-    with pytest.raises(FileError, match="'a' is I8; supported: BF16, F16, F32"):
-        SafetensorsFile(tmp_path / "a.safetensors").rows("a")

@@ -6,6 +6,8 @@ from copy import deepcopy
 from random import Random
 from typing import Any
 
+from thirteen.errors import ThirteenError
+
 from .gguf_mutations import RawFile, mutate
 
 _ODD_VALUES: tuple[Any, ...] = (
@@ -22,7 +24,7 @@ def mutate_gguf(data: bytes, random: Random, words: tuple[str, ...] = ()) -> byt
     """Apply one to three mutations to a file that has fields and tensors."""
     try:
         file = RawFile.decode(data)
-    except ValueError:
+    except ThirteenError:
         return b""
     return mutate(file, random) if file.fields and file.tensors else b""
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,14 +18,13 @@ import numpy as np
 import pytest
 from thirteen.convert.convert import convert
 from thirteen.convert.recipe import Recipe, Same
-from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf.header import read_header
 from thirteen.models.embedded import ADAPTER, default_model, embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import log_softmax
+
+from ..convert.vocabulary.kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.interop
 
@@ -50,14 +48,6 @@ FEWER_EQUAL = 5  # of 20 answers: near ties of a small model
 
 Task = dict[str, Any]
 Results = dict[str, Any]  # tokens, answers, and distributions as logits or log-probabilities
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model file, with or without a run-time adapter."""
-
-    model: Path
-    adapter: Path | None = None
 
 
 def _run(command: list[str], task: Task, cwd: Path) -> dict[str, Any]:
@@ -99,66 +89,56 @@ def xllamacpp(folder):
     return lambda task: _run([str(python), str(HERE / "with_xllamacpp.py")], task, folder)
 
 
-def thirteen(*words: object) -> None:
-    """Run a command line."""
-    subprocess.run([sys.executable, "-m", "thirteen", *map(str, words)], check=True, capture_output=True)
-
-
 @pytest.fixture(scope="session")
 def lora(tmp_path_factory):
     path = tmp_path_factory.mktemp("lora") / "lora.gguf"
-    thirteen("adapter", ADAPTER, "--base", embedded(), "--output", path)
+    command = [sys.executable, "-m", "thirteen", "adapter", ADAPTER, "--base", str(embedded())]
+    subprocess.run([*command, "--output", str(path)], check=True, capture_output=True)
     return path
 
 
 @pytest.fixture(scope="session")
 def trimmed(tmp_path_factory):
     """The embedded model with the tokens that TEXTS use, and two thirds of the others."""
-    path, base = tmp_path_factory.mktemp("trimmed") / "trimmed.gguf", open_checkpoint(embedded())
-    tables = TokenizerTables.from_fields(base.tokenizer, str(embedded()))
+    path, tables = tmp_path_factory.mktemp("trimmed") / "trimmed.gguf", tables_of(embedded())
     with Engine(embedded(), slots=1, context=1024) as engine:
         used = {i for text in TEXTS for i in engine.model.tokenize(text, special=True, bos=False)}
-    wanted = used | tables.required_ids | set(range(len(tables.tokens) * 2 // 3))
-    wanted |= tables.missing_parts(wanted).keys()
-    kept = VocabularyList(tuple(sorted(wanted)), len(tables.tokens), tables.sha256)
+    kept = closed_list(tables, used | set(range(len(tables.tokens) * 2 // 3)))
     convert(Recipe(embedded(), path, Same(), vocabulary=kept))
     return path
 
 
 @pytest.fixture(scope="session", params=["merged", "base and adapter", "trimmed"])
 def case(request, lora, trimmed):
-    cases = {
-        "merged": Case(default_model()),
-        "base and adapter": Case(embedded(), lora),
-        "trimmed": Case(trimmed, lora),
-    }
-    return cases[request.param]
+    """A model file, and a run-time adapter or None."""
+    cases = {"merged": (default_model(), None), "base and adapter": (embedded(), lora)}
+    return (cases | {"trimmed": (trimmed, lora)})[request.param]
 
 
-def ours(case: Case, questions: Sequence[str], count: int, distributions: int) -> tuple[Task, Results]:
+def ours(model: Path, adapter: Path | None) -> tuple[Task, Results]:
     """The task of the loaders, and what this engine finds."""
-    with Engine(case.model, adapter=case.adapter, threads=2, slots=1, prefix_bytes=0) as engine:
-        requests = [engine.request(question, calculator=False, max_tokens=count) for question in questions]
+    with Engine(model, adapter=adapter, threads=2, slots=1, prefix_bytes=0) as engine:
+        requests = [engine.request(question, calculator=False, max_tokens=COUNT) for question in QUESTIONS]
         handles = [engine.submit(request, wait=True) for request in requests]
         prompts = [list(request.tokens) for request in requests]
         results = {
             "tokens": [engine.model.tokenize(text, special=True, bos=False) for text in TEXTS],
             "answers": [[token for piece in handle for token in piece.tokens] for handle in handles],
-            "distributions": [engine.logits(prompt)[-1] for prompt in prompts[:distributions]],
+            "distributions": [engine.logits(prompt)[-1] for prompt in prompts[:DISTRIBUTIONS]],
         }
     task = {
-        "model": str(case.model),
-        "adapter": str(case.adapter) if case.adapter else None,
+        "model": str(model),
+        "adapter": adapter and str(adapter),
         "texts": list(TEXTS),
         "prompts": prompts,
-        "count": count,
-        "distributions": distributions,
+        "count": COUNT,
+        "distributions": DISTRIBUTIONS,
     }
     return task, results
 
 
 def test_tokens_answers_and_probabilities_are_ours(case, node, xllamacpp):
-    task, found = ours(case, QUESTIONS, COUNT, DISTRIBUTIONS)
+    task, found = ours(*case)
     one, other = node(task), xllamacpp(task)
     kl_theirs = _divergence(one["distributions"], other["distributions"])
     equal_theirs = _count_equal(one["answers"], other["answers"])
@@ -184,7 +164,7 @@ def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
 
 
 def test_the_reader_of_llama_cpps_tools_finds_what_we_wrote(case):
-    for path in filter(None, (case.model, case.adapter)):
+    for path in filter(None, case):
         theirs, own = gguf.GGUFReader(path), read_header(path)
         assert {tensor.name: (tensor.tensor_type, tensor.n_bytes) for tensor in theirs.tensors} == {
             name: (tensor.type, tensor.nbytes) for name, tensor in own.tensors.items()

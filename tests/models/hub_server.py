@@ -119,7 +119,7 @@ def _entry(name: str, data: bytes) -> dict[str, object]:
 
 def _is_large(name: str) -> bool:
     """Whether the hub stores a file of this name in LFS."""
-    return name.endswith((".safetensors", ".bin", ".pth", ".onnx"))
+    return name.endswith(".safetensors")
 
 
 def _git_sha1(data: bytes) -> str:

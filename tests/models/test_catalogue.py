@@ -8,7 +8,7 @@ from thirteen.convert.adapter.adapter import adapter_sha256
 from thirteen.convert.source.architecture import tensor_specs
 from thirteen.convert.source.model_config import from_config
 from thirteen.errors import FileError
-from thirteen.models.catalogue import adapter_code, adapter_folder, catalogue
+from thirteen.models.catalogue import adapter_folder, catalogue
 
 
 def test_configs_are_valid_architectures_of_the_stated_size():
@@ -38,8 +38,6 @@ def test_the_listed_adapters_are_the_shipped_folders():
         assert adapter_folder(name).name == name
         assert adapter_sha256(adapter_folder(name)) == adapter.sha256
         assert adapter.base in catalogue().bases
-    for name in catalogue().adapters.keys() - adapters:
-        assert adapter_code(name).startswith("t13:") and adapter_code("other") == "other"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +54,3 @@ def test_the_recommended_base_is_the_best_ungated_one_that_fits(gigabytes, name)
 def test_a_misspelled_name_is_corrected(name, hint):
     with pytest.raises(FileError, match=rf"no base '{name}': did you mean {re.escape(hint)}"):
         catalogue().base(name)
-    with pytest.raises(FileError) as caught:
-        catalogue().base("gpt-2")
-    assert all(name in str(caught.value) for name in ["embedded", *catalogue().bases])

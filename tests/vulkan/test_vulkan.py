@@ -26,13 +26,9 @@ LAYERS: tuple[GpuLayers, ...] = (1, 8, "all")
 QUESTION = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def device():
-    assert gpu_found(), "no Vulkan device: is mesa-vulkan-drivers installed?"
-
-
 @pytest.fixture(scope="module")
 def model():
+    assert gpu_found(), "no Vulkan device: is mesa-vulkan-drivers installed?"
     return embedded()
 
 
@@ -78,7 +74,5 @@ def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(layers, m
     here, there = (np.stack([log_softmax(row) for row in rows]) for rows in (logits, on_gpu))
     kl = float((np.exp(here) * (here - there)).sum(axis=1).mean())
     short = logits.max(axis=1) - logits[range(COUNT), chosen]
-    print(
-        f"{layers} layers: KL {kl:.1e}, {np.mean(short == 0):.0%} same tokens, others {short.max():.2f} below"
-    )
+    print(f"{layers} layers: KL {kl:.1e}, {np.mean(short == 0):.0%} same tokens")
     assert kl < KL_MAX and short.max() < NEAR_TIE

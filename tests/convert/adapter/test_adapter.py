@@ -90,7 +90,6 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("lora", put("alpha_pattern", value={"(?x:(.*) *!)": 4}), "too complex"),
     ("lora", drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"), "model.layers.1.mlp.up_proj"),
     ("lora", put("target_modules", value=["q_proj"]), "mlp.up_proj.weight' is not in both"),
-    ("lora", put("layer_replication", value=[[0, 2]]), "layer_replication is set"),
     ("tiny", without_seed, "adapter_config.json: unexpected layout (TypeError"),
     ("lora", put(f"{Q}.base_layer.bias", value=np.ones(1, np.float32)), "bias"),
     ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
@@ -108,22 +107,10 @@ def test_an_unsupported_adapter_is_refused_by_name(kind, change, named, base, go
     assert str(error.value).startswith((str(folder), "adapter: "))  # its path or its name
 
 
-def test_a_loaded_adapter_describes_itself(good, base):
-    lora = load_adapter(good("lora"))
-    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
-    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
-
-
 def test_the_norm_is_the_frobenius_norm_of_the_product():
     random = np.random.default_rng(1)
     b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
     assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
-
-
-def test_usual_patterns_are_applied(good, tmp_path):
-    usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
-    changes = put("rank_pattern", value=usual), put("r", value=99)
-    assert load_adapter(changed(good("lora"), tmp_path / "adapter", *changes)).rank == 4
 
 
 def test_the_projections_to_redraw_are_bounded(tmp_path):

@@ -40,11 +40,18 @@ def basis(base):
     return make_basis(open_checkpoint(base("llama")), origin(base("llama")))
 
 
-def test_peft_applies_the_deltas_of_the_basis(base, basis, tmp_path):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_peft_applies_the_deltas_of_the_basis_and_the_numbers_are_read_back(base, tmp_path, groups):
     """Another numbering of modules or drawing of projections would make another adapter."""
-    write_tinylora_folder(basis, NUMBERS, tmp_path / "made", "some/base")
+    numbers = np.random.default_rng(3).normal(0, 0.3, 13 * groups).astype(np.float32)
+    grouped = replace(origin(base("llama")), numbers=len(numbers), groups=groups)
+    basis = make_basis(open_checkpoint(base("llama")), grouped)
+    write_tinylora_folder(basis, numbers, tmp_path / "made", "some/base")
+    assert read_tinylora_numbers(tmp_path / "made", basis).tobytes() == numbers.tobytes()
+    loaded = load_adapter(tmp_path / "made")
+    assert (loaded.kind, loaded.trained_parameters, loaded.rank) == ("tinylora", len(numbers), 2)
     merged = PeftModel.from_pretrained(load(base("llama")), tmp_path / "made").merge_and_unload()
-    plain, deltas = load(base("llama")).state_dict(), basis.deltas(NUMBERS)
+    plain, deltas = load(base("llama")).state_dict(), basis.deltas(numbers)
     for module, delta in deltas.items():
         name = f"{module}.weight"
         change = (merged.state_dict()[name] - plain[name]).numpy()
@@ -52,26 +59,12 @@ def test_peft_applies_the_deltas_of_the_basis(base, basis, tmp_path):
     assert len(deltas) == 14
 
 
-def test_a_folder_round_trips_the_numbers(basis, tmp_path):
-    write_tinylora_folder(basis, NUMBERS, tmp_path / "made", "some/base")
-    assert read_tinylora_numbers(tmp_path / "made", basis).tobytes() == NUMBERS.tobytes()
-    loaded = load_adapter(tmp_path / "made")
-    assert (loaded.kind, loaded.trained_parameters, loaded.rank) == ("tinylora", 13, 2)
-
-
-def test_a_basis_round_trips_through_a_file(basis, tmp_path):
-    write_basis(basis, tmp_path / "basis.safetensors")
-    read = read_basis(tmp_path / "basis.safetensors")
-    assert read.origin == basis.origin and list(read.factors) == list(basis.factors)
-    assert all(np.array_equal(read.factors[m].a, factors.a) for m, factors in basis.factors.items())
-    before = (tmp_path / "basis.safetensors").read_bytes()
-    write_basis(basis, tmp_path / "basis.safetensors")
-    assert (tmp_path / "basis.safetensors").read_bytes() == before
-
-
-def test_a_changed_byte_of_a_basis_is_detected(basis, tmp_path):
+def test_a_basis_round_trips_through_a_file_and_a_changed_byte_is_detected(basis, tmp_path):
     path = tmp_path / "basis.safetensors"
     write_basis(basis, path)
+    read = read_basis(path)
+    assert read.origin == basis.origin and list(read.factors) == list(basis.factors)
+    assert all(np.array_equal(read.factors[m].a, factors.a) for m, factors in basis.factors.items())
     whole = path.read_bytes()
     for place in (-1, -5_000, len(whole) // 2):
         damaged = bytearray(whole)
@@ -92,9 +85,7 @@ def test_the_hash_depends_on_everything_but_the_name(basis):
     [
         ({"rank": 0}, "basis: rank must be an integer from 1 to 64, not 0"),
         ({"numbers": True}, "basis: numbers must be an integer from 1 to 4096, not True"),
-        ({"seed": -1}, "basis: seed must be an integer from 0 to 4294967296, not -1"),
         ({"groups": 2}, "13 numbers do not divide into 2 groups"),
-        ({"groups": "1"}, "into '1' groups"),
     ],
 )
 def test_invalid_parameters_of_a_basis_are_refused(basis, change, message):
@@ -110,13 +101,9 @@ def test_an_adapter_with_other_factors_is_refused(base, basis, tmp_path):
         read_tinylora_numbers(folder, basis)
 
 
+@pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize(
-    ("failing", "old", "copies"),
-    [
-        ("adapter_model.safetensors", True, False),
-        ("adapter_config.json", False, False),
-        ("adapter_model.safetensors", False, True),
-    ],
+    ("failing", "old"), [("adapter_model.safetensors", True), ("adapter_config.json", False)]
 )
 def test_a_failure_leaves_the_folder_as_it_was(basis, tmp_path, monkeypatch, failing, old, copies):
     """A full disk left a new config beside old weights, or a config alone."""
@@ -132,21 +119,14 @@ def test_a_failure_leaves_the_folder_as_it_was(basis, tmp_path, monkeypatch, fai
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
-    def write() -> None:
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="No space left"):
         if copies:
             copy_adapter(source, folder)
         else:
             write_tinylora_folder(basis, -NUMBERS, folder, "another/base")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
-        with pytest.raises(OutputError, match="No space left"):
-            write()
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
     assert folder.exists() == old
-    write()
-    for path in source.iterdir():
-        assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_base_that_is_not_finite_is_named(base, basis, tmp_path):
@@ -156,16 +136,6 @@ def test_a_base_that_is_not_finite_is_named(base, basis, tmp_path):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(FileError, match=r"base: tensor 'model\..*q_proj\.weight' holds a value that is"):
         make_basis(open_checkpoint(folder), basis.origin)
-
-
-def test_each_group_has_its_own_part_of_the_vector(base, basis):
-    """A change of a group's numbers changes the modules of that group only, as one group of them would."""
-    checkpoint = open_checkpoint(base("llama"))
-    grouped = make_basis(checkpoint, replace(basis.origin, numbers=26, groups=2))
-    numbers = np.concatenate([np.zeros(13), np.arange(1, 14)]).astype(np.float32)
-    alone = basis.deltas(numbers[13:])
-    for module, delta in grouped.deltas(numbers).items():
-        assert np.allclose(delta.b, alone[module].b * (".layers.1." in module), atol=1e-6), module
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -203,9 +173,7 @@ MATRICES = {
     "tall": np.random.default_rng(1).normal(size=(96, 40)),
     "wide": np.random.default_rng(2).normal(size=(40, 96)),
     "nearly equal values": with_values((30, 20), [2.0, 1.0, 1.0 - 1e-5, 0.5]),
-    "equal values": with_values((30, 20), [2.0, 2.0, 0.5, 0.25]),
     "equal values at the cut": with_values((30, 20), [2.0, 1.0, 1.0, 1.0, 0.5]),
-    "all values equal": np.linalg.qr(np.random.default_rng(3).normal(size=(24, 24)))[0],
     "rank 1": with_values((30, 20), [2.0]),
     "zero": np.zeros((8, 5)),
 }
@@ -223,7 +191,7 @@ def test_the_factors_do_not_depend_on_the_rounding_of_a_library(name):
         assert np.abs(delta - b @ mixed @ a).max() <= 2.0**-9 * np.abs(delta).max()
 
 
-@pytest.mark.parametrize("name", ["tall", "wide", "equal values"])
+@pytest.mark.parametrize("name", ["tall", "wide", "nearly equal values"])
 def test_the_product_of_the_factors_is_the_truncated_matrix(name):
     weight = MATRICES[name]
     b, a = svd_factors(weight, 2)

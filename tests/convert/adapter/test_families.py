@@ -64,11 +64,12 @@ def test_a_merged_folder_is_what_peft_saves(name, base, tmp_path):
         np.testing.assert_allclose(found[tensor], rows, rtol=1e-5, atol=2e-6, err_msg=tensor)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_run_time_lora_computes_what_peft_does(name, base, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "lora") for name in FAMILIES), ("llama", "tinylora, redrawn")]
+)
+def test_a_run_time_adapter_computes_what_peft_does(name, kind, base, tmp_path):
     base = base(name)
-    targets = open_checkpoint(base).architecture.family.targets
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=targets)
+    config = kinds(open_checkpoint(base).architecture.family.targets)[kind]
     folder = save_random_adapter(base, config, tmp_path / "adapter", step=0.1)
     file, lora = tmp_path / "base.gguf", tmp_path / "lora.gguf"
     convert(Recipe(base, file, Uniform("F32")))

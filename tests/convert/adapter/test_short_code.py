@@ -86,8 +86,6 @@ def test_changed_swapped_lost_and_doubled_characters_are_detected():
     ("text", "says"),
     [
         ("t13:name", "is not a code"),
-        ("t13:name:", "is not a code"),
-        ("t13:näme:qqqqqqq", "is not a code"),
         ("t13:name:qqqqqqq", "checksum"),
         ("t13:name:bbbbbbb", "is not a code: .* with qpzry9x8gf2tvdw0s3jn54khce6mua7l after the name"),
         ("T13:name:qqqqqqq", "all in lower or all in upper case"),

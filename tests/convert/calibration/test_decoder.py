@@ -84,15 +84,6 @@ def test_activations_and_gradients_are_those_of_transformers(base, name):
             near(found, oracle.outputs[f"{index}.{matrix}"].grad)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "lfm2"])
-def test_a_sequence_of_one_token(base, name):
-    layer = DecoderLayer(weights_of(base(name)), 0)
-    hidden = np.random.default_rng(1).standard_normal((3, 64), np.float32)
-    whole, first = (layer.forward(states) for states in (hidden, hidden[:1]))
-    assert np.allclose(layer.output(whole)[:1], layer.output(first), atol=1e-4)
-    assert np.isfinite(layer.backward(first, hidden[:1])[0]).all()
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_importance_covers_every_matrix(base, tmp_path, name):
     checkpoint, path = open_checkpoint(base(name)), tmp_path / "importance.gguf"

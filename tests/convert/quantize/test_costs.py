@@ -39,24 +39,10 @@ def test_every_shipped_table_is_complete(target):
         assert all(cost > 0 for cost in costs.values())
 
 
-def test_any_has_the_common_types_of_processors_at_the_highest_relative_cost():
-    tables = [costs_for(target) for target in ("x86", "x86-avx512", "arm")]
-    for part in ("layer", "output"):
-        relative = [
-            {name: cost / table.layer["Q4_K"] for name, cost in getattr(table, part).items()}
-            for table in tables
-        ]
-        common = set.intersection(*map(set, relative))
-        highest = {name: max(costs[name] for costs in relative) for name in common}
-        assert getattr(costs_for("any"), part) == pytest.approx(highest)
-
-
 def test_a_table_is_read_from_a_file(cost_file):
     path = cost_file(GOOD | {"library": "ik", "date": "today"})
     assert find_costs("x86") == costs_for("x86")
-    assert (
-        find_costs(str(path)) == read_costs(path) == CostTable("x86", GOOD["layer"], GOOD["output"], {}, "ik")
-    )
+    assert find_costs(str(path)) == CostTable("x86", GOOD["layer"], GOOD["output"], {}, "ik")
 
 
 def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
@@ -72,21 +58,16 @@ def test_costs_of_an_answer_include_its_share_of_the_prompt(cost_file):
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ({"target": "x86"}, "output must have Q4_K"),
         (GOOD | {"layer": [1]}, r"layer has \[1\]"),
-        (GOOD | {"layer_prefill": {"Q4_K": True}}, "Q4_K: True"),
         (GOOD | {"layer": {"Q4_K": 1, "Q4_X": 1}}, "layer has Q4_X: 1; it must have ggml types"),
         (GOOD | {"layer": {"Q4_K": 0}}, "layer has Q4_K: 0; .* numbers above 0 and below 1e"),
-        (GOOD | {"layer": {"Q4_K": "1" * 200}}, "Q4_K: '1111"),
         (GOOD | {"target": ["x86"]}, "target must be one of x86, x86-avx512, arm"),
     ],
 )
 def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
     path = cost_file(content)
-    with pytest.raises(FileError, match=message) as caught:
+    with pytest.raises(FileError, match=f"^{path}: .*{message}[^\n]*$"):
         read_costs(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
 
 
 def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
@@ -101,7 +82,6 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
     [
         ("x86_64", "AVX2 = 1 | AVX512 = 1 | AMX_INT8 = 1 | ", "x86-amx"),
         ("x86_64", "AVX2 = 1 | AVX512 = 1 | ", "x86-avx512"),
-        ("AMD64", "AVX2 = 1 | ", "x86"),
         ("arm64", "", "arm"),
         ("riscv64", "", "any"),
     ],

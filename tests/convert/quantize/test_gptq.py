@@ -64,18 +64,6 @@ def test_searched_scales_lower_the_output_error(name):
     assert np.array_equal(np.concatenate(parts), searched)
 
 
-def test_low_rank_coupling_recovers_most_of_a_full_covariance():
-    blocks = quantized(ROWS, Type.Q4_0)
-
-    def error_with(covariance):
-        rounded = gptq_round(ROWS, blocks, Type.Q4_0, error_feedback(covariance))
-        return output_error(FULL, ROWS, rounded, Type.Q4_0)
-
-    uncoupled, coupled, one = (error_with(in_blocks(FULL, *shape)) for shape in ((64, 0), (64, 12), (512, 0)))
-    assert coupled < 0.7 * uncoupled
-    assert coupled < 1.3 * one
-
-
 @pytest.mark.parametrize("name", ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1"])
 def test_refitted_scales_bring_rows_closer_to_a_small_change(name):
     random, full = np.random.default_rng(3), correlated(256)

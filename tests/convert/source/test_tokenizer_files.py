@@ -33,23 +33,17 @@ def around(*single: str) -> Change:
     return put("post_processor", value={"type": "TemplateProcessing", "single": parts, "pair": []})
 
 
-BERT = {"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 2]}
 STEPS = ("pre_tokenizer", "pretokenizers")
 TOKENIZER: list[tuple[Change, str]] = [
     (add_token("<x>", 272), "'<x>' has the id 272, but the embedding has 272 rows"),
-    (put("model", "vocab", "the", value="7"), "'the' has the id '7'"),
     (add_token("A", 270), "'A' has 2 ids"),
     (add_token("<x>", 270, lstrip=True), "'<x>' has lstrip True"),
     (drop("model"), "unexpected layout (KeyError: 'model')"),
     (put("model", "type", value="Unigram"), "'Unigram'; only BPE"),
-    (put("model", "dropout", value=0.1), "has dropout 0.1"),
     (put(*STEPS, 0, "type", value="Whitespace"), "unknown splitting rules (('Whitespace',)"),
-    (put(*STEPS, 1, "add_prefix_space", value=True), "('ByteLevel', True, True)"),
     (put("normalizer", value={"type": "NFKC"}), "with normalizer NFKC"),
-    (around("<|im_end|>", "A"), "begin with '<|im_end|>', but bos"),
     (around("A", "<|im_start|>"), "texts end with '<|im_start|>', but eos_token is '<|im_end"),
     (around("<|im_start|>", "A", "A"), "a post_processor of 'SpecialToken Sequence Sequence"),
-    (put("post_processor", value=BERT), "a post_processor of 'BertProc"),
 ]
 UNSUPPORTED: list[tuple[str, Change, str]] = [
     *(("tokenizer", change, message) for change, message in TOKENIZER),
@@ -74,18 +68,9 @@ def test_an_unsupported_tokenizer_is_one_clear_error(folder, file, change, messa
         converted(folder, **{file: change})
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("chat_template.jinja", b"\xff", "not UTF-8: invalid start byte at byte 1"),
-        ("additional_chat_templates/a.jinja", b"a" * (1 << 16) + b"a", "more than 65,536 bytes, the limit"),
-    ],
-    ids=["not UTF-8", "too long"],
-)
-def test_a_file_that_is_no_chat_template_is_named(folder, name, content, message):
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_bytes(content)
-    with refused(f"{folder / name}: ", message, FileError):
+def test_a_file_that_is_no_chat_template_is_named(folder):
+    (path := folder / "chat_template.jinja").write_bytes(b"\xff")
+    with refused(f"{path}: ", "not UTF-8: invalid start byte at byte 1", FileError):
         converted(folder)
 
 
@@ -132,7 +117,6 @@ ADD_BOS, ADD_EOS = "add_bos_token", "add_eos_token"
             {ADD_BOS: True, ADD_EOS: True},
         ),
         ({"tokenizer": around("A"), "tokenizer_config": bos(True)}, {ADD_BOS: False, ADD_EOS: False}),
-        ({}, {ADD_BOS: False}),
         ({"tokenizer_config": bos(True)}, {ADD_BOS: True}),
         (
             {"tokenizer": around("<|im_start|>", "A"), "tokenizer_config": put("bos_token", value=None)},

@@ -3,36 +3,29 @@
 The judge is llama.cpp's tokenizer, on SmolLM2's vocabulary and on SentencePiece's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.tokenizer import BYTE_PIECES, tokenizer_fields
-from thirteen.convert.vocabulary.ranking import rank_tokens, required_tokens
+from thirteen.convert.vocabulary.ranking import required_tokens
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list, trimmed_fields
-from thirteen.files.gguf.header import Field
 from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
-from ..source.pieces import LlamaVocabulary, published_model, save_json, trained_model
+from ..source.pieces import LlamaVocabulary, save_json, trained_model
 from .kept_lists import closed_list
-
-NAMES = ["smollm2", "llama", "gemma", pytest.param("mistral", marks=pytest.mark.exhaustive)]
-Fields = Mapping[str, Field]
 
 
 @dataclass(frozen=True, eq=False)
 class Trimmed:
     """A vocabulary with all its tokens and with some, in llama.cpp."""
 
-    fields: Fields
     tables: TokenizerTables
     kept: VocabularyList
     full: LlamaVocabulary
@@ -53,19 +46,14 @@ def make(name: str, folder: Path) -> Trimmed:
     if name == "smollm2":
         fields = open_checkpoint(embedded()).tokenizer
     else:
-        model = published_model("v3") if name == "mistral" else trained_model(folder, name == "llama")
+        model = trained_model(folder, name == "llama")
         fields = tokenizer_fields(folder, save_json(folder, model, name).get_vocab_size())
     tables, full = TokenizerTables.from_fields(fields, name), LlamaVocabulary(folder / "full.gguf", fields)
     seen = {token for text in tokenizer_texts.lines(300)[::2] for token in full.ids(text)}
     kept = closed_list(tables, set(sorted(seen)[::2]))
     check_list(kept, tables)
-    return Trimmed(fields, tables, kept, full, vocabulary_of(folder, fields, tables, kept))
-
-
-def vocabulary_of(
-    folder: Path, fields: Fields, tables: TokenizerTables, kept: VocabularyList
-) -> LlamaVocabulary:
-    return LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
+    trimmed = LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
+    return Trimmed(tables, kept, full, trimmed)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +61,7 @@ def trimmed(tmp_path_factory):
     return cache(lambda name: make(name, tmp_path_factory.mktemp("trimmed")))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["smollm2", "llama", "gemma"])
 def test_texts_of_kept_tokens_keep_their_ids(trimmed, name):
     one = trimmed(name)
     words = [word for text in tokenizer_texts.lines(600) for word in (text, *text.split())]
@@ -87,22 +75,6 @@ def test_any_text_of_kept_tokens_keeps_its_ids(trimmed, name, data):
     one = trimmed(name)
     tokens = data.draw(st.lists(st.sampled_from(one.kept.tokens), max_size=8))
     one.check(one.full.written(tokens).decode("utf-8", "ignore").replace("\0", ""))
-
-
-def test_every_beginning_of_a_ranking_is_closed(trimmed, tmp_path):
-    one = trimmed("gemma")
-    tables, full = one.tables, one.full
-    counts = np.bincount(
-        [t for text in tokenizer_texts.lines(99) for t in full.ids(text)], minlength=len(tables.tokens)
-    )
-    ranking = rank_tokens(tables, counts)
-    for size in (ranking.required, 900, 1300):
-        kept = ranking.choose(size)
-        check_list(kept, tables)
-        small = vocabulary_of(tmp_path, one.fields, tables, kept)
-        part = replace(one, kept=kept, trimmed=small)
-        for text in tokenizer_texts.lines(200):
-            part.check(text)
 
 
 def test_pieces_are_joined_as_by_llama_cpp(trimmed):

@@ -39,13 +39,6 @@ def kept(tables):
     return closed_list(tables, range(1000))
 
 
-def written(folder: Path, **changes: Any) -> Path:
-    facts = {"of": 10, "tokenizer_sha256": HASH, "tokens": [1, 2, 7]} | changes
-    path = folder / "list.json"
-    path.write_text(json.dumps({key: value for key, value in facts.items() if value is not ...}))
-    return path
-
-
 def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
     kept.save(tmp_path / "list.json")
     assert VocabularyList.load(tmp_path / "list.json") == kept
@@ -59,14 +52,13 @@ def test_a_list_is_read_as_it_was_written(tmp_path, kept, tables):
         ({"of": ...}, "unexpected layout (KeyError: 'of')"),
         ({"tokenizer_sha256": 3}, "not a vocabulary list"),
         ({"tokens": [1, 3, 3]}, "ascending ids below 10"),
-        ({"tokens": []}, "not a vocabulary list"),
-        ({"tokens": [-1, 3]}, "ascending ids below 10"),
         ({"tokens": [1, 10]}, "ascending ids below 10"),
-        ({"tokens": [False]}, "ascending ids below 10"),
     ],
 )
 def test_a_damaged_list_is_refused_with_its_place(tmp_path, changes, message):
-    path = written(tmp_path, **changes)
+    facts = {"of": 10, "tokenizer_sha256": HASH, "tokens": [1, 2, 7]} | changes
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps({key: value for key, value in facts.items() if value is not ...}))
     with refused(path, message, FileError):
         VocabularyList.load(path)
 

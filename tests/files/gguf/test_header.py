@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import FileError
 from thirteen.files.gguf.header import MAX_ENTRIES, MAX_NUMBERS, Field, Header, StringArray, read_header
-from thirteen.models.embedded import embedded
 
 from ...refusals import refused
 from ...runtime.conftest import finish
@@ -125,17 +124,6 @@ def test_an_array_reads_like_the_list_of_its_strings(values, part):
         strings[len(values)]
 
 
-def test_a_real_model_is_read():
-    path = embedded()
-    header = read_header(path)
-    assert header.metadata["general.architecture"] == "llama"
-    assert len(header.metadata["tokenizer.ggml.tokens"]) == 49152
-    assert header.tensors["token_embd.weight"].shape == (49152, 576)
-    assert len(header.tensors) == 2 + 30 * 9
-    assert header.weights == 134_515_008
-    assert header.bits_per_weight * header.weights / 8 == pytest.approx(path.stat().st_size, rel=0.03)
-
-
 # The security property: a damaged file gives FileError or a sound header, never another exception.
 
 
@@ -190,18 +178,14 @@ U8, U32, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 8, 9))
     ("content", "named"),
     [
         (b"PK\3\4" + bytes(64), "not a GGUF file"),
-        (b"GGUF", "past the end of the file"),
         (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
         (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
-        (crafted((struct.pack("<Q", 2**63),)), "past the end"),
         (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
         (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
         (crafted((text(b"k") + U8 + b"1",) * 2), "'k' occurs twice"),
         (crafted((text(b"general.alignment") + U32 + bytes(4),)), "general.alignment is 0"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
         (crafted(infos=(declared(()),)), "the shape ()"),
-        (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
         (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
         (crafted(infos=(declared((33,), type_=8),)), "rows of 33, not a multiple of Q8_0's block of 32"),
         (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), "more than 1,048,576 numbers"),
