@@ -72,5 +72,4 @@ def render_page(reports: Sequence[Report]) -> str:
 
 
 def _without_home(value: object) -> object:
-    """A text with ~ for the home folder, whose name is private."""
     return value.replace(_HOME, "~") if type(value) is str and len(_HOME) > 1 else value

@@ -260,7 +260,6 @@ def _compared(
 
 
 def _show(as_json: bool, report: Any, table: "Table") -> None:
-    """Print a report: what was found, in sentences, then the table."""
     from ..bench.environment import findings
 
     show(as_json, report, findings(report.verdict, table))

@@ -147,7 +147,6 @@ def _show_result(result: "ConversionResult", facts: dict[str, Any], as_json: boo
 
 
 def _merge(base: str, adapter: str | None, output: Path, threads: int | None, as_json: bool) -> None:
-    """Write a checkpoint; a GGUF is dequantized."""
     from ..convert.merged_checkpoint import merge_checkpoint
     from ..files.output import check_empty
     from ..models.adapter import resolve_sources
@@ -170,7 +169,6 @@ def _merge(base: str, adapter: str | None, output: Path, threads: int | None, as
 
 
 def _adapter_text(adapter: Any) -> str:
-    """An `AdapterSource`, or none."""
     if adapter is None:
         return "none"
     trained = f", {adapter.trained:,} trained numbers" if adapter.trained is not None else ""

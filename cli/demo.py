@@ -47,7 +47,6 @@ def demo(as_json: options.Json = False) -> None:
 
 
 def _measure(adapter: str | None) -> dict[str, Any]:
-    """Ask the base, perhaps with an adapter, the sums: right answers, seconds and bytes."""
     from ..convert.adapter.adapter import load_adapter
     from ..models.catalogue import adapter_folder
     from ..models.embedded import default_model

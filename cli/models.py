@@ -88,7 +88,6 @@ def model_facts(header: "Header", context: int | None = None) -> dict[str, Any]:
 
 
 def _scalars(header: "Header", prefix: str) -> dict[str, Any]:
-    """The metadata under a prefix, without arrays."""
     return {
         key.removeprefix(prefix): field.value
         for key, field in header.fields.items()

@@ -105,7 +105,6 @@ def _quantized_blocks(
 def _submit(
     plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Future[bytes], int]]:
-    """Submit every block; yield its future and its number of weights."""
     for plan, following in zip(plans, [*plans[1:], None], strict=True):
         if following:  # else all threads would wait for the one that prepares it
             pool.submit(model.prepare, following)

@@ -207,7 +207,6 @@ def _with_costs(
 
 
 def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable, *, tied: bool) -> float:
-    """Decode cost with all matrices in the reference type."""
     return sum(
         costs.weight_costs(spec.target, tied=tied)[REFERENCE] * prod(spec.shape)
         for spec in specs.values()

@@ -167,7 +167,6 @@ class MergedModel:
         return self.stored_rows(plan, 0, 1) is None
 
     def _changes(self, name: str) -> bool:
-        """Whether the adapter changes a tensor."""
         by_peft = isinstance(self.base, PeftMergedCheckpoint) and self.base.changes(name)
         return by_peft or name in self.deltas
 

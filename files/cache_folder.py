@@ -124,6 +124,5 @@ def temporary_folder(prefix: str, parent: Path | None = None, mode: int = 0o700)
 
 
 def _create(folder: Path, mode: int) -> int:
-    """Create a folder, and open it; -1 on Windows, which opens no folders."""
     folder.mkdir(mode)
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK) if os.name == "posix" else -1

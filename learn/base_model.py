@@ -58,7 +58,6 @@ def check_base(base: Path) -> None:
 
 
 def _config(base: Checkpoint) -> Any:
-    """The configuration of a GGUF."""
     from transformers import AutoConfig
 
     keys = ("bos_token_id", "eos_token_id")

@@ -149,7 +149,6 @@ The verdict: {result.verdict}.
 
 
 def _learned_part(learned: "LearnedNumbers", result: "LearnResult", model: str, name: str) -> str:
-    """The adapter: its use, and how it was learned."""
     code = result.prompt.prompt == PLAIN and len(learned.code) < _CODE_MAX
     adapter = learned.code if code else shlex.quote(name)
     return f"""A TinyLoRA adapter of {learned.count:,} trained numbers over {result.base_id}:
@@ -169,7 +168,6 @@ cross-validation. The basis is {learned.basis}."""
 
 
 def _prompt_part(result: "LearnResult") -> str:
-    """How the prompt was chosen, and its text."""
     if not result.ranked and result.prompt.prompt == PLAIN:
         return "The prompt is the plain question: none was searched for.\n"
     chosen = "\n".join(f"- {one.text}" for one in result.ranked)

@@ -176,8 +176,6 @@ def _too_few(request: LearnRequest, asked: int, mixed: int, never: int, more: st
 
 @dataclass(frozen=True)
 class _Learning:
-    """What is done with the prompt that was chosen."""
-
     request: LearnRequest
     base: LearnBase
     sampler: Sampler

@@ -108,8 +108,6 @@ def _widened(gain: Interval) -> Interval:
 
 @dataclass(frozen=True)
 class _Eigenbasis:
-    """Gradients along the eigenvectors of the Fisher matrix."""
-
     gradients: Doubles  # (groups, numbers)
     eigenvalues: Doubles  # (numbers,), ascending
     length: float  # of a step, in the Fisher matrix's norm

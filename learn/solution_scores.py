@@ -189,7 +189,6 @@ def _differentiate(
 
 
 def _parts(dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A value, and its derivative."""
     value, tangent = forward_ad.unpack_dual(dual)  # type: ignore[no-untyped-call]  # by torch
     return value, torch.zeros_like(value) if tangent is None else tangent
 

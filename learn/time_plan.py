@@ -116,7 +116,6 @@ def _limited(settings: BatchSettings, max_tokens: int) -> BatchSettings:
 
 
 def _computed(answers: Sequence[Answer]) -> int:
-    """Tokens of prompts that were not in the prefix cache."""
     return sum(answer.usage.prompt_tokens - answer.usage.cached_tokens for answer in answers)
 
 

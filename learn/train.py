@@ -154,8 +154,6 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports the steps, and ends a run whose loss is not finite."""
-
     def __init__(self, learning_rate: float, progress: Progress) -> None:
         self._learning_rate, self._progress = learning_rate, progress
 
@@ -251,7 +249,6 @@ def _shuffled(examples: Sequence[Example], recipe: Recipe, epoch: int) -> list[E
 
 
 def _collate(examples: Sequence[Example]) -> dict[str, Any]:
-    """A batch, with labels by which the Trainer counts the tokens of a step."""
     labels = torch.full((len(examples), max(len(example.ids) for example in examples)), -100)
     for row, example in enumerate(examples):
         labels[row, example.loss_places] = 1

@@ -145,7 +145,6 @@ def adapter_code(source: str) -> str:
 
 
 def _unknown_name(kind: str, name: str, known: Collection[str]) -> str:
-    """The error message for a name that is not in the catalogue."""
     close = get_close_matches(name.lower(), known, n=2, cutoff=0.7)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return (

@@ -226,7 +226,6 @@ def _host_costs(base: Checkpoint) -> list[CostTable]:
 
 
 def _with_prompt(prompt: Path, base: Checkpoint) -> str:
-    """The chat template of a base with a prompt in it."""
     fields = base.tokenizer
     if CHAT_TEMPLATE not in fields:
         raise OptionError("prompt", f"{base.id} has no chat template", prompt)

@@ -180,7 +180,6 @@ def normalized(text: str) -> str:
 
 
 def _json_value(text: str) -> str | None:
-    """JSON in a canonical form; None if the text is none."""
     blocks = _FENCED.findall(text)
     try:
         value = json.loads(blocks[-1] if blocks else _OPEN_FENCE.sub("", text), parse_float=_number)

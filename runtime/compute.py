@@ -89,7 +89,6 @@ def _run() -> None:
 
 @atexit.register
 def _end() -> None:
-    """Let the thread end, before the interpreter does."""
     global _ending  # noqa: PLW0603 - see post()
     _ending = True
     if _process == os.getpid():

@@ -114,7 +114,6 @@ class AccessMiddleware:
         return key
 
     async def _record(self, call: Call, took_s: float, number: str) -> None:
-        """Count and log a call that has ended."""
         ends = await call.ends()
         self._service.note_ends(ends)
         metrics, path = self._service.metrics, getattr(call.request.scope.get("route"), "path", "") or "other"
@@ -145,7 +144,6 @@ class AccessMiddleware:
 
 
 def _hostname(host_header: bytes) -> str:
-    """Host name of a Host header, without the port."""
     try:
         return (urlsplit(f"//{host_header.decode('latin-1')}").hostname or "").lower()
     except ValueError:

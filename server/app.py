@@ -87,7 +87,6 @@ def create_app(service: EngineService, listen: ListenConfig) -> Starlette:
 
 
 def _body_of(respond: Respond) -> Any:
-    """The class of the body that a function takes, if any."""
     return get_annotations(respond).get("body")
 
 

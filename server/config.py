@@ -124,7 +124,6 @@ def _read(path: Path) -> str:
 
 
 def _describe_error(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error in a file's values for this model, as one sentence."""
     problem = error.errors(include_url=False)[0]
     key, value = problem["loc"][0], shorten(problem["input"])
     if problem["type"] == "extra_forbidden":

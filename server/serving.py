@@ -194,7 +194,6 @@ class DrainServer(uvicorn.Server):
             self._reload_task = asyncio.ensure_future(self._reload())
 
     async def _reload(self) -> None:
-        """Load keys and model anew; what cannot be loaded stays as it was."""
         async with self._reloading:
             began = monotonic()
             try:

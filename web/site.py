@@ -73,7 +73,6 @@ def check_site_folder(folder: Path) -> None:
 
 
 def _write_parts(model: Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """Write the parts of the model, and yield each part's description."""
     with model.open("rb") as file:
         while content := file.read(PART_BYTES):
             digest = sha256(content)

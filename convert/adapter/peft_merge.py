@@ -40,7 +40,6 @@ class PeftMergedCheckpoint(Checkpoint):
 
 
 def _merged_weights(base: Path, folder: Path) -> dict[str, Any]:
-    """PEFT's merged weights in float32, by name."""
     try:
         import torch  # noqa: PLC0415 - all three come with an extra
         from peft import PeftModel, get_peft_model_state_dict  # noqa: PLC0415

@@ -284,7 +284,6 @@ class Attention:
 
 
 def _merge(vectors: Floats) -> Floats:
-    """Invert Attention._split()."""
     return np.ascontiguousarray(vectors.swapaxes(0, 1)).reshape(vectors.shape[1], -1)
 
 

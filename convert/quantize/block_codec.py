@@ -70,7 +70,6 @@ def _float16(blocks: Bytes, at: int) -> Floats:
 
 
 def _write_float16(blocks: Bytes, at: int, values: Floats) -> None:
-    """Write values, (..., 1), as float16."""
     limit = np.float32(F16_MAX)
     blocks[..., at : at + 2] = np.clip(values, -limit, limit).astype("<f2").view(np.uint8)
 
@@ -212,7 +211,6 @@ def _integer_levels(bits: int, zero_code: int = 0) -> Floats:
 
 
 def _block_layouts() -> dict[str, BlockLayout]:
-    """The types with blocks of 32 weights."""
     k = np.arange(32)
 
     def nibbles(at: int) -> _BitField:
@@ -234,7 +232,6 @@ def _block_layouts() -> dict[str, BlockLayout]:
 
 
 def _super_block_layouts() -> dict[str, BlockLayout]:
-    """The types with super-blocks of 256 weights, in 8 or 16 groups."""
     k, eight, sixteen = np.arange(256), np.arange(8), np.arange(16)
     half, quarter, lane = k // 128, k % 128 // 32, k % 32
 

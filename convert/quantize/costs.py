@@ -117,7 +117,6 @@ def host_costs(*libraries: str) -> list[CostTable]:
 
 @cache
 def _shipped() -> dict[tuple[str, str], CostTable]:
-    """The tables by library and target."""
     tables = (
         CostTable(one["target"], **{part: one.get(part, {}) for part in PARTS}, library=one["library"])
         for one in json.loads(_TABLES.read_text())

@@ -94,7 +94,6 @@ class RowQuantizer:
 
 
 def _gptq(plan: TensorPlan, target: Floats, importance: Floats, feedback: ErrorFeedback) -> Bytes:
-    """Rows rounded by GPTQ, (n, row bytes)."""
     where = f"tensor {plan.source!r}"
     check_values(target, plan.type, where)
     blocks = fit_scales(target, plan.type, floored_importance(importance))

@@ -96,8 +96,6 @@ def _fit_scale(x: Floats, w: Floats, layout: BlockLayout) -> tuple[Floats, ...]:
 
 
 class _BestFit:
-    """The parameters with the largest gain so far, for each group."""
-
     def __init__(self, groups: int) -> None:
         self.gain = np.full(groups, -np.inf, np.float32)
         self.parameters: tuple[Floats, ...] = ()
@@ -110,7 +108,6 @@ class _BestFit:
 
 
 def _write(blocks: Bytes, layout: BlockLayout, largest_code: int, parameters: list[Floats]) -> None:
-    """Write the parameters that _fit() returns into blocks, (blocks, block bytes)."""
     scale, *with_offset = parameters
     largest, nothing = np.float32(largest_code), np.zeros_like(scale)
     super_scale: Floats = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0] / largest

@@ -149,7 +149,6 @@ class FolderCheckpoint(Checkpoint):
         return file_sha256(*files) if len(files) == 1 else hashlib.sha256(listing.encode()).hexdigest()
 
     def _locate(self) -> dict[str, SafetensorsFile]:
-        """Find the file of each tensor."""
         if (path := self.path / "model.safetensors").exists():  # as in transformers, before an index
             file = SafetensorsFile(path)
             return dict.fromkeys(file.entries, file)

@@ -48,7 +48,6 @@ def _is_hub_kernel(key: str, value: object) -> bool:
 
 
 def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All keys and values, also of nested objects."""
     values: list[Any] = [config]
     while values:
         value = values.pop()

@@ -147,13 +147,11 @@ class Sentence:
         return names[0].count("=") if names else 0
 
     def _end(self, index: int, start: int) -> int | None:
-        """The index after an equation's last side and what may follow it; None if more belongs to it."""
         is_aside = self.letters[start - 1 : start] in ("(", "[")
         ends = PATTERNS["ends_aside" if is_aside else "ends"].match(self.letters, index)
         return ends.end("suffix") if ends else None
 
     def _verdict(self, left: Side, sign: Lexeme, right: Side) -> bool | None:
-        """Whether two sides are equal; None if that is not certain."""
         value, claimed = left.quantity.value, right.quantity.value
         unit, noun = left.quantity.unit, right.quantity.unit
         is_known = noun in _UNITS or noun in self.counted

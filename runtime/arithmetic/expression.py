@@ -90,8 +90,6 @@ def parse_side(lexemes: Sequence[Lexeme], start: int) -> tuple[Side, int] | None
 
 
 class _Parser:
-    """Recursive-descent parser with one method per level of precedence."""
-
     def __init__(self, lexemes: Sequence[Lexeme], position: int) -> None:
         self._lexemes, self.position, self._brackets = [*lexemes, _END], position, 0
         self.operators = list[Lexeme]()

@@ -187,8 +187,6 @@ class BatchRunner:
 
 @dataclass
 class _Vote:
-    """A question that is being answered."""
-
     number: int  # number of the question
     requests: Sequence[Request]  # requests that sample its answers
     rule: VotingRule  # how many of them are needed

@@ -58,7 +58,6 @@ class MajorityVote:
             self._abort()
 
     def _abort(self) -> None:
-        """Abort the answers that are not finished; the vote ends with the others."""
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()

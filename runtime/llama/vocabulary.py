@@ -154,7 +154,6 @@ class Vocabulary(NativeHandle):
         return buffer.raw[:length]
 
     def _is_eog(self, token: int) -> bool:
-        """Whether the token ends the generation (of a turn or of a text)."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
     @property

@@ -119,7 +119,6 @@ class OllamaFormat(Format):
 
 
 def _end(said: Said) -> Json:
-    """The fields of an answer that has ended."""
     usage, timings = said.answer.usage, said.answer.timings
     return {
         "done": True,
@@ -215,7 +214,6 @@ async def server_version(_: Call) -> Response:
 
 
 def _details(call: Call) -> Json:
-    """Architecture, size and type of the model."""
     header = call.engine.model.header
     number, weights = header.metadata.get("general.file_type"), header.weights
     file_type = next((known.name for known in LlamaFileType if known == number), "unknown")

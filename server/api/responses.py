@@ -181,17 +181,14 @@ class ResponseFormat(Format):
         return format_event({"type": kind, "sequence_number": number, **fields}, kind)
 
     def _item_event(self, name: str, /, **fields: object) -> str:
-        """An event of the last item."""
         return self._event(name, output_index=len(self._output) - 1, **fields)
 
     def _part_event(self, name: str, /, **fields: object) -> str:
-        """An event of the last item's part."""
         item = self._output[-1]
         place = {"item_id": item["id"], f"{_PARTS[item['type']][0]}_index": 0}
         return self._item_event(name, **place, **fields)
 
     def _write(self, kind: str, text: str) -> Iterator[str]:
-        """Write text of the votes and the thought, or of the answer."""
         if not self._output or self._output[-1]["type"] != kind:
             yield from self._begin(kind)
         field, _, event, _ = _PARTS[kind]
@@ -199,7 +196,6 @@ class ResponseFormat(Format):
         yield self._part_event(f"{event}.delta", delta=text, logprobs=[])
 
     def _begin(self, kind: str) -> Iterator[str]:
-        """Begin an item and its part."""
         yield from self._end()
         field, event, _, part = _PARTS[kind]
         item: Json = {"type": kind, "id": f"rs_{uuid4().hex}", field: []}
