@@ -108,6 +108,8 @@ LINEAR_WINDOW = {"full_attention": {}, "sliding_attention": {"rope_type": "linea
     ("name", "changes", "named"),
     [
         ("llama", {"architectures": ["Qwen3MoeForCausalLM"]}, "Qwen3MoeForCausalLM' cannot be converted"),
+        ("llama", {"quantization_config": {"bits": 4}}, "use the original in BF16, F16 or F32"),
+        ("llama", {"rope_scaling": "llama3"}, "unexpected layout"),
         ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ("llama", {"no_rope_layers": [0] + [1] * 15}, "unrotated"),
         ("llama", {"layer_types": ["linear_attention"] * 16}, "layer_types"),

@@ -105,8 +105,10 @@ def write(folder: Path, config: Any, name: str = "config.json") -> None:
     [
         ({"auto_map": {"AutoModelForCausalLM": "modeling.Evil"}}, "auto_map"),
         ({"custom_pipelines": {"x": {"impl": "evil.Pipeline"}}}, "custom_pipelines"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
         ({"_new_in_a_later_version_internal": 1}, "_new_in_a_later_version_internal"),
         ({"attn_implementation": "someone/kernel"}, "attn_implementation"),
+        ({"_attn_implementation": {"text_config": "someone/kernel@v1"}}, "_attn_implementation"),
         ({"list": [[{"deep": {"auto_map": {"AutoModel": "a.B"}}}]]}, "auto_map"),
         ({"megatron_config": {"x": 1}, "megatron_core": "evil"}, "megatron_config"),
     ],
