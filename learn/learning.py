@@ -93,6 +93,8 @@ def learn(
     measured = without_near_duplicates(training, searched) if request.in_folds else held_out
     if beginnings(measured) < PASSAGES_MIN:
         reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
+        if plan.questions < len(questions[0]):
+            raise OptionError("minutes", reason, request.minutes)
         raise OptionError("prompt", reason, request.prompt)
     learning = _Learning(request, base, sampler, best.prompt)
     asked = sampler.sample(training, "rollouts", "solutions", best.prompt, request.seed)

@@ -16,6 +16,7 @@ from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import rollouts
+from thirteen.learn.learning import PLAN_FILE
 from thirteen.learn.questions import LearnRequest, masked_beginning
 from thirteen.models.adapter import find_adapter
 from thirteen.runtime.engine.engine import Engine
@@ -226,6 +227,18 @@ def test_bad_input_is_one_line(learn, tmp_path, options, rows, message):
     with pytest.raises((FileError, RequestError), match=message) as error:
         learn(*(files.get(word, word) for word in options), rows=rows)
     assert "\n" not in str(error.value) and not (tmp_path / "adapter/README.md").exists()
+
+
+def test_too_little_time_for_enough_questions_names_the_minutes(learn, tmp_path):
+    """It named --prompt, which nobody had given."""
+    learn()
+    plan = tmp_path / "adapter" / PLAN_FILE
+    identity, entry = plan.read_text().splitlines()
+    shutil.rmtree(plan.parent)
+    plan.parent.mkdir()
+    plan.write_text(f"{identity}\n{json.dumps(json.loads(entry) | {'questions': 20, 'held_out': 5})}\n")
+    with pytest.raises(RequestError, match=r"--minutes 60\.0: leaves 5 questions to measure on: too few"):
+        learn()
 
 
 def test_the_folder_of_the_base_is_no_output(learn, tiny, tmp_path):
