@@ -177,21 +177,21 @@ def set_aside(
     Raises:
         OptionError: either would be empty.
     """
-    groups: dict[str, list[TrainingRow]] = {}
-    for row in shuffle_rows(rows, seed):
+    shuffled, groups = shuffle_rows(rows, seed), dict[str, list[TrainingRow]]()
+    for row in shuffled:
         groups.setdefault(masked_beginning(row.question), []).append(row)
     held: list[TrainingRow] = []
     for group in groups.values():
         if len(held) + len(group) <= share * len(rows):
             held += group
-    rest = without_near_duplicates(shuffle_rows(rows, seed), held)
+    rest = without_near_duplicates(shuffled, held)
     if not held or not rest:
         reason = (
             f"the {len(rows)} questions have {len(groups)} different beginnings; near-duplicates stay "
             "together, so that nothing would be left on one side"
         )
         raise OptionError("held_out", reason, f"{share:g}")
-    return rest, held
+    return rest, without_near_duplicates(shuffled, rest)  # shuffled, as only the first may be used
 
 
 def without_near_duplicates(rows: Sequence[TrainingRow], others: Sequence[TrainingRow]) -> list[TrainingRow]:

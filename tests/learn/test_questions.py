@@ -34,6 +34,7 @@ def test_groups_are_set_aside_as_a_whole():
     rest, held = set_aside(rows, 0.3, seed=1)
     beginnings = [{masked_beginning(row.question) for row in part} for part in (rest, held)]
     assert len(held) == 10 and len(rest) == 30 and not beginnings[0] & beginnings[1]
+    assert beginnings[1] == {masked_beginning(row.question) for row in held[:5]}, "the first are no group"
     assert set_aside(rows, 0.3, seed=1) == (rest, held) != set_aside(rows, 0.3, seed=2)
     with pytest.raises(RequestError, match=r"held_out 0.1: the 40 questions have 8 different beginnings"):
         set_aside(rows, 0.1, seed=1)
