@@ -178,7 +178,8 @@ class EngineService:
         limits: limits of requests.
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
-        preparing: lets one request at a time be prepared, or checked.
+        preparing: lets one request at a time be prepared.
+        checking: lets one request at a time check arithmetic.
         scoring: lets one request at a time score or embed texts.
     """
 
@@ -192,7 +193,7 @@ class EngineService:
         """Start without requests; `load_changed` loads the engine anew if its files have changed."""
         self.engine, self.models, self.limits = engine, models, limits or RequestLimits()
         self.metrics, self.draining = Metrics(lambda: self.engine), False
-        self.preparing, self.scoring = CapacityLimiter(1), CapacityLimiter(1)
+        self.preparing, self.checking, self.scoring = (CapacityLimiter(1) for _ in range(3))
         self._load_changed = load_changed
         self._calls = set[Call]()
         self._answer_s = 0.0
