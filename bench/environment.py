@@ -1,17 +1,13 @@
-"""What all measurements report: machine, build and files, without which no figures compare, and a table."""
+"""Machine, build and files of a benchmark run: figures are only comparable where all agree."""
 
 import os
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-import rich.table
-from rich.console import Group
-from rich.text import Text
 
 from ..files.gguf.header import read_header
 from ..files.processors import processor_name, read_cpuinfo
@@ -24,7 +20,6 @@ _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
     *("amx_int8", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
-_WIDTH = 76  # wide enough for most lines of a caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +126,3 @@ def describe_model(source: ModelSource) -> ModelFile:
         adapter=str(adapter) if adapter else None,
         adapter_sha256=file_sha256(adapter) if adapter else None,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The table of a measurement; `notes` are lines below it, and no row is longer than the header."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def __rich__(self) -> rich.table.Table:
-        first, *others = self.header
-        title, caption = Text(self.title), Text("\n".join(self.notes))
-        table = rich.table.Table(
-            first, title=title, caption=caption, caption_justify="left", min_width=_WIDTH
-        )
-        for column in others:
-            table.add_column(column, justify="right")
-        for row in self.rows:
-            table.add_row(*map(Text, row))
-        return table
-
-
-def findings(sentences: Iterable[str], *tables: Table) -> Group:
-    """The findings in sentences, with the tables below."""
-    return Group(*map(Text, sentences), *tables)

@@ -12,9 +12,10 @@ import numpy as np
 
 from ..files.progress import Progress, no_progress
 from ..stats.intervals import ROUNDS_MIN, Interval, paired_ratio, ratio_level
-from .environment import BenchReport, ModelSource, Table, report_head
+from .environment import BenchReport, ModelSource, report_head
 from .program_run import PROGRAMS, ProgramRun, run_program
 from .rounds import ProgressCounter, in_turns
+from .table import Table
 from .workload import Workload
 
 

@@ -10,9 +10,9 @@ from ..errors import FileError, RequestError
 from ..files.json_file import from_json, parse_json, read_bounded
 from ..stats.intervals import RATIO_LEVEL, Interval
 from .accuracy.accuracy import AccuracyReport, accuracy_table
-from .environment import Table
 from .fidelity.fidelity_report import FidelityReport, fidelity_table
 from .latency import LatencyReport, latency_table
+from .table import Table
 
 Report: TypeAlias = LatencyReport | AccuracyReport | FidelityReport
 

@@ -26,8 +26,9 @@ from ..runtime.machine import default_threads, usable_threads
 from ..runtime.plan import table_way, usable_libraries
 from ..stats.arrays import Doubles
 from ..stats.intervals import RATIO_LEVEL, ROUNDS_MIN, Interval, paired_ratio
-from .environment import BenchReport, Table, report_head
+from .environment import BenchReport, report_head
 from .rounds import ProgressCounter, in_turns
+from .table import Table
 from .workload import random_prompt
 
 # An ordinary question, asked alone, and four of them at once.

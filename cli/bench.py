@@ -15,7 +15,8 @@ from .application import SectionedGroup, advanced_option, app, command, example,
 from .console import json_text, progress_bar, run_bars, show, show_file, show_text
 
 if TYPE_CHECKING:
-    from ..bench.environment import ModelSource, Table
+    from ..bench.environment import ModelSource
+    from ..bench.table import Table
 
 DEFAULT = "latency"
 
@@ -260,6 +261,6 @@ def _compared(
 
 
 def _show(as_json: bool, report: Any, table: "Table") -> None:
-    from ..bench.environment import findings
+    from ..bench.table import findings
 
     show(as_json, report, findings(report.verdict, table))

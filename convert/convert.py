@@ -13,8 +13,8 @@ from gguf import GGUFValueType
 
 from ..files.gguf.header import Field
 from ..files.output import check_target
-from ..files.processors import worker_pool
 from ..files.progress import QUIET, Progress, Run
+from ..files.worker_pool import worker_pool
 from .merged_model import MergedModel
 from .provenance import BASE_SHA256, AdapterSource, WeightsSource
 from .recipe import Recipe

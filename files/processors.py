@@ -1,10 +1,7 @@
-"""The processors that this process may use, what they are, and threads that compute on them."""
+"""The processors that this process may use, and what they are."""
 
 import os
 import platform
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -42,16 +39,3 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     fields = {key.strip().lower(): value.strip() for key, _, value in pairs}
     flags = frozenset(fields.get("flags", fields.get("features", "")).split())
     return fields.get("model name", fields.get("model", "")), flags
-
-
-@contextmanager
-def worker_pool(threads: int | None, blas_threads: int = 1) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool whose pending jobs are cancelled when the block ends, also after an error."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - as above
-
-    pool = ThreadPoolExecutor(threads or usable_processors())
-    try:
-        with threadpool_limits(blas_threads):
-            yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -20,9 +20,9 @@ from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..errors import FileError, RequestError
 from ..files.cache_folder import cache_key, cached, temporary_folder
 from ..files.output import atomic_write
-from ..files.processors import worker_pool
 from ..files.progress import QUIET, Progress, Run
 from ..files.received_files import file_sha256
+from ..files.worker_pool import worker_pool
 from ..runtime.llama.context import Context, log_softmax
 from ..runtime.llama.model import Model
 from ..runtime.llama.settings import Settings

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...stats.intervals import PASSAGES_MIN, Interval
-from ..environment import BenchReport, ModelFile, Table
+from ..environment import BenchReport, ModelFile
+from ..table import Table
 from .comparison import EFFECT_MIN, AdapterEffect, Divergence
 from .token_map import VocabularyCoverage
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ...errors import FileError
 from ...files.cache_folder import temporary_folder
 from ...files.output import output_errors
-from ...files.processors import worker_pool
 from ...files.progress import Progress, no_progress, part_of
+from ...files.worker_pool import worker_pool
 from ...stats.arrays import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
