@@ -14,6 +14,7 @@ from .console import note, printable, show, warn
 from .convert import layout_rows
 
 if TYPE_CHECKING:
+    from ..convert.write import FileLayout
     from ..files.gguf.header import Header
     from ..models.catalogue import Catalogue, CatalogueBase
     from ..models.resolve import CachedModel
@@ -55,12 +56,13 @@ def _show_model(model: str, context: int | None, as_json: bool) -> None:
     from ..files.gguf.header import read_header
 
     header = read_header(options.resolve_model(model).model)
-    facts = model_facts(header, context)
+    layout = FileLayout.of(header)
+    facts = model_facts(header, layout, context)
     architecture = facts["architecture"]
     rows = {
         "file": header.path,
         "model": f"{facts['name'] or 'unnamed'} ({architecture}), {facts['weights']:,} weights",
-        **layout_rows(FileLayout.of(header)),
+        **layout_rows(layout),
     }
     for name, memory in facts["memory"].items():
         rows[f"memory, {name}"] = f"{memory['parts'].text} at {memory['context']} tokens in {memory['kv']}"
@@ -69,12 +71,9 @@ def _show_model(model: str, context: int | None, as_json: bool) -> None:
     show(as_json, facts, rows)
 
 
-def model_facts(header: "Header", context: int | None = None) -> dict[str, Any]:
+def model_facts(header: "Header", layout: "FileLayout", context: int | None = None) -> dict[str, Any]:
     """Summarize a GGUF: its sizes, types and provenance, and the memory that it takes."""
-    from ..convert.write import FileLayout
-
-    layout, architecture = FileLayout.of(header), header.metadata.get("general.architecture")
-    provenance = _scalars(header, "thirteen.")
+    architecture, provenance = header.metadata.get("general.architecture"), _scalars(header, "thirteen.")
     return {
         "path": header.path,
         "architecture": architecture,

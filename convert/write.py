@@ -47,7 +47,7 @@ class TypeShare:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """What a GGUF holds, and where."""
+    """The contents of a GGUF, and their places."""
 
     fields: Mapping[str, Field] = field(repr=False)  # the metadata, in file order
     tensors: tuple[TensorPlan, ...]  # the tensors, in file order

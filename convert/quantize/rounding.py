@@ -25,7 +25,7 @@ ScaleChoice = Literal["given", "refit", "search"]
 _RIDGE = 1e-5  # of the mean diagonal of the Gram matrix, where the blocks of a row are collinear
 _LAZY_COLUMNS = 32  # columns per lazy batch update: their errors reach the columns after them in one product
 _SEARCH_WEIGHTS = 1 << 19  # weights that are rounded at once by the search: the arrays fit into the cache
-# What the search tries for a group: factors of its scale; and, with an offset, factors with shifts of the
+# Candidates of the search for a group: factors of its scale; and, with an offset, factors with shifts of the
 # offset in units of the scale.
 _SCALES_ALONE = [(factor, 0.0) for factor in np.linspace(0.8, 1.2, 21)]
 _SCALES_AND_SHIFTS = [(f, shift) for f in np.linspace(0.8, 1.2, 13) for shift in np.linspace(-0.5, 0.5, 5)]

@@ -154,9 +154,8 @@ class FolderCheckpoint(Checkpoint):
             return dict.fromkeys(file.entries, file)
         if not (self.path / INDEX).exists():
             raise FileError(f"{self.path}: has neither model.safetensors nor {INDEX}")
-        with layout_errors(
-            self.path / INDEX
-        ):  # names without folders: a file elsewhere is not the checkpoint's
+        # Names without folders: a file elsewhere is not the checkpoint's.
+        with layout_errors(self.path / INDEX):
             names = {Path(name).name for name in read_json(self.path / INDEX)["weight_map"].values()}
         shards = [SafetensorsFile(self.path / name) for name in sorted(names)]
         return {name: shard for shard in shards for name in shard.entries}

@@ -64,8 +64,8 @@ def from_header(header: Header) -> Architecture:
     shape = read_decoder_shape(header)
     shape.check(where)
     found: dict[str, Any] = {
-        name: header.count(f"{family.name}.{key}", MAX_COUNT) if type_ is U32 else number(values, key, where)
-        for key, (name, type_, _) in constants.items()
+        attribute: header.count(prefix + key, MAX_COUNT) if type_ is U32 else number(values, key, where)
+        for key, (attribute, type_, _) in constants.items()
         if key in values
     }
     width = header.count(f"{name}.rope.dimension_count", MAX_COUNT, shape.head_dim)

@@ -178,9 +178,8 @@ class BatchRunner:
     def _vote(self, number: int, question: str) -> "_Vote":
         request = self._settings.request(self._engine, question, number)
         self._engine.check_request(request)
-        votes = (
-            request.options.effort.votes == self._settings.options.effort.votes
-        )  # not without a number to vote on
+        # Not without a number to vote on.
+        votes = request.options.effort.votes == self._settings.options.effort.votes
         rule = self._settings.rule if votes else VotingRule()
         return _Vote(number, sample_requests(request, rule), rule)
 

@@ -99,9 +99,7 @@ def test_damaged_statistics_are_measured_again(base, tmp_path):
 
 
 def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, tmp_path, monkeypatch):
-    text = (
-        "Three pens cost $3.60, so one pen costs $1.20. " * 400
-    )  # more chunks than any but the greatest reads
+    text = "Three pens cost $3.60, so one pen costs $1.20. " * 400  # more chunks than most of them read
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": text}])
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     files = {name: cached_importance(open_checkpoint(base("llama")), None, texts, name) for name in CHUNKS}

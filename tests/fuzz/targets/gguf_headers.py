@@ -6,6 +6,7 @@ from thirteen.cli.models import model_facts
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import read_vocabulary
+from thirteen.convert.write import FileLayout
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.model import read_adapter_header, read_model_header
@@ -22,7 +23,7 @@ def check(data: bytes) -> bool:
         header = read_header(path)
     except ThirteenError as error:
         return refused(error)
-    model_facts(header)
+    model_facts(header, FileLayout.of(header))
     if "adapter.type" in header.fields:
         return accepts(read_adapter_header, path, _BASE_HEADER)
     accepts(read_vocabulary, header)
