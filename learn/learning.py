@@ -91,11 +91,7 @@ def learn(
     training, held_out = questions[0][: plan.questions], questions[1][: plan.held_out]
     best, ranked, searched, training = choose_prompt(request, training, plan, sampler, announce)
     measured = without_near_duplicates(training, searched) if request.in_folds else held_out
-    if beginnings(measured) < PASSAGES_MIN:
-        reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
-        if plan.questions < len(questions[0]):
-            raise OptionError("minutes", reason, request.minutes)
-        raise OptionError("prompt", reason, request.prompt)
+    _check_measured(request, measured, all_fit=plan.questions == len(questions[0]))
     learning = _Learning(request, base, sampler, best.prompt)
     asked = sampler.sample(training, "rollouts", "solutions", best.prompt, request.seed)
     mixed = [question for question in asked if question.sometimes_right]
@@ -121,6 +117,13 @@ def learn(
         held_out=held,
         minutes=(time.monotonic() - began) / 60,
     )
+
+
+def _check_measured(request: LearnRequest, measured: Rows, *, all_fit: bool) -> None:
+    if beginnings(measured) < PASSAGES_MIN:
+        name, value = ("prompt", request.prompt) if all_fit else ("minutes", request.minutes)
+        reason = f"leaves {len(measured)} questions to measure on: too few that begin differently"
+        raise OptionError(name, reason, value)
 
 
 def _sampler(request: LearnRequest, base: LearnBase, run: Run, announce: Callable[[str], None]) -> Sampler:

@@ -177,8 +177,26 @@ def to_config(
         FileError: transformers has no such model, as where biases are on some of the matrices alone.
     """
     a = architecture
-    default = {"rope_type": "default", "rope_theta": a.rope_theta}
-    rope = default | ({"rope_type": "linear", "factor": a.rope_linear} if a.rope_linear != 1 else {})
+    config = {
+        "architectures": [a.family.classes[0]],
+        "model_type": a.name,
+        **{key: getattr(a, name) for name, _, key in SIZES.values() if key},
+        "tie_word_embeddings": a.tied,
+        "rope_parameters": _rope_parameters(a, divisors),
+        "pad_token_id": None,
+        **tokens,
+        **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
+    }
+    config |= _family_entries(a, config["rope_parameters"])
+    if _compared(from_config(config, where)) != _compared(a):
+        raise FileError(f"{where}: transformers' {a.family.classes[0]} has no such model")
+    return config
+
+
+def _rope_parameters(a: Architecture, divisors: Mapping[str, Floats]) -> dict[str, Any]:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": a.rope_theta}
+    if a.rope_linear != 1:
+        rope |= {"rope_type": "linear", "factor": a.rope_linear}
     if LONG_FACTORS in divisors:
         factors = [[*map(float, divisors[name])] for name in (LONG_FACTORS, SHORT_FACTORS)]
         original = a.rope_original or a.context
@@ -187,25 +205,20 @@ def to_config(
             **{"original_max_position_embeddings": original, "factor": a.context / original},
             "attention_factor": a.rope_attention_factor,
         }
+    return rope
+
+
+def _family_entries(a: Architecture, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that the models of one family alone have."""
     scale = a.attention_scale or a.head_dim**-0.5
     types = [
         "sliding_attention" if layer in a.windowed else "conv" if layer in a.convolved else "full_attention"
         for layer in range(a.layers)
     ]
-    config = {
-        "architectures": [a.family.classes[0]],
-        "model_type": a.name,
-        **{key: getattr(a, name) for name, _, key in SIZES.values() if key},
-        "tie_word_embeddings": a.tied,
-        "rope_parameters": rope,
-        "pad_token_id": None,
-        **tokens,
-        **{key: {*kinds} <= {*a.biased} for key, kinds in a.family.biases.items()},
-    }
-    match a.name:  # entries that the models of one family alone have
+    match a.name:
         case "gemma3":
-            sliding = default | {"rope_theta": a.window_theta or a.rope_theta}
-            config |= {
+            sliding = {"rope_type": "default", "rope_theta": a.window_theta or a.rope_theta}
+            return {
                 "model_type": "gemma3_text",
                 "rope_parameters": {"full_attention": rope, "sliding_attention": sliding},
                 "query_pre_attn_scalar": round(scale**-2),
@@ -213,23 +226,21 @@ def to_config(
                 "layer_types": types,
             }
         case "smollm3":
-            config["no_rope_layers"] = [int(layer not in a.unrotated) for layer in range(a.layers)]
+            return {"no_rope_layers": [int(layer not in a.unrotated) for layer in range(a.layers)]}
         case "granite":
             values = {key: getattr(a, name) for name, _, key in CONSTANTS.values() if name in a.family.reads}
-            config |= values | {"attention_multiplier": scale}
+            return values | {"attention_multiplier": scale}
         case "phi3":
-            config |= {
+            return {
                 "partial_rotary_factor": a.rotated / a.head_dim,
                 "original_max_position_embeddings": a.rope_original or a.context,
             }
         case "lfm2":
-            config |= {
+            return {
                 **{"norm_eps": a.rms_eps, "conv_L_cache": a.conv_width, "layer_types": types},
                 "block_auto_adjust_ff_dim": False,
             }
-    if _compared(from_config(config, where)) != _compared(a):
-        raise FileError(f"{where}: transformers' {a.family.classes[0]} has no such model")
-    return config
+    return {}
 
 
 def _compared(a: Architecture) -> Architecture:
