@@ -150,10 +150,11 @@ def plan_time(  # noqa: PLR0913 - the last two are of a prompt
     """
     answers = 3 if search or prompt else 2  # to a question that is held out
     needed = (questions * speed.question_s + answers * held_out * speed.answer_s) / 60
-    share = min(1.0, minutes * (1 - _SEARCH * bool(search)) / needed)
+    left = 1 - _SEARCH * bool(search)  # of the time, by the search of a prompt
+    share = min(1.0, minutes * left / needed)
     least = PASSAGES_MIN / min(questions, held_out)
     if share < least:
-        reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least:.0f}"
+        reason = f"{PASSAGES_MIN} questions of each kind take about {needed * least / left:.1f} minutes"
         raise OptionError("minutes", f"too few for this machine: {reason}", f"{minutes:g}")
     plan = TimePlan(speed, round(questions * share), round(held_out * share), needed * share)
     if not search:

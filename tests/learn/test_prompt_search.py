@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from thirteen.errors import OptionError
 from thirteen.files.processors import multiplies_bf16
 from thirteen.learn.prompt_search import candidates, own_examples, search_prompt
 from thirteen.learn.questions import Candidate
@@ -81,6 +82,10 @@ def test_the_time_limits_the_questions():
     assert (search.first, search.pool, search.searched) == (9, 24, 96)  # at most 100 questions
     answers = (9 * 28 + 24) * 217
     assert search.minutes == pytest.approx((tokens + 40 * 217 + answers) * 0.01 / 60)
+    with pytest.raises(OptionError, match="take about") as error:
+        plan_time(1e-3, search=1, **options)
+    enough = float(str(error.value).split()[-2])
+    assert plan_time(enough + 0.1, search=1, **options).questions >= 10, "it left out the time of the search"
     folds = plan_time(1e6, search=0.5, **options)
     assert folds.searched <= 50 and not plan_time(whole.minutes / 3, search=1, **options).first
 
