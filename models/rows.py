@@ -67,11 +67,7 @@ def read_rows(
 
 
 def _find_form(entries: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """The form of all answers.
-
-    Raises:
-        FileError: they have several, or none that is known.
-    """
+    """The form of all answers; FileError if they have several, or none that is known."""
     first = ""
     for where, entry in entries:
         form = str(entry.get("answer_type") or _recognized(entry.get("answer")))

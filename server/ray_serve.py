@@ -148,11 +148,7 @@ def _raise_once_on_signals() -> list[int]:
 
 
 def _start_serve(serve: Any, listen: ListenConfig) -> None:
-    """Start Ray Serve unless it runs.
-
-    Raises:
-        OptionError: it runs, and listens at another address.
-    """
+    """Start Ray Serve unless it runs; OptionError if it listens at another address."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly" if listen.loopback else "EveryNode",
