@@ -17,7 +17,7 @@ class OfflineError(FileError):
 
 
 class RequestError(ThirteenError):
-    """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
+    """A request cannot be run: an empty prompt, a number out of range, an unknown name, too little memory."""
 
 
 class ClosedError(ThirteenError):
@@ -58,10 +58,6 @@ class PromptLengthError(RequestError):
 
 class BusyError(ThirteenError):
     """All slots are taken and the queue is full; the request may succeed later."""
-
-
-class InsufficientMemoryError(ThirteenError):
-    """A model needs more memory than is available with the requested context and slots."""
 
 
 class OutputError(ThirteenError):

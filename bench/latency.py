@@ -13,7 +13,7 @@ import numpy as np
 
 from ..files.progress import Progress, no_progress
 from ..runtime.engine.engine import Engine
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from ..stats.intervals import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, Interval, ratio_level
 from .environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
 from .program_run import ProgramRun, run_program

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files.progress import Progress
 from ..runtime.engine.engine import Engine
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from ..stats.intervals import Interval, paired_ratio
 
 ITERATIONS_PER_ROUND = 2  # of each model

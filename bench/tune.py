@@ -24,7 +24,7 @@ from ..runtime.llama.model import Model, read_model_header
 from ..runtime.llama.settings import IK, Settings
 from ..runtime.machine import default_threads, usable_threads
 from ..runtime.plan import table_way, usable_libraries
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from ..stats.intervals import RATIO_LEVEL, ROUNDS_MIN, Interval, paired_ratio
 from .environment import BenchReport, report_head
 from .rounds import ProgressCounter, in_turns

@@ -129,9 +129,8 @@ def web(
 
     from ..files.cache_folder import temporary_folder
     from ..server.serving import bind_socket
-    from ..web.site import check_site_folder, write_site
+    from ..web.site import check_site_folder, wllama_files, write_site
     from ..web.static_files import site_app
-    from ..web.wllama import wllama_files
 
     serve = serve or folder is None
     if folder:

@@ -9,7 +9,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ..files.gguf.header import Field, row_bytes
-from ..stats.arrays import Floats
+from ..stats import Floats
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
 from .adapter.peft_merge import PeftMergedCheckpoint

@@ -9,7 +9,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import FileError, OptionError
 from ..files.gguf.header import row_bytes
-from ..stats.arrays import Floats
+from ..stats import Floats
 
 # Of a block that is quantized at once. A constant: the file is bit-identical on any machine and with any
 # number of threads.

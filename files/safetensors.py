@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import FileError
-from ..stats.arrays import Floats
+from ..stats import Floats
 from .output import atomic_write
 from .received_files import open_regular, read_errors
 

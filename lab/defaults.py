@@ -41,7 +41,7 @@ from thirteen.runtime.llama.settings import KV_TYPES, QUANTIZED_KV, Settings
 from thirteen.runtime.machine import default_threads
 from thirteen.runtime.memory import estimate_memory
 from thirteen.runtime.plan import holds_heads
-from thirteen.stats.arrays import Doubles
+from thirteen.stats import Doubles
 from thirteen.stats.intervals import RATIO_LEVEL, paired_ratio
 
 

@@ -48,7 +48,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import log_softmax
 from thirteen.runtime.options import Effort, Options
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
-from thirteen.stats.arrays import Doubles
+from thirteen.stats import Doubles
 from thirteen.stats.intervals import count_pairs, paired_difference
 
 ADAPTER = "qwen2.5-coder-0.5b-svamp"

@@ -36,7 +36,7 @@ from thirteen.runtime.engine_options import EngineOptions
 from thirteen.runtime.llama.model import read_model_header
 from thirteen.runtime.llama.settings import LLAMA, PACKAGES
 from thirteen.runtime.plan import EnginePlan
-from thirteen.stats.arrays import Doubles
+from thirteen.stats import Doubles
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),

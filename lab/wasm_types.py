@@ -20,11 +20,10 @@ from thirteen.files.cache_folder import temporary_folder
 from thirteen.files.progress import Progress
 from thirteen.lab.random_model import ProbeShape, write_probe_models
 from thirteen.lab.type_costs import TYPES, Costs, measured_types, weight_costs, write_table
-from thirteen.stats.arrays import Doubles
+from thirteen.stats import Doubles
 from thirteen.tests.background_server import background_server
-from thirteen.web.site import APP
+from thirteen.web.site import APP, WLLAMA, wllama_files
 from thirteen.web.static_files import site_app
-from thirteen.web.wllama import PACKAGE, wllama_files
 
 DECODE_TOKENS = 12
 PROMPT_TOKENS = 16
@@ -91,7 +90,7 @@ def main(output: Path, rounds: int = 24) -> None:
     """Measure the costs, and write them as a table."""
     with progress_bar("types") as progress:
         costs, browser = measure(rounds, progress)
-    write_table(output, costs, "wasm", "llama.cpp", f"{PACKAGE}, {browser}")
+    write_table(output, costs, "wasm", "llama.cpp", f"{WLLAMA}, {browser}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from ..stats.intervals import Interval, Passages, mean_interval
 
 KL = 0.03  # nats a token: see docs/figures.md

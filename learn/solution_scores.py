@@ -27,7 +27,7 @@ from ..files.journal import Journal
 from ..files.json_file import from_json
 from ..files.progress import QUIET, Progress, Run, no_progress
 from ..runtime.engine.prefix_cache import common_length
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from .examples import Example, row_losses, run_decoder
 from .rollouts import TEMPERATURE
 from .time_plan import PASS_COST

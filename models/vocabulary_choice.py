@@ -28,7 +28,7 @@ from ..runtime.llama.model import Model
 from ..runtime.llama.settings import Settings
 from ..runtime.machine import default_threads
 from ..runtime.trial import try_files
-from ..stats.arrays import Doubles
+from ..stats import Doubles
 from .passages import HELD_OUT, Passage, read_passages, tokenize_passages, vocabulary_passages
 
 DEFAULT_SIZE = 49_152

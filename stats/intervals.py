@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Doubles
+from . import Doubles
 
 CONFIDENCE = 0.95  # of intervals over texts, questions or rows
 PASSAGES_MIN = 10  # with fewer, the intervals of the bootstrap are too narrow

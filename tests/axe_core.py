@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from thirteen.errors import ThirteenError
-from thirteen.web.wllama import cached_archive, npm_files
+from thirteen.web.site import cached_archive, npm_files
 
 _PACKAGE = "axe-core@4.14.1"
 _SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="

@@ -4,17 +4,21 @@ The model is split into parts, each named by its hash: static hosts limit the si
 resumes at the first missing part.
 """
 
+import io
 import json
+import subprocess
+import tarfile
 from base64 import b64encode
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, OutputError
+from ..errors import FileError, OptionError, OutputError, as_line
+from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
 from ..files.gguf.model_shape import read_decoder_shape
-from ..files.json_file import read_json
+from ..files.json_file import read_bounded, read_json
 from ..files.output import check_folder, output_errors, write_file
 from .static_files import PAGE
 
@@ -23,6 +27,13 @@ FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek offset is a signed 32-bit intege
 PART_BYTES = 8 << 20
 _DESCRIPTION, _PARTS, _WORKER = "model.json", "parts", "sw.js"
 
+# wllama (llama.cpp for browsers) is 10 MB of another project that few users need: it comes from npm.
+WLLAMA = "@wllama/wllama@3.13.0"
+_WLLAMA_SHA512 = "ZvoRdQAn+E+18EvQ9qS036gudiI9rbZRBJgG/qNICPPwrA0Y6SMMdbziz/j7K/0WxcbJlhaRraVIYsnEy732NA=="
+_WLLAMA_FILES = ("esm/index.min.js", "esm/wasm/wllama.wasm", "LICENCE")
+_ARCHIVE_BYTES_MAX = 1 << 26
+_IN_FILE_NAME = str.maketrans("/@", "--")  # as npm names it
+
 
 def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: int = 2048) -> dict[str, Any]:
     """Write a static site that runs a model in the browser.
@@ -30,7 +41,7 @@ def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: 
     Args:
         model: a GGUF file of at most 2 GB.
         folder: a new or empty folder, or one that this function has written before.
-        wllama: files of wllama by name; see wllama.wllama_files().
+        wllama: files of wllama by name; see wllama_files().
         context: context length, capped at the length the model was trained for.
 
     Returns:
@@ -99,3 +110,41 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, Any]) -> dict[s
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, content)
+
+
+def wllama_files(archive: Path | None = None) -> dict[str, bytes]:
+    """Files of wllama that a site needs, by name.
+
+    Args:
+        archive: the .tgz of the npm package; by default it is downloaded once and cached.
+
+    Raises:
+        FileError: the archive is unreadable, has the wrong hash, or cannot be downloaded.
+    """
+    return npm_files(archive or cached_archive(WLLAMA), _WLLAMA_SHA512, _WLLAMA_FILES)
+
+
+def npm_files(archive: Path, expected: str, paths: tuple[str, ...]) -> dict[str, bytes]:
+    """Files of an npm package's archive by name; `expected` is its SHA-512 in base64, as npm publishes it."""
+    content = read_bounded(archive, _ARCHIVE_BYTES_MAX)
+    if (digest := b64encode(sha512(content).digest()).decode()) != expected:
+        raise FileError(f"{archive}: sha512 {digest}, expected {expected}")
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        members = {Path(path).name: tar.extractfile(f"package/{path}") for path in paths}
+        return {name: file.read() for name, file in members.items() if file}
+
+
+def cached_archive(package: str) -> Path:
+    """The archive of `name@version` in the cache, by `npm pack`, which knows the user's mirror."""
+    cached = cache_dir() / f"{package.removeprefix('@').translate(_IN_FILE_NAME)}.tgz"
+    if cached.exists():
+        return cached
+    command = ["npm", "pack", "--loglevel=error", "--pack-destination", str(cached.parent), package]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
+    except FileNotFoundError:
+        reason = f"missing, an archive of {package}: npm is not installed, which would fetch it"
+        raise OptionError("wllama", reason) from None
+    if result.returncode:
+        raise FileError(f"{package}: npm pack failed: {as_line(result.stderr)[:300]}")
+    return cached

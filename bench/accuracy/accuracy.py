@@ -12,7 +12,7 @@ from ...files.progress import QUIET, Progress, Stage
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchSettings
 from ...runtime.engine.engine import Engine
 from ...runtime.options import MAX_TOKENS
-from ...stats.arrays import Doubles
+from ...stats import Doubles
 from ...stats.intervals import NOISE_MAX, PASSAGES_MIN, Interval, ratio_interval
 from ..environment import BenchReport, ModelSource, report_head
 from ..rounds import ITERATIONS_PER_ROUND, EngineLoader, ProgressCounter, count_iterations, interleave

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 from ...stats.intervals import Interval, bootstrap_interval, grouped_mean, sum_by_passage
 
 EFFECT_MIN = 0.9  # slope and cosine below which the shipped model is no longer the one that was trained

@@ -20,7 +20,7 @@ from ...files.received_files import file_sha256
 from ...models.passages import HELD_OUT
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import LLAMA
-from ...stats.arrays import Doubles
+from ...stats import Doubles
 from ..environment import ModelSource, describe_model, report_head
 from ..rounds import ProgressCounter
 from .comparison import (

@@ -11,7 +11,7 @@ from ...errors import FileError, RequestError
 from ...models.passages import read_passages, tokenize_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.context import log_softmax
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 from .token_map import TokenMap
 
 WINDOW_TOKENS = 256  # limits memory: each model's logits take the width of the vocabulary per token

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...errors import FileError
 from ...files.gguf.header import Header
-from ...stats.arrays import Doubles
+from ...stats import Doubles
 from ...stats.intervals import Interval, grouped_mean
 
 _TOKENS = "tokenizer.ggml.tokens"

@@ -20,7 +20,7 @@ from ...files.json_file import layout_errors, read_json
 from ...files.output import atomic_write, output_folder, write_file
 from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
 from ..vocabulary.vocabulary_list import VocabularyList, vocabulary_of

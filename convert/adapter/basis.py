@@ -17,7 +17,7 @@ from ...errors import FileError
 from ...files.json_file import layout_errors
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import SafetensorsFile, write_safetensors, write_tensors
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
 from .adapter import WEIGHTS_FILE, adapter_folder, load_adapter

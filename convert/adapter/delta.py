@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
-from ...stats.arrays import Floats
+from ...stats import Floats
 from .deterministic import torch_normal
 
 CONFIG_FILE = "adapter_config.json"

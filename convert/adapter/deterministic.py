@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 
 _BLOCK = 16
 _PROBE_SEED = 13

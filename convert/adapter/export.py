@@ -14,7 +14,7 @@ from ...files.gguf.header import Field
 from ...files.json_file import decode_utf8, read_bounded
 from ...files.received_files import PROMPT_FILE, PROMPT_KEY, file_sha256
 from ...files.safetensors import SafetensorsFile
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
 from ..write import write_arrays

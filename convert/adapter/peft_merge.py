@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import FileError, install_hint, one_line
 from ...files.safetensors import SafetensorsFile
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.loading import check_base_folder, refuse_code, silenced
 from .adapter import WEIGHTS_FILE

@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from ...errors import FileError
-from ...stats.arrays import Floats
+from ...stats import Floats
 from .basis import NAME_MAX, NUMBERS_MAX
 
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"  # without 1, b, i and o, which are easily misread

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from ...errors import FileError
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 
 WIDTH_MAX = 640  # columns of a block
 RANK = 64  # of the sketch

@@ -20,7 +20,7 @@ from ...files.cache_folder import temporary_folder
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress, part_of
 from ...files.worker_pool import worker_pool
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 from ..merged_model import MergedModel
 from ..quantize.importance import ImportanceStats
 from ..source.architecture import EMBEDDING

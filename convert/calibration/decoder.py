@@ -17,7 +17,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 from ..merged_model import MergedModel
 from ..source.architecture import EMBEDDING, OUTPUT, Architecture
 from ..source.families import FACTORS, INPUTS, SHORT_FACTORS

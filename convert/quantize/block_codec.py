@@ -14,7 +14,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import IQ4_NL, MXFP4
 from numpy.typing import NDArray
 
-from ...stats.arrays import Floats
+from ...stats import Floats
 from .ggml import F16_MAX
 
 Bytes = NDArray[np.uint8]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError
-from ...stats.arrays import Doubles, Floats
+from ...stats import Doubles, Floats
 from .importance import Covariance, Importance
 
 # Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, OutputError
 from ...files.gguf.header import row_bytes
-from ...stats.arrays import Floats
+from ...stats import Floats
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 F16_MAX = 65504.0  # the largest finite value

@@ -20,7 +20,7 @@ from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header, TensorInfo, read_header
 from ...files.received_files import file_sha256
 from ...files.safetensors import read_items
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec

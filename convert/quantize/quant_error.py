@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ...errors import OutputError
 from ...files.progress import Progress
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout

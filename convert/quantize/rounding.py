@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..tensors import TensorPlan
 from .block_codec import BlockLayout, Bytes, block_layout
 from .error_feedback import ErrorFeedback, FeedbackCache

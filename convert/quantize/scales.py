@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ...stats.arrays import Floats
+from ...stats import Floats
 from .block_codec import BlockLayout, Bytes, block_layout
 
 _CHUNK_WEIGHTS = 1 << 16  # all arrays of a chunk fit into the processor's cache

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import FileError, shorten
 from ...files.gguf.model_shape import ModelShape
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..tensors import TensorSpec
 from .families import ATTENTION, FAMILIES, Family
 

@@ -17,7 +17,7 @@ from ...files.gguf.header import Field, Header, read_header
 from ...files.json_file import layout_errors, read_json
 from ...files.received_files import check_links, file_sha256
 from ...files.safetensors import SafetensorsFile, read_items
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..tensors import GGML_TYPES
 from .architecture import Architecture, tensor_specs, unpermute
 from .model_config import from_config

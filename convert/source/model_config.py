@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import FileError, shorten
 from ...files.gguf.model_shape import MAX_COUNT, MAX_LAYERS
 from ...files.json_file import layout_errors
-from ...stats.arrays import Floats
+from ...stats import Floats
 from .architecture import CONSTANTS, F32, SIZES, U32, Architecture, check
 from .families import CLASSES, FACTORS, LONG_FACTORS, SHORT_FACTORS, Family
 

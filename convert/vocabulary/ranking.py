@@ -21,7 +21,7 @@ from gguf import TokenType
 from numpy.typing import NDArray
 
 from ...errors import FileError
-from ...stats.arrays import Doubles
+from ...stats import Doubles
 from .tokenizer_tables import TokenizerTables
 from .vocabulary_list import VocabularyList
 

@@ -27,7 +27,7 @@ from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header, read_header
 from ...files.json_file import layout_errors, read_json
 from ...files.output import write_file
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint, GgufCheckpoint
 from .tokenizer_tables import PREFIX, TokenizerTables

@@ -34,7 +34,7 @@ from .runner import Runner
 from .scheduler import SequenceState
 
 if TYPE_CHECKING:
-    from ...stats.arrays import Floats
+    from ...stats import Floats
     from ..llama.embedding_context import EmbeddingContext, Text
 
 NO_TEMPLATE = "the model has no chat template: it continues worked examples with the question"

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import PromptLengthError, RequestError
 from ...files.gguf.model_shape import embeds_in_parts, read_pooling
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..options import check_integer
 from .context import Context, Span
 from .llama_cpp_library import llama_cpp

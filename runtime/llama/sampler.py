@@ -16,7 +16,7 @@ from .llama_cpp_library import llama_cpp
 from .model import Model
 
 if TYPE_CHECKING:  # constraint imports llguidance, which only sequences with a grammar need
-    from ...stats.arrays import Floats
+    from ...stats import Floats
     from .constraint import Constraint
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)

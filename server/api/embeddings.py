@@ -10,7 +10,7 @@ from anyio import to_thread
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from ...stats.arrays import Floats
+from ...stats import Floats
 from ..engine_service import Call
 from .bodies import SEVERAL, Count, ModelName, RequestBody, Tokens
 from .ollama import OllamaModel

@@ -19,7 +19,7 @@ from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.memory import REPACKED_TYPES, repacked_bytes
-from thirteen.stats.arrays import Floats
+from thirteen.stats import Floats
 
 from .cross_build import build_program, missing_tools
 

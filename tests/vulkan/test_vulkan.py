@@ -15,7 +15,7 @@ from thirteen.runtime.llama.context import Context, Span, log_softmax
 from thirteen.runtime.llama.llama_cpp_library import gpu_found
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import GpuLayers, Settings
-from thirteen.stats.arrays import Floats
+from thirteen.stats import Floats
 
 pytestmark = pytest.mark.vulkan
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from thirteen.errors import ThirteenError
-from thirteen.web.site import write_site
-from thirteen.web.wllama import wllama_files
+from thirteen.web.site import wllama_files, write_site
 
 from ..background_server import background_server
 from ..chromium import CHROMIUM

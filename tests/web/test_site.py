@@ -11,9 +11,8 @@ import pytest
 from starlette.applications import Starlette
 from thirteen.errors import FileError, OptionError, OutputError
 from thirteen.web import site as site_module
-from thirteen.web.site import APP, PART_BYTES, write_site
+from thirteen.web.site import APP, PART_BYTES, wllama_files, write_site
 from thirteen.web.static_files import PAGE, page_routes, site_app
-from thirteen.web.wllama import wllama_files
 
 from ..background_server import background_server
 

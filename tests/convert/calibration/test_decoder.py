@@ -12,7 +12,7 @@ from thirteen.convert.quantize.importance import fitting_importance, read_import
 from thirteen.convert.source.architecture import EMBEDDING
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.families import INPUTS
-from thirteen.stats.arrays import Floats
+from thirteen.stats import Floats
 from transformers import AutoModelForCausalLM
 
 from ...checkpoints import FAMILIES

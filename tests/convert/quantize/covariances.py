@@ -10,7 +10,7 @@ from thirteen.convert.quantize.importance import (
     read_importance,
     write_importance,
 )
-from thirteen.stats.arrays import Floats
+from thirteen.stats import Floats
 
 
 def correlated(columns: int, seed: int = 1) -> Floats:

@@ -1,7 +1,0 @@
-"""Names of the two kinds of arrays of numbers."""
-
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float32]  # weights, activations, logits
-Doubles = NDArray[np.float64]  # sums, probabilities, measurements
