@@ -40,7 +40,7 @@ from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_si
 AUTO = "auto"  # as many tokens as lose the least
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
-# Most chunks by thoroughness, spread over the text. KL of layers in IQ4_NL: see docs/figures.md.
+# Most chunks by thoroughness, spread over the text; docs/figures.md has the KL of files planned with each.
 CHUNKS = {"quick": 6, "normal": 12, "thorough": 36}
 NORMAL = "normal"
 THOROUGH = "thorough"  # with which a conversion also searches the scales of blocks

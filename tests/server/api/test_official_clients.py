@@ -60,6 +60,7 @@ def test_answers_differ_and_a_seed_reproduces_them(tiny_client):
     (texts, usage), (again, _), single = answers(seed=5), answers(seed=5), chat(tiny_client).usage
     assert texts == again and len(set(texts)) > 1
     assert usage.completion_tokens > single.completion_tokens and usage.prompt_tokens == single.prompt_tokens
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     assert answers()[0] != texts, "the default seed is random"
 
 
