@@ -17,7 +17,7 @@ class OfflineError(FileError):
 
 
 class RequestError(ThirteenError):
-    """A request cannot be run: an empty prompt, a number out of range, an unknown name, too little memory."""
+    """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
 
 
 class ClosedError(ThirteenError):
@@ -58,6 +58,10 @@ class PromptLengthError(RequestError):
 
 class BusyError(ThirteenError):
     """All slots are taken and the queue is full; the request may succeed later."""
+
+
+class InsufficientMemoryError(ThirteenError):
+    """A model needs more memory than is available with the requested context and slots."""
 
 
 class OutputError(ThirteenError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError, RequestError
+from ...errors import FileError, InsufficientMemoryError
 from ...files.gguf.model_shape import Pooling
 from .. import compute
 from ..answer import TokenLogprob
@@ -111,7 +111,7 @@ class Context(NativeHandle):
         if pooling:
             load = partial(LLAMA_CPP.new_context, model.handle, settings, pooling)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
-        self.acquire(load, library.free_context, library.log, what, RequestError)
+        self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)
         self._row_type: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from gguf import GGMLQuantizationType as Type
-from thirteen.errors import FileError, RequestError
+from thirteen.errors import FileError, InsufficientMemoryError, RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.lab.random_model import ProbeShape, write_uniform_model
 from thirteen.runtime import memory, plan
@@ -47,7 +47,7 @@ def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(smollm2,
     least = memory_of(header, options, kv="q8_0", context=1024)
     available(least - 1_000_000)
     numbers = rf"{least / 1e6:,.0f} MB .* of 1024 \(.*{least / 1e6 - 1:,.0f} MB are available; the phone"
-    with pytest.raises(RequestError, match=numbers):
+    with pytest.raises(InsufficientMemoryError, match=numbers):
         decide_settings(options, header)
 
 
@@ -56,7 +56,7 @@ def test_what_is_given_stays_where_memory_is_short(wide_heads, available):
     for given in ({"context": 256, "kv": "f16"}, {"context": 256, "flash_attention": False}):
         options = EngineOptions(batch=64, threads=1, **given)
         available(memory_of(header, options) - 1)
-        with pytest.raises(RequestError):
+        with pytest.raises(InsufficientMemoryError):
             decide_settings(options, header)
 
 
@@ -67,7 +67,7 @@ def test_heads_that_q8_0_cannot_hold_keep_f16(tiny, available):
     assert decided(header, EngineOptions(profile="phone"))[1] == "f16"
     options = EngineOptions(context=256)
     available(memory_of(header, options) - 1)
-    with pytest.raises(RequestError):
+    with pytest.raises(InsufficientMemoryError):
         decide_settings(options, header)
 
 
