@@ -34,7 +34,7 @@ TOKENS = {
 
 
 def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **keys: Any) -> Path:
-    """Write a random decoder; `keys` are further metadata of the tokenizer."""
+    """Write a random decoder; `keys` are further metadata of the tokenizer, or None in place of them."""
     table = DECODERS[architecture]
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in (_KEYS | table["keys"]).items():
@@ -45,7 +45,8 @@ def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **key
     types = [2, 3, 3, *(6 if token in _BYTES else 1 for token in tokens[3:])]
     ids = {f"{name}_token_id": id_ for name, id_ in (("unknown", 0), ("bos", 1), ("eos", 2))}
     for key, value in {**names, "token_type": types, "merges": ["a b"], **ids, **keys}.items():
-        writer.add_key_value(f"tokenizer.ggml.{key}", *typed(value))
+        if value is not None:
+            writer.add_key_value(f"tokenizer.ggml.{key}", *typed(value))
     random = np.random.default_rng(13)
     layers = {
         f"blk.{n}.{name}": shape

@@ -38,6 +38,10 @@ def test_what_is_no_equation_has_no_mark(text):
     assert read_equations(text).steps == ()
 
 
+def test_twenty_brackets_are_read_and_no_more():
+    assert [len(read_equations(f"{'(' * n}1{')' * n} + 1 = 2").steps) for n in (20, 21)] == [1, 0]
+
+
 def test_a_noun_of_the_question_is_known():
     assert read_equations("3 + 4 = 7 gizmos").steps == ()
     assert read_equations("3 + 4 = 7 gizmos", "Tom has 3 green gizmos.").steps[0].ok

@@ -57,6 +57,15 @@ def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(engine, say, t
     assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
 
 
+def test_the_times_of_tokens_count_from_the_submission(engine, say):
+    say("abc", pause_s=0.02)
+    handle = engine.submit(REQUEST)
+    end = handle.wait()
+    first_s, last_s = end.timings.first_token_s, end.timings.first_token_s + end.timings.decode_s
+    assert end.token_s[0] == pytest.approx(first_s)
+    assert first_s < end.token_s[1] < end.token_s[2] <= last_s
+
+
 def test_options_come_as_a_whole_or_as_keywords(engine):
     texts = [
         engine.answer("a", Options(temperature=1.5, seed=4, max_tokens=9)),

@@ -52,6 +52,10 @@ def test_no_text_becomes_a_control_token(opened, tokenizer):
     assert unknown[0] in TOKENS[tokenizer]
 
 
+def test_a_vocabulary_without_token_types_has_control_tokens_by_their_names(opened):
+    assert opened("gpt2", token_type=None).control_tokens == {"</s>": 2}
+
+
 def test_a_text_within_another_begins_without_a_space(opened):
     """A sum's result had a space between its sign and its digits."""
     model = opened("llama")
