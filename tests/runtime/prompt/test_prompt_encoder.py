@@ -6,7 +6,13 @@ import pytest
 from thirteen.errors import FileError, RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
 from thirteen.runtime.prompt.control_tokens import ControlNames
-from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX, Message, PromptEncoder, ToolCall
+from thirteen.runtime.prompt.prompt_encoder import (
+    JSON_NESTING_MAX,
+    Message,
+    PromptEncoder,
+    ToolCall,
+    with_worked_examples,
+)
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 CHATML = (
@@ -119,6 +125,12 @@ def test_without_a_template_a_question_follows_worked_examples_that_fit(examples
         assert text.endswith("\n\nBe brief.\n\nQuestion: 1?\nAnswer: 2\n\nQuestion: 3?\nAnswer:")
     else:
         assert text == "Be brief.\n\n1?\n\n2\n\n3?"
+
+
+def test_worked_examples_come_between_the_system_prompt_and_the_question():
+    system, *examples, question = with_worked_examples([Message("system", "s"), USER])
+    assert (system.role, question) == ("system", USER)
+    assert {one.role for one in examples} == {"user", "assistant"}
 
 
 PROMPT = QuestionPrompt(
