@@ -153,7 +153,7 @@ def _generate_body(messages: list[Json], options: Json) -> Json:
 
 
 def _ollama_said(found: Json) -> Said:
-    assert found["done"]
+    assert found["done"] == ("done_reason" in found)
     message = found.get("message") or {"content": found["response"], "thinking": found.get("thinking", "")}
     calls = [call["function"] for call in message.get("tool_calls", ())]
     return Said(
