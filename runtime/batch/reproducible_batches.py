@@ -113,10 +113,10 @@ class BatchJob:
                 runner = runner or BatchRunner(stack.enter_context(self.load_engine()), self.settings)
                 yield from runner.run(batch)
 
-    def load_engine(self, *, untrusted: bool | None = None) -> Engine:
-        """Load an engine whose queue takes a whole batch; for `untrusted`, see EngineOptions."""
+    def load_engine(self) -> Engine:
+        """Load an engine whose queue takes a whole batch."""
         queue = self.settings.batch_size * self.settings.rule.width
-        options = replace(self._options, adapter=self.adapter, queue=queue, untrusted=untrusted)
+        options = replace(self._options, adapter=self.adapter, queue=queue)
         return Engine(EnginePlan.make(self.model, options))
 
 

@@ -284,11 +284,11 @@ class Engine:
         adapter, calibration = self._adapter_name(options.adapter), None
         if adapter == BASE and request.question and options.greedy and not options.grammar:
             calibration = find_calibration(self.model.header.metadata)
+        room = self.context + 1 - len(request.tokens)  # the last token needs no place in it
         sequence = SequenceState(
             request,
-            self.context,
             adapter,
-            max_tokens=options.max_tokens or self.default_max_tokens,
+            max_tokens=min(options.max_tokens or self.default_max_tokens, room),
             scored=options.logprobs is not None or calibration is not None,
             submitted_at=perf_counter(),
         )

@@ -1,5 +1,6 @@
 """Runner: the loop body of the engine. step() schedules, decodes, samples and reports new text."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,9 +38,8 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         settings = context.settings
-        self.scheduler = Scheduler(
-            settings.slots, settings.batch, prefixes.capacity > 0, self._model.cuts_states
-        )
+        cacheable = math.inf if prefixes.capacity else 0
+        self.scheduler = Scheduler(settings.slots, settings.batch, cacheable, self._model.cuts_states)
         self._outputs: dict[SequenceState, Output] = {}
 
     def add(self, outputs: Mapping[SequenceState, Output]) -> None:

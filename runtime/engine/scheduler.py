@@ -7,7 +7,6 @@ the budget goes to prefill, oldest first, in chunks; while others decode, the ch
 prompt never stalls their answers.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,9 +22,8 @@ class SequenceState:
     """State of a request in the engine."""
 
     request: Request
-    context: int  # tokens that its slot can hold
     adapter: str = BASE
-    max_tokens: int = MAX_TOKENS  # maximum tokens of its output
+    max_tokens: int = MAX_TOKENS  # maximum tokens of its output, for which the context has room
     scored: bool = False  # whether the log-probabilities of sampled tokens are computed
     slot: int | None = None  # slot of the KV cache; None while it waits and after it has ended
     cached: int = 0  # prompt tokens restored from the prefix cache
@@ -53,14 +51,9 @@ class SequenceState:
         return self.slot
 
     @property
-    def length(self) -> int:
-        """Tokens of prompt and output."""
-        return len(self.request.tokens) + len(self.output)
-
-    @property
     def pending(self) -> int:
         """Tokens that are known but not computed."""
-        return self.length - self.computed
+        return len(self.request.tokens) + len(self.output) - self.computed
 
     @property
     def decoding(self) -> bool:
@@ -69,8 +62,8 @@ class SequenceState:
 
     @property
     def remaining(self) -> int:
-        """Tokens that can follow; the last one needs no place in the context."""
-        return min(self.max_tokens - len(self.output), self.context + 1 - self.length)
+        """Tokens that can follow."""
+        return self.max_tokens - len(self.output)
 
     def end(self, thinking: str = "", thinking_tokens: int = 0) -> SequenceEnd:
         """Result of the sequence, which has ended, with the thought before its answer."""
@@ -120,9 +113,8 @@ class Scheduler:
 
     slots: int  # number of sequences that run at once
     budget: int  # maximum tokens per batch, at least one per slot
-    prefix_caching: bool = False  # whether computed prompts are shared through a prefix cache
+    cacheable: float = 0  # maximum tokens of a prompt that fits the prefix cache, as far as is known
     cuts_prefixes: bool = True  # whether a part of a cached prompt can be used
-    cacheable: float = math.inf  # maximum tokens of a prompt that fits the prefix cache, as far as is known
     waiting: deque[SequenceState] = field(default_factory=deque)  # sequences without a slot yet, oldest first
     running: list[SequenceState] = field(default_factory=list)  # sequences with a slot, oldest first
     _free_slots: set[int] = field(init=False)
@@ -167,9 +159,7 @@ class Scheduler:
     def will_cache(self, sequence: SequenceState) -> bool:
         """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
         tokens = len(sequence.request.tokens)
-        return (
-            self.prefix_caching and tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
-        )
+        return tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""

@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, InsufficientMemoryError
-from ...files.gguf.model_shape import Pooling
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle
-from .llama_cpp_library import LLAMA_CPP
 from .model import LoraAdapter, Model
 from .settings import Settings
 from .thread_governor import ThreadGovernor
@@ -101,15 +99,13 @@ class Context(NativeHandle):
     Every sequence has its own cells: a full one takes none from the others.
     """
 
-    def __init__(self, model: Model, settings: Settings, pooling: Pooling | None = None) -> None:
-        """Allocate the context. For `pooling`, see EmbeddingContext."""
+    def __init__(self, model: Model, settings: Settings) -> None:
+        """Allocate the context."""
         super().__init__()
         self.model, self.settings = model, settings
         self._library = library = model.library
         assert settings.context <= model.context_trained, "the plan has clamped it"
         load = partial(library.new_context, model.handle, settings)
-        if pooling:
-            load = partial(LLAMA_CPP.new_context, model.handle, settings, pooling)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
         self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)

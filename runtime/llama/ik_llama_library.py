@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import FileError, one_line
 from ...files.processors import read_cpuinfo
 from .llama_cpp_library import ErrorLog
-from .settings import IK, KV_TYPES, PACKAGES, GpuLayers, Handle, Settings
+from .settings import IK, PACKAGES, GpuLayers, Handle, Settings
 
 PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
 _ANYWHERE = -1  # a position: to the end
@@ -85,6 +85,7 @@ class IkLlamaLibrary:
         self.log = ErrorLog("ik_llama.cpp", callback, set_log)
         api.llama_backend_init()
         self.free_model, self.free_context = api.llama_free_model, api.llama_free
+        self.load_adapter = self._call["llama_lora_adapter_init"]
         self.free_adapter = self._call["llama_lora_adapter_free"]
         self.set_threads, self.decode = self._call["llama_set_n_threads"], api.llama_decode
 
@@ -107,19 +108,12 @@ class IkLlamaLibrary:
 
     def new_context(self, model: Handle, settings: Settings) -> Handle:
         native = self._api.llama_context_default_params()
-        native.n_seq_max = settings.slots
-        native.n_ctx = settings.context * settings.slots
-        native.n_batch, native.n_ubatch = settings.batch, settings.micro_batch
-        native.n_threads, native.n_threads_batch = settings.threads, settings.threads
-        native.type_k = native.type_v = KV_TYPES[settings.kv]
+        settings.size_context(native)
         native.flash_attn = bool(settings.flash_attention)
         # With the first, the up and gate parts of a LoRA are left out without a word. With the second, what
         # follows a change of the adapter is computed with the graph, and so the adapter, of before.
         native.fused_up_gate = native.graph_reuse = False
         return self._api.llama_init_from_model(model, native)
-
-    def load_adapter(self, model: Handle, path: Path) -> Handle:
-        return self._call["llama_lora_adapter_init"](model, os.fsencode(path))
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
         self._call["llama_lora_adapter_clear"](context)
