@@ -30,14 +30,12 @@ class SequenceState:
     computed: int = 0  # tokens whose KV cache is in the slot
     saves: list[int] = field(default_factory=list)  # positions at which it is saved, descending
     output: list[int] = field(default_factory=list)
-    output_at: list[float] = field(default_factory=list)  # time of each of them
+    times: list[float] = field(default_factory=list)  # of each of them, and of the end of generation
     sampled: int = 0  # number of output tokens sampled from the model
     log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they are computed
     stop_reason: StopReason | None = None  # why it ended; None while it has not
     submitted_at: float = 0.0
     started_at: float = 0.0  # time of its first batch; 0 before it
-    first_token_at: float = 0.0
-    last_token_at: float = 0.0
 
     @property
     def prefix_key(self) -> PrefixKey:
@@ -77,9 +75,10 @@ class SequenceState:
             thinking_tokens=thinking_tokens,
         )
         timings = Timings(0.0, 0.0, 0.0)
-        if first := self.first_token_at:
-            timings = Timings(first - self.started_at, first - self.submitted_at, self.last_token_at - first)
-        token_s = tuple(at - self.submitted_at for at in self.output_at)
+        if self.times:
+            first, last = self.times[0], self.times[-1]
+            timings = Timings(first - self.started_at, first - self.submitted_at, last - first)
+        token_s = tuple(at - self.submitted_at for at in self.times)
         return SequenceEnd(self.stop_reason, usage, timings, self.log_likelihood, token_s, thinking)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:

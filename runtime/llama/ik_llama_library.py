@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import FileError, one_line
 from ...files.processors import read_cpuinfo
-from .llama_cpp_library import ErrorLog
+from .llama_cpp_library import ErrorLog, row_function
 from .settings import IK, PACKAGES, GpuLayers, Handle, Settings
 
 PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
@@ -77,7 +77,12 @@ class IkLlamaLibrary:
         except (OSError, RuntimeError, AttributeError) as error:
             raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
         self._api = api
-        self._bind(api._lib)
+        self._call: dict[str, Any] = {}
+        for name, (arguments, result) in _FUNCTIONS.items():
+            function = getattr(api._lib, name)
+            function.argtypes, function.restype = arguments, result
+            self._call[name] = function
+        self.logits = row_function(api._lib)
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set
@@ -88,15 +93,6 @@ class IkLlamaLibrary:
         self.load_adapter = self._call["llama_lora_adapter_init"]
         self.free_adapter = self._call["llama_lora_adapter_free"]
         self.set_threads, self.decode = self._call["llama_set_n_threads"], api.llama_decode
-
-    def _bind(self, native: Any) -> None:
-        self._call: dict[str, Any] = {}
-        for name, (arguments, result) in _FUNCTIONS.items():
-            function = getattr(native, name)
-            function.argtypes, function.restype = arguments, result
-            self._call[name] = function
-        # Returns an integer: the binding makes a pointer object for each row of logits.
-        self.logits = ctypes.CFUNCTYPE(_POINTER, _POINTER, _INT)(("llama_get_logits_ith", native))
 
     def load_model(self, path: Path, *, repack: bool, gpu_layers: GpuLayers) -> Handle:
         assert not gpu_layers, "settings refuse GPU layers with this library"

@@ -46,7 +46,7 @@ def decode(tokens):
 
 
 def encoder(template=CHATML, vocabulary=None, **options):
-    return PromptEncoder(vocabulary or Bytes(), template and ChatTemplate(template, bos="<s>"), **options)
+    return PromptEncoder(vocabulary or Bytes(), ChatTemplate(template or "", bos="<s>"), **options)
 
 
 def encode(question, encoder, system=None, prompt=PLAIN):
