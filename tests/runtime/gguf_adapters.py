@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import gguf
 import numpy as np
 
-from .conftest import finish, tensors
+from .conftest import tensors, write_file
 
 MATRICES = tuple(
     f"blk.{layer}.{name}.weight"
@@ -18,14 +17,14 @@ def write_factors(
     path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]], architecture: str = "llama"
 ) -> Path:
     """Write a LoRA from the factors of each matrix, a (r, in) and b (out, r); alpha is the rank."""
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", float(next(iter(factors.values()))[0].shape[0]))
-    for name, (a, b) in factors.items():
-        writer.add_tensor(name + ".lora_a", np.ascontiguousarray(a, np.float32))
-        writer.add_tensor(name + ".lora_b", np.ascontiguousarray(b, np.float32))
-    return finish(writer, path)
+    alpha = float(next(iter(factors.values()))[0].shape[0])
+    values = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": alpha}
+    arrays = {
+        f"{name}.lora_{part}": np.ascontiguousarray(array, np.float32)
+        for name, both in factors.items()
+        for part, array in zip("ab", both, strict=True)
+    }
+    return write_file(path, architecture, values, arrays)
 
 
 def write_lora(path: Path, seed: int, rank: int = 2) -> Path:

@@ -128,14 +128,3 @@ def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts
         assert {s for s in decoding if s.adapter in adapters} <= {chunk.sequence for chunk in chunks}
     assert scheduler.idle and all(sequence.stop_reason for sequence in sequences)
     assert sharing or started == [sequence for sequence in sequences if sequence in started]
-
-
-def test_a_sequence_goes_on_from_its_prompt_into_its_output():
-    sequence = SequenceState(Request((1, 2, 3)), max_tokens=2)
-    assert (sequence.next_tokens(2), sequence.pending, sequence.remaining) == ((1, 2), 3, 2)
-    sequence.computed, sequence.output = 3, [4]
-    assert (sequence.next_tokens(2), sequence.pending, sequence.remaining) == ((4,), 1, 1)
-    sequence.output.append(6)
-    assert sequence.remaining == 0
-    sequence.stop_reason = StopReason.END
-    assert sequence.end().usage.completion_tokens == 3, "the end of generation is not in the output"

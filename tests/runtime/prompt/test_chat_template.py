@@ -11,7 +11,6 @@ from thirteen.runtime.prompt.chat_template import (
 )
 from thirteen.runtime.prompt.prompt_encoder import Message
 
-from ..conftest import typed
 from ..fakes import TEMPLATES
 from .test_prompt_encoder import Bytes, decode, encoder
 
@@ -59,8 +58,8 @@ def test_a_template_takes_tools_if_it_uses_the_variable():
 @pytest.mark.parametrize("source", ["", " \n"])
 def test_a_blank_template_is_none(tmp_path, write_tiny, source):
     """The prompt was blank, whatever the question."""
-    keys = {"tokenizer.chat_template": typed(source)}
-    with Model(write_tiny(tmp_path / "blank.gguf", keys), vocabulary_only=True) as model:
+    path = write_tiny(tmp_path / "blank.gguf", {"tokenizer.chat_template": source})
+    with Model(path, vocabulary_only=True) as model:
         assert read_chat_template(model).source == ""
 
 
