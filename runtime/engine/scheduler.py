@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ..answer import SequenceEnd, StopReason, Timings, Usage
+from ..llama.context import Span
 from ..options import BASE, MAX_TOKENS, Request
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixKey
 
@@ -96,14 +97,10 @@ PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about a
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive tokens of one sequence, for one batch."""
+class Chunk(Span):
+    """A span of one sequence; `rows` is 1 if a token is sampled after it, or 0 if more tokens are known."""
 
-    sequence: SequenceState  # owner of the tokens
-    slot: int  # slot of the sequence
-    start: int  # position of the first token
-    tokens: tuple[int, ...]  # the tokens, at least one
-    rows: int  # 1 if a token is sampled after it, or 0 if it ends before the last known token
+    sequence: SequenceState
 
 
 @dataclass(slots=True)
@@ -173,7 +170,7 @@ class Scheduler:
             tokens = sequence.next_tokens(budget)
             budget -= len(tokens)
             rows = int(len(tokens) == sequence.pending)
-            chunks.append(Chunk(sequence, sequence.running_slot, sequence.computed, tokens, rows))
+            chunks.append(Chunk(sequence.running_slot, sequence.computed, tokens, rows, sequence))
         # llama.cpp computes only ascending neighbours together.
         return sorted(chunks, key=lambda chunk: chunk.slot)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from .thread_governor import ThreadGovernor
 
 if TYPE_CHECKING:
     from ...stats import Doubles, Floats
-    from ..engine.scheduler import Chunk
 
 
 def log_softmax(logits: NDArray[Any]) -> "Doubles":
@@ -43,15 +42,12 @@ def log_sum_exp(logits: "Floats") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens of a slot in a batch; logits of the last `rows` of them are computed."""
+    """Tokens of a slot in a batch, at least one; logits of the last `rows` of them are computed."""
 
     slot: int
-    start: int
+    start: int  # position of the first token
     tokens: tuple[int, ...]
     rows: int
-
-
-Tokens: TypeAlias = "Span | Chunk"
 
 
 class _Batch:
@@ -73,7 +69,7 @@ class _Batch:
             self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
         self._rows: list[int] = []
 
-    def fill(self, spans: Sequence[Tokens]) -> list[int]:
+    def fill(self, spans: Sequence[Span]) -> list[int]:
         """Write the spans one after the other; returns the batch index of each row of logits."""
         tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
         for row in self._rows:
@@ -140,7 +136,7 @@ class Context(NativeHandle):
         """Set the number of threads for batches of one token, and for larger ones."""
         self._library.set_threads(self.handle, decode, prefill)
 
-    def decode(self, spans: Sequence[Tokens]) -> list[int]:
+    def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute spans in ascending order of slots: llama.cpp computes only neighbours together.
 
         Returns the batch index of each requested row of logits, for logits_row() and Sampler.sample().
