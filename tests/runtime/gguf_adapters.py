@@ -1,16 +1,16 @@
 """Adapters of the tiny model in GGUF files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from .conftest import tensors, write_file
 
-MATRICES = tuple(
-    f"blk.{layer}.{name}.weight"
-    for layer in range(2)
-    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-)
+SHAPES = {
+    name: array.shape for name, array in tensors().items() if name.startswith("blk.") and array.ndim == 2
+}
+MATRICES = tuple(SHAPES)
 
 
 def write_factors(
@@ -27,16 +27,17 @@ def write_factors(
     return write_file(path, architecture, values, arrays)
 
 
-def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
-    """Write a random LoRA of every matrix, large enough to change the tiny model's tokens."""
-    random, arrays = np.random.default_rng(seed), tensors()
-    return write_factors(
-        path,
-        {
-            name: (
-                random.normal(0, 0.3, (rank, arrays[name].shape[1])),
-                random.normal(0, 0.3, (arrays[name].shape[0], rank)),
-            )
-            for name in MATRICES
-        },
-    )
+def write_lora(
+    path: Path,
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+    architecture: str = "llama",
+    scale: float = 0.3,
+) -> Path:
+    """Write a random LoRA of rank 2, by default of every matrix and large enough to change tokens."""
+    random = np.random.default_rng(seed)
+    factors = {
+        name: (random.normal(0, scale, (2, columns)), random.normal(0, scale, (rows, 2)))
+        for name, (rows, columns) in shapes.items()
+    }
+    return write_factors(path, factors, architecture)
