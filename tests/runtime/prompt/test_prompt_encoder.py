@@ -102,9 +102,6 @@ def test_what_is_empty_too_large_or_not_for_the_template_is_refused():
     ):
         with pytest.raises(RequestError, match=reason):
             encoder(template, bytes_max=1000).encode_conversation(messages, tools)
-
-
-def test_tools_and_arguments_may_be_nested():
     fitting = nested(JSON_NESTING_MAX - 1)
     assert encoder(TOOLS, bytes_max=1000).encode_conversation([calling(fitting)], [fitting])
 
