@@ -208,20 +208,15 @@ class Context(NativeHandle):
     def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
         """Put the first `length` tokens of a saved sequence into an empty slot; False if it is refused.
 
-        The state must come from a context of the same model, adapter, KV type and number of slots. Unless
-        Model.cuts_states, `length` must be all of it.
+        The state must come from a context of the same model, adapter, KV type and number of slots, and have
+        so many tokens; unless Model.cuts_states, no more.
         """
         read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
-        found = self.length(slot)
-        accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
+        accepted: bool = read == len(state)
         self.clear(slot, length if accepted else 0)
         if not accepted:
             self._library.log.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
-
-    def length(self, slot: int) -> int:
-        """Return how many tokens a sequence holds."""
-        return self._library.length(self.handle, slot)
 
 
 def _pointer(data: NDArray[np.uint8]) -> Any:

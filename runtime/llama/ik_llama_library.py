@@ -33,7 +33,6 @@ _STATE = [_POINTER, _POINTER, ctypes.c_size_t, _INT, ctypes.c_uint32]
 _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "llama_set_n_threads": ([_POINTER, ctypes.c_uint32, ctypes.c_uint32], None),
     "llama_kv_cache_seq_rm": ([_POINTER, _INT, _INT, _INT], ctypes.c_bool),
-    "llama_kv_cache_seq_pos_max": ([_POINTER, _INT], _INT),
     "llama_kv_cache_view_init": ([_POINTER, _INT], _CacheView),
     "llama_kv_cache_view_update": ([_POINTER, ctypes.POINTER(_CacheView)], None),
     "llama_kv_cache_view_free": ([ctypes.POINTER(_CacheView)], None),
@@ -133,9 +132,6 @@ class IkLlamaLibrary:
         finally:
             self._call["llama_kv_cache_view_free"](ctypes.byref(view))
         raise FileError("ik_llama.cpp does not close the holes of its KV cache")
-
-    def length(self, context: Handle, slot: int) -> int:
-        return int(self._call["llama_kv_cache_seq_pos_max"](context, slot)) + 1
 
     def state_bytes(self, context: Handle, slot: int) -> int:
         return int(self._call["llama_state_seq_get_size"](context, slot, 0))

@@ -134,10 +134,6 @@ class LlamaCppLibrary:
         """Remove the cells of a sequence from position `start` on; returns whether that is possible."""
         return bool(llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(context), slot, start, -1))
 
-    def length(self, context: Handle, slot: int) -> int:
-        """The position after the last cell of a sequence."""
-        return int(llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(context), slot)) + 1
-
 
 LLAMA_CPP = LlamaCppLibrary()
 
