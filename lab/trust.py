@@ -32,7 +32,7 @@ from thirteen.files.progress import Progress
 from thirteen.files.received_files import file_sha256
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, Tokens
+from thirteen.runtime.llama.context import Context, Span
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.llama.settings import Settings
 from thirteen.runtime.machine import default_threads
@@ -45,7 +45,7 @@ class SlowedContext(Context):
     slowdown = 1.0
     _last_end: float | None = None  # of the last batch, while its sequence continues
 
-    def decode(self, spans: Sequence[Tokens]) -> list[int]:
+    def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute the batch, then busy-wait: a sleep is not exact enough for times this short."""
         start = self._last_end or perf_counter()
         rows = super().decode(spans)

@@ -158,8 +158,6 @@ def open_tokenizer(base: Path, context: int = 0) -> Iterator[Tokenizer]:
         else:
             try_files(file)
         with Model(file, vocabulary_only=True) as vocabulary:
-            template = read_chat_template(
-                vocabulary.header, vocabulary.bos, vocabulary.eos, REPRODUCIBLE_DATE
-            )
+            template = read_chat_template(vocabulary, REPRODUCIBLE_DATE)
             half = min(context or vocabulary.context_trained, vocabulary.context_trained) // 2
             yield Tokenizer(base, vocabulary, PromptEncoder(vocabulary, template, examples_max=half))

@@ -64,8 +64,7 @@ def tokenize_passages(model: Model, passages: Iterable[Passage]) -> Iterator[tup
     Raises:
         RequestError: a question is empty, or the chat template rejects it.
     """
-    template = read_chat_template(model.header, model.bos, model.eos, REPRODUCIBLE_DATE)
-    encoder = PromptEncoder(model, template)
+    encoder = PromptEncoder(model, read_chat_template(model, REPRODUCIBLE_DATE))
     return (_tokenize(model, encoder, passage) for passage in passages)
 
 

@@ -93,7 +93,7 @@ class SequenceEnd:
     usage: Usage
     timings: Timings
     log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they were computed
-    token_s: tuple[float, ...] = ()  # seconds from submission to each token of the output
+    token_s: tuple[float, ...] = ()  # seconds from submission to each token, also the last
     thinking: str = ""
 
 

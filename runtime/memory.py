@@ -80,7 +80,8 @@ def embedding_settings(header: Header, settings: Settings) -> Settings:
     batch = min(settings.batch, context) if parts else context
     slots = min(_EMBEDDED_TEXTS, batch)
     outputs = slots if parts else batch
-    return replace(settings, context=context, batch=batch, slots=slots, outputs=outputs, prefix_bytes=0)
+    sizes = replace(settings, context=context, batch=batch, slots=slots, outputs=outputs, prefix_bytes=0)
+    return replace(sizes, pooling=read_pooling(header) or 0)
 
 
 def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:

@@ -65,7 +65,7 @@ class VotingRule:
         """Whether `first` votes against `second` are certain, or the missing answers cannot change it."""
         certain, possible = (majority_certainty(votes, second) for votes in (first, first + missing))
         decided = first > second + missing or certain >= self.certainty
-        return decided and not certain < self.sure <= possible
+        return not missing or (decided and not certain < self.sure <= possible)
 
     def wave(self, first: int, second: int, missing: int) -> int:
         """How many answers are sampled next where a question waits for all of them, as in batches.

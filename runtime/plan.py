@@ -51,7 +51,7 @@ class EnginePlan:
     @property
     def embeds(self) -> bool:
         """Whether the model makes embeddings, and nothing else."""
-        return read_pooling(self.header) is not None
+        return self.settings.pooling > 0
 
     @property
     def version(self) -> str:

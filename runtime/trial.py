@@ -191,7 +191,7 @@ def _read_vocabulary(model: Model) -> None:
 def _render_template(model: Model) -> None:
     """Encode the sample conversations; a template may refuse all but a question alone."""
     _say(model.header.path, "rendering its chat template")
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    encoder = PromptEncoder(model, read_chat_template(model))
     question, *others = ([Message(role, "1 + 1?") for role in roles.split()] for roles in _CONVERSATIONS)
     encoder.encode_conversation(question)
     for conversation in others:

@@ -21,14 +21,8 @@ from .reproducible_batches import BatchExecutor, BatchJob, answer_missing
 _RUN = "batch"  # key of the identity in journals
 
 
-@dataclass(frozen=True, slots=True)
-class BatchQuestion:
-    """A line of the file of questions."""
-
-    line: int  # line number, from 1
-    question: str = ""  # the question; empty if the line is invalid
-    id: str | int | None = None  # the caller's identifier, returned with the answer
-    error: str | None = None  # why the line is invalid; None if it is valid
+# A line of the file of questions: line number (from 1), question and perhaps id; or why it is invalid.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +78,8 @@ class BatchFile:
         self.check_output()
         data = read_bounded(self.questions, LINES_BYTES_MAX)
         rows = self._parse(data)
-        invalid = {number: row.error for number, row in enumerate(rows) if row.error}
-        asked = {number: row.question for number, row in enumerate(rows) if not row.error}
+        invalid = {number: row["error"] for number, row in enumerate(rows) if "error" in row}
+        asked = {number: row["question"] for number, row in enumerate(rows) if "question" in row}
         job = job.decided()
         identity = {"questions_sha256": sha256(data).hexdigest(), **job.identity}
         with RecordJournal(self.part, identity, _RUN, BatchRecord, len(rows)) as journal:
@@ -126,30 +120,26 @@ class BatchFile:
         with atomic_write(self.output) as file:
             file.write(content)
 
-    def _parse(self, data: bytes) -> list[BatchQuestion]:
+    def _parse(self, data: bytes) -> list[Row]:
         data = data.removeprefix(codecs.BOM_UTF8)
         plain = self.questions.suffix not in (".jsonl", ".json") and not data.lstrip().startswith(b"{")
         rows = [_parse_line(number, line, plain=plain) for number, line in numbered_lines(data)]
         for row in rows:
-            self._check(row, row.error)
-        if all(row.error for row in rows):
-            raise FileError(f"{self.questions}: has no question" + (f": {rows[0].error}" if rows else ""))
+            self._check(row, row.get("error"))
+        if all("error" in row for row in rows):
+            raise FileError(f"{self.questions}: has no question" + (f": {rows[0]['error']}" if rows else ""))
         return rows
 
-    def _check(self, row: BatchQuestion, outcome: Answer | str | None) -> None:
+    def _check(self, row: Row, outcome: Answer | str | None) -> None:
         """Raise FileError for a line that is invalid or cannot be asked, unless it is skipped."""
         if isinstance(outcome, str) and not self.skip_bad:
             raise FileError(self._error(row, outcome))
 
-    def _error(self, row: BatchQuestion, error: str) -> str:
-        return f"{self.questions}: line {row.line}: {error}"
+    def _error(self, row: Row, error: str) -> str:
+        return f"{self.questions}: line {row['line']}: {error}"
 
     def _report(
-        self,
-        rows: Sequence[BatchQuestion],
-        outcomes: Sequence[Answer | str],
-        earlier: Set[int],
-        seconds: float,
+        self, rows: Sequence[Row], outcomes: Sequence[Answer | str], earlier: Set[int], seconds: float
     ) -> BatchReport:
         answers = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, Answer)}
         refused = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, str)}
@@ -166,29 +156,26 @@ class BatchFile:
         )
 
 
-def _parse_line(number: int, line: bytes, *, plain: bool) -> BatchQuestion:
+def _parse_line(number: int, line: bytes, *, plain: bool) -> Row:
+    row: Row = {"line": number}
     where = f"line {number}"
     try:
         fields = {"question": decode_utf8(line, where).strip()} if plain else json_object(line, where)
     except FileError as error:
-        return BatchQuestion(number, error=str(error).removeprefix(where).lstrip(": "))
+        return row | {"error": str(error).removeprefix(where).lstrip(": ")}
     question, id_ = fields.get("question"), fields.get("id")
     if not isinstance(question, str) or not question.strip():
-        return BatchQuestion(number, error=f"'question' must be a non-empty string, not {shorten(question)}")
+        return row | {"error": f"'question' must be a non-empty string, not {shorten(question)}"}
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
-        return BatchQuestion(number, error=f"'id' must be a string or an integer, not {shorten(id_)}")
-    return BatchQuestion(number, question, id_)
+        return row | {"error": f"'id' must be a string or an integer, not {shorten(id_)}"}
+    return row | ({} if id_ is None else {"id": id_}) | {"question": question}
 
 
-def _output_line(row: BatchQuestion, outcome: Answer | str) -> bytes:
+def _output_line(row: Row, outcome: Answer | str) -> bytes:
     """A row of the output, without timings: they would differ in every run."""
-    asked = {"line": row.line, "id": row.id, "question": row.question or None}
-    fields: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if isinstance(outcome, str):
-        fields["error"] = outcome
-    else:
-        fields |= asdict(outcome)
-        del fields["timings"]
+    shown: dict[str, Any] = {"error": outcome} if isinstance(outcome, str) else asdict(outcome)
+    if isinstance(outcome, Answer):
+        del shown["timings"]
         if not outcome.thinking:
-            del fields["thinking"], fields["usage"]["thinking_tokens"]
-    return f"{json.dumps(fields, ensure_ascii=False)}\n".encode()
+            del shown["thinking"], shown["usage"]["thinking_tokens"]
+    return f"{json.dumps(row | shown, ensure_ascii=False)}\n".encode()

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import OptionError, RequestError, ThirteenError
 from .ray_session import error_line, ray_session, worker_capacity
-from .reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from .reproducible_batches import BatchJob, BatchResult, QuestionBatch, answer_batch
 
 FindFiles = Callable[[], tuple[Path, Path | None]]
 
@@ -72,8 +72,11 @@ class RayWorker:
             if find and not all(path.exists() for path in job.files):
                 model, adapter = find()
                 job = replace(job, model=model, adapter=adapter)
-            _check_same(job.identity, identity)
-            self._runner = BatchRunner(job.load_engine(), job.settings)
+            found = job.identity
+            for name, value in identity.items():
+                if found[name] != value:  # its answers would differ from those that are recorded
+                    raise RequestError(f"a worker has {name} {found[name]}, this machine {value}")
+            self._engine, self._settings = job.load_engine(), job.settings
         except (ThirteenError, OSError) as error:
             self._failure = str(error)
 
@@ -82,12 +85,6 @@ class RayWorker:
         if self._failure:
             return {"failure": [self._failure], "result": [None]}
         (numbers,), (questions,) = rows["numbers"], rows["questions"]
-        results = [*self._runner.run(dict(zip(map(int, numbers), questions, strict=True)))]
+        batch = dict(zip(map(int, numbers), questions, strict=True))
+        results = [*answer_batch(self._engine, self._settings, batch)]
         return {"failure": [""] * len(results), "result": results}
-
-
-def _check_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise RequestError for a worker whose answers would differ from those that are recorded."""
-    for name, value in expected.items():
-        if found[name] != value:
-            raise RequestError(f"a worker has {name} {found[name]}, this machine {value}")

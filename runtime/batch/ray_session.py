@@ -36,7 +36,11 @@ def ray_session(address: str) -> Iterator[Any]:
         options: dict[str, Any] = {}
         if address == LOCAL:
             _keep_to_loopback()
-            options = {"include_dashboard": False, "_temp_dir": stack.enter_context(_private_folder())}
+            # For sockets, whose paths must be short. Ray makes "ray" public, but not the folder around it.
+            short = Path("/tmp") if os.name == "posix" else None  # noqa: S108
+            folder = stack.enter_context(temporary_folder("thirteen", short)) / "ray"
+            folder.mkdir()
+            options = {"include_dashboard": False, "_temp_dir": str(folder)}
         elif address != "auto":
             _check_reachable(address)
         ray = _import_ray()
@@ -66,15 +70,6 @@ def _keep_to_loopback() -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # with "clusters", 127.0.0.1 is replaced
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())
-
-
-@contextmanager
-def _private_folder() -> Iterator[str]:
-    """A folder for sockets and logs that only this user can reach; paths of sockets must be short."""
-    with temporary_folder("thirteen", Path("/tmp") if os.name == "posix" else None) as folder:  # noqa: S108
-        inner = folder / "ray"  # Ray makes it public, but not the folder around it
-        inner.mkdir()
-        yield str(inner)
 
 
 def _check_reachable(address: str) -> None:

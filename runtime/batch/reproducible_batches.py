@@ -18,7 +18,7 @@ from ...files.received_files import file_sha256
 from ..answer import Answer, with_confidence
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import is_decided, sample_requests, select_winner, tally
+from ..engine.majority_vote import sample_requests, select_winner, tally
 from ..engine_options import EngineOptions
 from ..llama.model import read_model_header
 from ..llama.settings import PACKAGES
@@ -108,15 +108,15 @@ class BatchJob:
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Answer batches with one engine on this machine; yields the results as they finish."""
         with ExitStack() as stack:
-            runner = None
+            engine = None
             for batch in batches:
-                runner = runner or BatchRunner(stack.enter_context(self.load_engine()), self.settings)
-                yield from runner.run(batch)
+                engine = engine or stack.enter_context(self.load_engine())
+                yield from answer_batch(engine, self.settings, batch)
 
-    def load_engine(self, *, untrusted: bool | None = None) -> Engine:
-        """Load an engine whose queue takes a whole batch; for `untrusted`, see EngineOptions."""
+    def load_engine(self) -> Engine:
+        """Load an engine whose queue takes a whole batch."""
         queue = self.settings.batch_size * self.settings.rule.width
-        options = replace(self._options, adapter=self.adapter, queue=queue, untrusted=untrusted)
+        options = replace(self._options, adapter=self.adapter, queue=queue)
         return Engine(EnginePlan.make(self.model, options))
 
 
@@ -149,39 +149,31 @@ def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[Ques
         yield batch
 
 
-class BatchRunner:
-    """Answers batches with one engine."""
-
-    def __init__(self, engine: Engine, settings: BatchSettings) -> None:
-        self._engine, self._settings = engine, settings
-
-    def run(self, batch: QuestionBatch) -> Iterator[BatchResult]:
-        """Answer a batch; yields the result of each question once no more answers to it are needed."""
-        self._engine.clear_prefix_cache()
-        undecided: list[_Vote] = []
-        for number, question in batch.items():
-            try:
-                undecided.append(self._vote(number, question))
-            except RequestError as error:
-                yield BatchResult(number, error=str(error))
-        while undecided:  # a wave of each at a time: what is computed together depends on nothing else
-            votes, undecided = undecided, []
-            waves = [vote.next_wave() for vote in votes]
-            handles = iter(self._engine.submit_all([*chain.from_iterable(waves)], wait=True))
-            for vote, wave in zip(votes, waves, strict=True):
-                vote.handles += islice(handles, len(wave))
-                if result := vote.result(self._settings.options.min_confidence):
-                    yield result
-                else:
-                    undecided.append(vote)
-
-    def _vote(self, number: int, question: str) -> "_Vote":
-        request = self._settings.request(self._engine, question, number)
-        self._engine.check_request(request)
+def answer_batch(engine: Engine, settings: BatchSettings, batch: QuestionBatch) -> Iterator[BatchResult]:
+    """Answer a batch; yields the result of each question once no more answers to it are needed."""
+    engine.clear_prefix_cache()
+    undecided: list[_Vote] = []
+    for number, question in batch.items():
+        try:
+            request = settings.request(engine, question, number)
+            engine.check_request(request)
+        except RequestError as error:
+            yield BatchResult(number, error=str(error))
+            continue
         # Not without a number to vote on.
-        votes = request.options.effort.votes == self._settings.options.effort.votes
-        rule = self._settings.rule if votes else VotingRule()
-        return _Vote(number, sample_requests(request, rule), rule)
+        can_vote = request.options.effort.votes == settings.options.effort.votes
+        rule = settings.rule if can_vote else VotingRule()
+        undecided.append(_Vote(number, sample_requests(request, rule), rule))
+    while undecided:  # a wave of each at a time: what is computed together depends on nothing else
+        votes, undecided = undecided, []
+        waves = [vote.next_wave() for vote in votes]
+        handles = iter(engine.submit_all([*chain.from_iterable(waves)], wait=True))
+        for vote, wave in zip(votes, waves, strict=True):
+            vote.handles += islice(handles, len(wave))
+            if result := vote.result(settings.options.min_confidence):
+                yield result
+            else:
+                undecided.append(vote)
 
 
 @dataclass
@@ -203,7 +195,8 @@ class _Vote:
             self.answers += [handle.answer() for handle in self.handles[len(self.answers) :]]
         except (FileError, RequestError) as error:  # the latter as where a grammar allows no further token
             return BatchResult(self.number, error=str(error), failed=isinstance(error, FileError))
-        if not is_decided(self.answers, self.rule):
+        counted = tally(self.answers, self.rule)
+        if not self.rule.is_decided(*counted.counts, counted.asked - counted.ended):
             return None
         samples = tuple(self.answers)
         tokens = tuple(

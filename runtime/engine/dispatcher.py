@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...errors import BusyError, ClosedError, RequestError
 from .. import compute
@@ -23,13 +23,6 @@ from .scheduler import SequenceState
 
 if TYPE_CHECKING:
     from ..llama.constraint import GrammarCompiler
-
-
-class EngineLoad(NamedTuple):
-    """How many requests have a slot, and how many wait for one."""
-
-    running: int
-    waiting: int
 
 
 class Dispatcher:
@@ -46,11 +39,6 @@ class Dispatcher:
         self._compiling = Lock()
         self._stepping = False  # whether a step is posted; known to the compute thread alone
         self.closed = False
-
-    @property
-    def load(self) -> EngineLoad:
-        """How many requests run and wait now."""
-        return EngineLoad(len(self._runner.scheduler.running), len(self._runner.scheduler.waiting))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

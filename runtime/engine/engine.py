@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from warnings import warn
 from weakref import finalize
 
@@ -27,7 +27,7 @@ from ..plan import EnginePlan
 from ..prompt.chat_template import REPRODUCIBLE_DATE, THINKING_MAX_TOKENS, JsonObject, read_chat_template
 from ..prompt.prompt_encoder import COMPLETION_STOP, Message, PromptEncoder, with_worked_examples
 from ..prompt.question_prompt import PLAIN, QuestionPrompt
-from .dispatcher import Dispatcher, EngineLoad
+from .dispatcher import Dispatcher
 from .handle import Grade, Handle
 from .prefix_cache import PrefixCache
 from .runner import Runner
@@ -52,6 +52,13 @@ _PROMPT_ROWS, _LOGITS_ROWS = 128, 64  # rows of logits at once, each as wide as 
 FindFiles = Callable[[str | Path | None, EngineOptions], tuple[Path, EngineOptions]]
 
 
+class EngineLoad(NamedTuple):
+    """How many requests have a slot, and how many wait for one."""
+
+    running: int
+    waiting: int
+
+
 class Engine:
     """A model that answers many requests at once, from any thread; see __init__() for the options.
 
@@ -69,6 +76,7 @@ class Engine:
         default_max_tokens: maximum tokens of an answer and its thought where a request has no number.
     """
 
+    _embedding: "EmbeddingContext | None" = None
     find_files: ClassVar[FindFiles] = lambda model, options: (Path(model or ""), options)
 
     def __init__(self, model: EnginePlan | str | Path | None = None, **options: Any) -> None:
@@ -89,13 +97,17 @@ class Engine:
                 )
             )
             date = REPRODUCIBLE_DATE if settings.reproducible else None
-            template = read_chat_template(self.model.header, self.model.bos, self.model.eos, date)
+            template = read_chat_template(self.model, date)
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             for name, path in plan.adapters.items():
                 self._adapters[name] = owned.enter_context(LoraAdapter(self.model, path))
             self._prefixes = PrefixCache(settings.prefix_bytes, cuts=self.model.cuts_states)
-            self._embedding: EmbeddingContext | None = None
-            self._runner = Runner(self._new_context(), self._adapters, self._prefixes)
+            if plan.embeds:
+                from ..llama.embedding_context import EmbeddingContext  # noqa: PLC0415 - few models embed
+
+                self._embedding = EmbeddingContext(self.model, settings)
+            context = self._embedding or Context(self.model, settings)
+            self._runner = Runner(context, self._adapters, self._prefixes)
             owned.callback(self._runner.close)
             bytes_max = self.model.max_bytes(self.context)
             self._encoder = PromptEncoder(
@@ -114,14 +126,6 @@ class Engine:
         self._closing, self._scoring_lock = Lock(), Lock()
         self._finalizer = finalize(self, _close_dropped, self._dispatcher, self._owned, plan.header.path)
         self._finalizer.atexit = False  # the process frees everything
-
-    def _new_context(self) -> Context:
-        if not self.plan.embeds:
-            return Context(self.model, self.plan.settings)
-        from ..llama.embedding_context import EmbeddingContext  # noqa: PLC0415 - few models embed
-
-        self._embedding = EmbeddingContext(self.model, self.plan.settings)
-        return self._embedding
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +153,8 @@ class Engine:
     @property
     def load(self) -> EngineLoad:
         """How many requests run and wait now."""
-        return self._dispatcher.load
+        scheduler = self._runner.scheduler
+        return EngineLoad(len(scheduler.running), len(scheduler.waiting))
 
     def files(self, adapter: str) -> tuple[Path, ...]:
         """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
@@ -284,11 +289,11 @@ class Engine:
         adapter, calibration = self._adapter_name(options.adapter), None
         if adapter == BASE and request.question and options.greedy and not options.grammar:
             calibration = find_calibration(self.model.header.metadata)
+        room = self.context + 1 - len(request.tokens)  # the last token needs no place in it
         sequence = SequenceState(
             request,
-            self.context,
             adapter,
-            max_tokens=options.max_tokens or self.default_max_tokens,
+            max_tokens=min(options.max_tokens or self.default_max_tokens, room),
             scored=options.logprobs is not None or calibration is not None,
             submitted_at=perf_counter(),
         )

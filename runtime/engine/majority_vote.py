@@ -87,8 +87,9 @@ class MajorityVote:
             handle = self._ended.get()
             self._running.remove(handle)
             self._answers.append(handle.answer())
-            self.handle.put(Piece("", tally=tally(self._answers, self._rule)))
-            if is_decided(self._answers, self._rule):
+            counted = tally(self._answers, self._rule)
+            self.handle.put(Piece("", tally=counted))
+            if self._rule.is_decided(*counted.counts, counted.asked - counted.ended):
                 return
             if self._waiting and not self._aborted:
                 # While others run, a full queue must not keep their ends from being counted. One by one: it
@@ -115,12 +116,6 @@ def _rank(answers: Sequence[Answer]) -> list[Answer]:
     votes = Counter(answer.value for answer in answers)
     verified = Counter(answer.value for answer in answers if answer.verified)
     return sorted(answers, key=lambda one: (votes[one.value], verified[one.value]), reverse=True)
-
-
-def is_decided(answers: Sequence[Answer], rule: VotingRule) -> bool:
-    """Whether no more answers are needed."""
-    counted = tally(answers, rule)
-    return counted.ended == rule.answers or rule.is_decided(*counted.counts, rule.answers - counted.ended)
 
 
 def select_winner(answers: Sequence[Answer], rule: VotingRule) -> Answer:

@@ -1,5 +1,6 @@
 """Runner: the loop body of the engine. step() schedules, decodes, samples and reports new text."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,9 +38,8 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         settings = context.settings
-        self.scheduler = Scheduler(
-            settings.slots, settings.batch, prefixes.capacity > 0, self._model.cuts_states
-        )
+        cacheable = math.inf if prefixes.capacity else 0
+        self.scheduler = Scheduler(settings.slots, settings.batch, cacheable, self._model.cuts_states)
         self._outputs: dict[SequenceState, Output] = {}
 
     def add(self, outputs: Mapping[SequenceState, Output]) -> None:
@@ -110,8 +110,7 @@ class Runner:
     def _sample(self, sequence: SequenceState, row: int) -> None:
         output, options = self._outputs[sequence], sequence.request.options
         token = output.sampler.sample(self._context, row, no_digit=output.stream.no_digit)
-        sequence.last_token_at = perf_counter()
-        sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
+        sequence.times.append(perf_counter())
         sequence.sampled += 1
         logprob = TokenLogprob(token, 0.0)
         if sequence.scored:
@@ -127,6 +126,7 @@ class Runner:
             # Inserted tokens go into one batch with the token before them, as a prompt does.
             for token in inserted() if sequence.stop_reason is None else ():
                 if sequence.stop_reason is None:
+                    sequence.times.append(sequence.times[-1])
                     self._append(sequence, TokenLogprob(token, 0.0))
         if sequence.stop_reason is None and output.sampler.finished:
             self._end(sequence, StopReason.END)  # without a step for the end-of-generation token
@@ -136,7 +136,6 @@ class Runner:
         if sequence.request.options.logprobs is not None:
             output.logprobs.append(logprob)
         sequence.output.append(token)
-        sequence.output_at.append(sequence.last_token_at)
         output.tokens.append(token)
         output.sampler.accept(token)
         output.stream.feed(token)

@@ -7,13 +7,13 @@ the budget goes to prefill, oldest first, in chunks; while others decode, the ch
 prompt never stalls their answers.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 from ..answer import SequenceEnd, StopReason, Timings, Usage
+from ..llama.context import Span
 from ..options import BASE, MAX_TOKENS, Request
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixKey
 
@@ -23,23 +23,20 @@ class SequenceState:
     """State of a request in the engine."""
 
     request: Request
-    context: int  # tokens that its slot can hold
     adapter: str = BASE
-    max_tokens: int = MAX_TOKENS  # maximum tokens of its output
+    max_tokens: int = MAX_TOKENS  # maximum tokens of its output, for which the context has room
     scored: bool = False  # whether the log-probabilities of sampled tokens are computed
     slot: int | None = None  # slot of the KV cache; None while it waits and after it has ended
     cached: int = 0  # prompt tokens restored from the prefix cache
     computed: int = 0  # tokens whose KV cache is in the slot
     saves: list[int] = field(default_factory=list)  # positions at which it is saved, descending
     output: list[int] = field(default_factory=list)
-    output_at: list[float] = field(default_factory=list)  # time of each of them
+    times: list[float] = field(default_factory=list)  # of each of them, and of the end of generation
     sampled: int = 0  # number of output tokens sampled from the model
     log_likelihood: float = 0.0  # sum of the sampled tokens' log-probabilities, where they are computed
     stop_reason: StopReason | None = None  # why it ended; None while it has not
     submitted_at: float = 0.0
     started_at: float = 0.0  # time of its first batch; 0 before it
-    first_token_at: float = 0.0
-    last_token_at: float = 0.0
 
     @property
     def prefix_key(self) -> PrefixKey:
@@ -53,14 +50,9 @@ class SequenceState:
         return self.slot
 
     @property
-    def length(self) -> int:
-        """Tokens of prompt and output."""
-        return len(self.request.tokens) + len(self.output)
-
-    @property
     def pending(self) -> int:
         """Tokens that are known but not computed."""
-        return self.length - self.computed
+        return len(self.request.tokens) + len(self.output) - self.computed
 
     @property
     def decoding(self) -> bool:
@@ -69,8 +61,8 @@ class SequenceState:
 
     @property
     def remaining(self) -> int:
-        """Tokens that can follow; the last one needs no place in the context."""
-        return min(self.max_tokens - len(self.output), self.context + 1 - self.length)
+        """Tokens that can follow."""
+        return self.max_tokens - len(self.output)
 
     def end(self, thinking: str = "", thinking_tokens: int = 0) -> SequenceEnd:
         """Result of the sequence, which has ended, with the thought before its answer."""
@@ -84,9 +76,10 @@ class SequenceState:
             thinking_tokens=thinking_tokens,
         )
         timings = Timings(0.0, 0.0, 0.0)
-        if first := self.first_token_at:
-            timings = Timings(first - self.started_at, first - self.submitted_at, self.last_token_at - first)
-        token_s = tuple(at - self.submitted_at for at in self.output_at)
+        if self.times:
+            first, last = self.times[0], self.times[-1]
+            timings = Timings(first - self.started_at, first - self.submitted_at, last - first)
+        token_s = tuple(at - self.submitted_at for at in self.times)
         return SequenceEnd(self.stop_reason, usage, timings, self.log_likelihood, token_s, thinking)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
@@ -104,14 +97,10 @@ PREFILL_CHUNK = 128  # on a CPU, a model computes so many tokens at once about a
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive tokens of one sequence, for one batch."""
+class Chunk(Span):
+    """A span of one sequence; `rows` is 1 if a token is sampled after it, or 0 if more tokens are known."""
 
-    sequence: SequenceState  # owner of the tokens
-    slot: int  # slot of the sequence
-    start: int  # position of the first token
-    tokens: tuple[int, ...]  # the tokens, at least one
-    rows: int  # 1 if a token is sampled after it, or 0 if it ends before the last known token
+    sequence: SequenceState
 
 
 @dataclass(slots=True)
@@ -120,9 +109,8 @@ class Scheduler:
 
     slots: int  # number of sequences that run at once
     budget: int  # maximum tokens per batch, at least one per slot
-    prefix_caching: bool = False  # whether computed prompts are shared through a prefix cache
+    cacheable: float = 0  # maximum tokens of a prompt that fits the prefix cache, as far as is known
     cuts_prefixes: bool = True  # whether a part of a cached prompt can be used
-    cacheable: float = math.inf  # maximum tokens of a prompt that fits the prefix cache, as far as is known
     waiting: deque[SequenceState] = field(default_factory=deque)  # sequences without a slot yet, oldest first
     running: list[SequenceState] = field(default_factory=list)  # sequences with a slot, oldest first
     _free_slots: set[int] = field(init=False)
@@ -130,7 +118,6 @@ class Scheduler:
     _batches: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        assert 1 <= self.slots <= self.budget, "a batch must hold a token of every running sequence"
         self._free_slots = set(range(self.slots))
 
     @property
@@ -167,9 +154,7 @@ class Scheduler:
     def will_cache(self, sequence: SequenceState) -> bool:
         """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
         tokens = len(sequence.request.tokens)
-        return (
-            self.prefix_caching and tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
-        )
+        return tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
@@ -184,7 +169,7 @@ class Scheduler:
             tokens = sequence.next_tokens(budget)
             budget -= len(tokens)
             rows = int(len(tokens) == sequence.pending)
-            chunks.append(Chunk(sequence, sequence.running_slot, sequence.computed, tokens, rows))
+            chunks.append(Chunk(sequence.running_slot, sequence.computed, tokens, rows, sequence))
         # llama.cpp computes only ascending neighbours together.
         return sorted(chunks, key=lambda chunk: chunk.slot)
 

@@ -9,24 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError, InsufficientMemoryError
-from ...files.gguf.model_shape import Pooling
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle
-from .llama_cpp_library import LLAMA_CPP
 from .model import LoraAdapter, Model
 from .settings import Settings
 from .thread_governor import ThreadGovernor
 
 if TYPE_CHECKING:
     from ...stats import Doubles, Floats
-    from ..engine.scheduler import Chunk
 
 
 def log_softmax(logits: NDArray[Any]) -> "Doubles":
@@ -45,15 +42,12 @@ def log_sum_exp(logits: "Floats") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens of a slot in a batch; logits of the last `rows` of them are computed."""
+    """Tokens of a slot in a batch, at least one; logits of the last `rows` of them are computed."""
 
     slot: int
-    start: int
+    start: int  # position of the first token
     tokens: tuple[int, ...]
     rows: int
-
-
-Tokens: TypeAlias = "Span | Chunk"
 
 
 class _Batch:
@@ -75,7 +69,7 @@ class _Batch:
             self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
         self._rows: list[int] = []
 
-    def fill(self, spans: Sequence[Tokens]) -> list[int]:
+    def fill(self, spans: Sequence[Span]) -> list[int]:
         """Write the spans one after the other; returns the batch index of each row of logits."""
         tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
         for row in self._rows:
@@ -101,15 +95,13 @@ class Context(NativeHandle):
     Every sequence has its own cells: a full one takes none from the others.
     """
 
-    def __init__(self, model: Model, settings: Settings, pooling: Pooling | None = None) -> None:
-        """Allocate the context. For `pooling`, see EmbeddingContext."""
+    def __init__(self, model: Model, settings: Settings) -> None:
+        """Allocate the context."""
         super().__init__()
         self.model, self.settings = model, settings
         self._library = library = model.library
         assert settings.context <= model.context_trained, "the plan has clamped it"
         load = partial(library.new_context, model.handle, settings)
-        if pooling:
-            load = partial(LLAMA_CPP.new_context, model.handle, settings, pooling)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
         self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
         self._batch = _Batch(library.batch, settings.batch)
@@ -144,7 +136,7 @@ class Context(NativeHandle):
         """Set the number of threads for batches of one token, and for larger ones."""
         self._library.set_threads(self.handle, decode, prefill)
 
-    def decode(self, spans: Sequence[Tokens]) -> list[int]:
+    def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute spans in ascending order of slots: llama.cpp computes only neighbours together.
 
         Returns the batch index of each requested row of logits, for logits_row() and Sampler.sample().
@@ -216,20 +208,15 @@ class Context(NativeHandle):
     def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
         """Put the first `length` tokens of a saved sequence into an empty slot; False if it is refused.
 
-        The state must come from a context of the same model, adapter, KV type and number of slots. Unless
-        Model.cuts_states, `length` must be all of it.
+        The state must come from a context of the same model, adapter, KV type and number of slots, and have
+        so many tokens; unless Model.cuts_states, no more.
         """
         read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
-        found = self.length(slot)
-        accepted = read == len(state) and (found == length or (found > length and self.model.cuts_states))
+        accepted: bool = read == len(state)
         self.clear(slot, length if accepted else 0)
         if not accepted:
             self._library.log.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
-
-    def length(self, slot: int) -> int:
-        """Return how many tokens a sequence holds."""
-        return self._library.length(self.handle, slot)
 
 
 def _pointer(data: NDArray[np.uint8]) -> Any:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ...errors import PromptLengthError, RequestError
-from ...files.gguf.model_shape import embeds_in_parts, read_pooling
+from ...files.gguf.model_shape import embeds_in_parts
 from ...stats import Floats
 from ..options import check_integer
 from .context import Context, Span
@@ -22,12 +22,14 @@ _TOKENS = 512  # of several texts that are computed at once; more are no faster,
 class EmbeddingContext(Context):
     """Computes several texts at once, which share the cells of the context; a vector has `width` numbers.
 
+    The settings are those of embedding_settings().
+
     llama.cpp pools what it computes at once, and then makes logits of every token of a decoder, too. So where
     the last token's vector is the text's, that token alone is computed in this way, after those before it.
     """
 
     def __init__(self, model: Model, settings: Settings) -> None:
-        super().__init__(model, settings, read_pooling(model.header))
+        super().__init__(model, settings)
         self._in_parts = embeds_in_parts(model.header)
         self.width = int(llama_cpp.llama_model_n_embd_out(model.handle))
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import FileError, one_line
 from ...files.processors import read_cpuinfo
-from .llama_cpp_library import ErrorLog
-from .settings import IK, KV_TYPES, PACKAGES, GpuLayers, Handle, Settings
+from .llama_cpp_library import ErrorLog, row_function
+from .settings import IK, PACKAGES, GpuLayers, Handle, Settings
 
 PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
 _ANYWHERE = -1  # a position: to the end
@@ -33,7 +33,6 @@ _STATE = [_POINTER, _POINTER, ctypes.c_size_t, _INT, ctypes.c_uint32]
 _FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "llama_set_n_threads": ([_POINTER, ctypes.c_uint32, ctypes.c_uint32], None),
     "llama_kv_cache_seq_rm": ([_POINTER, _INT, _INT, _INT], ctypes.c_bool),
-    "llama_kv_cache_seq_pos_max": ([_POINTER, _INT], _INT),
     "llama_kv_cache_view_init": ([_POINTER, _INT], _CacheView),
     "llama_kv_cache_view_update": ([_POINTER, ctypes.POINTER(_CacheView)], None),
     "llama_kv_cache_view_free": ([ctypes.POINTER(_CacheView)], None),
@@ -77,7 +76,12 @@ class IkLlamaLibrary:
         except (OSError, RuntimeError, AttributeError) as error:
             raise FileError(f"ik_llama.cpp cannot be loaded: {one_line(error)}") from None
         self._api = api
-        self._bind(api._lib)
+        self._call: dict[str, Any] = {}
+        for name, (arguments, result) in _FUNCTIONS.items():
+            function = getattr(api._lib, name)
+            function.argtypes, function.restype = arguments, result
+            self._call[name] = function
+        self.logits = row_function(api._lib)
         self.batch = api.llama_batch
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set
@@ -85,17 +89,9 @@ class IkLlamaLibrary:
         self.log = ErrorLog("ik_llama.cpp", callback, set_log)
         api.llama_backend_init()
         self.free_model, self.free_context = api.llama_free_model, api.llama_free
+        self.load_adapter = self._call["llama_lora_adapter_init"]
         self.free_adapter = self._call["llama_lora_adapter_free"]
         self.set_threads, self.decode = self._call["llama_set_n_threads"], api.llama_decode
-
-    def _bind(self, native: Any) -> None:
-        self._call: dict[str, Any] = {}
-        for name, (arguments, result) in _FUNCTIONS.items():
-            function = getattr(native, name)
-            function.argtypes, function.restype = arguments, result
-            self._call[name] = function
-        # Returns an integer: the binding makes a pointer object for each row of logits.
-        self.logits = ctypes.CFUNCTYPE(_POINTER, _POINTER, _INT)(("llama_get_logits_ith", native))
 
     def load_model(self, path: Path, *, repack: bool, gpu_layers: GpuLayers) -> Handle:
         assert not gpu_layers, "settings refuse GPU layers with this library"
@@ -107,19 +103,12 @@ class IkLlamaLibrary:
 
     def new_context(self, model: Handle, settings: Settings) -> Handle:
         native = self._api.llama_context_default_params()
-        native.n_seq_max = settings.slots
-        native.n_ctx = settings.context * settings.slots
-        native.n_batch, native.n_ubatch = settings.batch, settings.micro_batch
-        native.n_threads, native.n_threads_batch = settings.threads, settings.threads
-        native.type_k = native.type_v = KV_TYPES[settings.kv]
+        settings.size_context(native)
         native.flash_attn = bool(settings.flash_attention)
         # With the first, the up and gate parts of a LoRA are left out without a word. With the second, what
         # follows a change of the adapter is computed with the graph, and so the adapter, of before.
         native.fused_up_gate = native.graph_reuse = False
         return self._api.llama_init_from_model(model, native)
-
-    def load_adapter(self, model: Handle, path: Path) -> Handle:
-        return self._call["llama_lora_adapter_init"](model, os.fsencode(path))
 
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
         self._call["llama_lora_adapter_clear"](context)
@@ -143,9 +132,6 @@ class IkLlamaLibrary:
         finally:
             self._call["llama_kv_cache_view_free"](ctypes.byref(view))
         raise FileError("ik_llama.cpp does not close the holes of its KV cache")
-
-    def length(self, context: Handle, slot: int) -> int:
-        return int(self._call["llama_kv_cache_seq_pos_max"](context, slot)) + 1
 
     def state_bytes(self, context: Handle, slot: int) -> int:
         return int(self._call["llama_state_seq_get_size"](context, slot, 0))

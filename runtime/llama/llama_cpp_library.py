@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileError, one_line
-from .settings import KV_TYPES, LLAMA, GpuLayers, Handle, Settings
+from .settings import LLAMA, GpuLayers, Handle, Settings
 
 # Before the library is loaded: on an abort it would run a debugger on this process, which takes seconds.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
@@ -18,7 +18,7 @@ except (OSError, RuntimeError) as error:  # a library that it needs is missing, 
     remedy = "install llama-cpp-python again, or what it lacks, such as libgomp1"
     raise FileError(f"llama.cpp cannot be loaded: {one_line(error)}; {remedy}") from None
 
-__all__ = ["LLAMA_CPP", "SLOTS_MAX", "ErrorLog", "LlamaCppLibrary", "gpu_found", "llama_cpp"]
+__all__ = ["LLAMA_CPP", "SLOTS_MAX", "ErrorLog", "LlamaCppLibrary", "gpu_found", "llama_cpp", "row_function"]
 SLOTS_MAX = int(llama_cpp.llama_max_parallel_sequences())
 _NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once
 _FLASH_ATTENTION = {
@@ -59,10 +59,18 @@ class ErrorLog:
         return line[:_LINE_MAX]
 
 
+def row_function(native: ctypes.CDLL) -> Any:
+    """The library's llama_get_logits_ith() as an integer: bindings make a pointer object for each row."""
+    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+        ("llama_get_logits_ith", native)
+    )
+
+
 class LlamaCppLibrary:
     """The calls that an engine needs of a library. Nothing is checked here: the library may abort.
 
-    `logits` gives the address of a row, (vocab,) float32, or 0. `state_bytes` is the size of a sequence's
+    decode() and set_adapter() return 0 if all went well. `logits` gives the address of a row, (vocab,)
+    float32, or 0. `state_bytes` is the size of a sequence's
     state, which read_state() copies to memory and write_state() to an empty sequence; 0 bytes if it is
     refused.
     """
@@ -73,14 +81,13 @@ class LlamaCppLibrary:
     def __init__(self) -> None:
         self.log = ErrorLog(self.name, llama_cpp.llama_log_callback, llama_cpp.llama_log_set)
         llama_cpp.llama_backend_init()
-        # Returns an integer: the binding makes a pointer object for each row of logits.
-        prototype = ctypes.CFUNCTYPE(ctypes.c_void_p, llama_cpp.llama_context_p_ctypes, ctypes.c_int32)
-        self.logits = prototype(("llama_get_logits_ith", llama_cpp._lib))
-        self.set_threads = llama_cpp.llama_set_n_threads
+        self.logits = row_function(llama_cpp._lib)
+        self.set_threads, self.decode = llama_cpp.llama_set_n_threads, llama_cpp.llama_decode
         self.state_bytes = llama_cpp.llama_state_seq_get_size
         self.read_state = llama_cpp.llama_state_seq_get_data
         self.write_state = llama_cpp.llama_state_seq_set_data
         self.free_model, self.free_context = llama_cpp.llama_model_free, llama_cpp.llama_free
+        self.load_adapter = llama_cpp.llama_adapter_lora_init
         self.free_adapter = llama_cpp.llama_adapter_lora_free
 
     def load_model(
@@ -99,47 +106,33 @@ class LlamaCppLibrary:
             native.devices = ctypes.addressof(_NO_DEVICES)
         return llama_cpp.llama_model_load_from_file(os.fsencode(path), native)
 
-    def new_context(self, model: Handle, settings: Settings, pooling: int | None = None) -> Handle:
+    def new_context(self, model: Handle, settings: Settings) -> Handle:
         """Allocate a context. With `pooling` it makes a vector of each sequence, and they share its cells."""
         native = llama_cpp.llama_context_default_params()
-        native.n_seq_max = settings.slots
-        native.n_ctx = settings.context * settings.slots
-        native.n_batch = settings.batch
-        native.n_ubatch = settings.micro_batch
+        settings.size_context(native)
         native.n_outputs_max = settings.outputs
-        native.n_threads, native.n_threads_batch = settings.threads, settings.threads
-        native.kv_unified = False
-        native.no_perf = True
-        native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if settings.exact else KV_TYPES[settings.kv]
-        native.flash_attn_type = _FLASH_ATTENTION[False if settings.exact else settings.flash_attention]
+        native.kv_unified, native.no_perf = False, True
+        native.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]
+        if settings.exact:
+            native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32
+            native.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
         native.offload_kqv = native.op_offload = settings.gpu_layers != 0
-        if pooling:
-            native.embeddings, native.pooling_type, native.kv_unified = True, pooling, True
+        if settings.pooling:
+            native.embeddings, native.pooling_type, native.kv_unified = True, settings.pooling, True
             native.n_ctx, native.n_ubatch = settings.context, settings.batch  # a text is computed at once
         return llama_cpp.llama_init_from_model(model, native)
 
-    def load_adapter(self, model: Handle, path: Path) -> Handle:
-        return llama_cpp.llama_adapter_lora_init(model, os.fsencode(path))
-
     def set_adapter(self, context: Handle, adapter: Handle | None) -> int:
-        """Apply an adapter, or none, to all sequences; returns 0 if that went well."""
+        """Apply an adapter, or none, to all sequences."""
         count = int(adapter is not None)
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(*[adapter][:count])
         scales = (ctypes.c_float * count)(*[1.0][:count])
         return int(llama_cpp.llama_set_adapters_lora(context, handles, count, scales))
 
-    def decode(self, context: Handle, batch: Any) -> int:
-        """Compute a batch; returns 0 if that went well."""
-        return int(llama_cpp.llama_decode(context, batch))
-
     def clear(self, context: Handle, slot: int, start: int) -> bool:
         """Remove the cells of a sequence from position `start` on; returns whether that is possible."""
         return bool(llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(context), slot, start, -1))
-
-    def length(self, context: Handle, slot: int) -> int:
-        """The position after the last cell of a sequence."""
-        return int(llama_cpp.llama_memory_seq_pos_max(llama_cpp.llama_get_memory(context), slot)) + 1
 
 
 LLAMA_CPP = LlamaCppLibrary()

@@ -1,5 +1,6 @@
 """Models and run-time LoRA adapters as a native library loads them; the vocabulary is always llama.cpp's."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ class LoraAdapter(NativeHandle):
         self.path = path
         self.metadata = read_adapter_header(path, model.header).metadata
         library = model.library
-        load = partial(library.load_adapter, model.handle, path)
+        load = partial(library.load_adapter, model.handle, os.fsencode(path))
         self.acquire(load, library.free_adapter, library.log, path)
 
 

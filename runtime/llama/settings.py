@@ -39,10 +39,18 @@ class Settings:
     prefix_bytes: int = 0
     gpu_layers: GpuLayers = 0
     library: str = LLAMA
+    pooling: int = 0  # how a model of embeddings makes a vector of a text, a Pooling; 0 in others
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", self.outputs or self.slots)
         assert 1 <= self.slots <= self.outputs <= self.batch, "EngineOptions checks what a user gives"
+
+    def size_context(self, native: Any) -> None:
+        """Set what the parameters of a context have in both libraries."""
+        native.n_seq_max, native.n_ctx = self.slots, self.context * self.slots
+        native.n_batch, native.n_ubatch = self.batch, self.micro_batch
+        native.n_threads = native.n_threads_batch = self.threads
+        native.type_k = native.type_v = KV_TYPES[self.kv]
 
     @property
     def micro_batch(self) -> int:

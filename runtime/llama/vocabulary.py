@@ -74,7 +74,8 @@ class Vocabulary(NativeHandle):
         puts.
         """
         after_newline = continues and self._puts_space
-        text = self._normalized(text)
+        if self._pre_tokenizer in NFC_PRE_TOKENIZERS:
+            text = unicodedata.normalize("NFC", text)
         space_once = not continues and self.header.metadata.get(SPACE_ONCE) is True
         if space_once and len(text) > 1 and text[0] in " ▁":
             text = text[1:]  # llama.cpp puts it before every text
@@ -131,11 +132,6 @@ class Vocabulary(NativeHandle):
     @cached_property
     def _puts_space(self) -> bool:
         return self._tokenizer == "llama" and self.token_to_piece(self._newline[0]) == b" "
-
-    def _normalized(self, text: str) -> str:
-        if self._pre_tokenizer in NFC_PRE_TOKENIZERS:
-            return unicodedata.normalize("NFC", text)
-        return text
 
     def max_bytes(self, tokens: int) -> int:
         """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""

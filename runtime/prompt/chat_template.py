@@ -22,7 +22,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ...errors import FileError, RequestError, one_line
 
 if TYPE_CHECKING:
-    from ...files.gguf.header import Header
     from ..llama.vocabulary import Vocabulary
 
 Json = Any  # a JSON value
@@ -153,15 +152,12 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def read_chat_template(
-    header: "Header", bos: int | None, eos: int | None, date: str | None = None
-) -> ChatTemplate | None:
-    """Compile the template in a model's file; None if there is none, or a blank one. See ChatTemplate."""
+def read_chat_template(vocabulary: "Vocabulary", date: str | None = None) -> ChatTemplate:
+    """Compile the template in a model's file, with an empty source if it is blank; see ChatTemplate."""
+    header = vocabulary.header
     source = header.metadata.get("tokenizer.chat_template", "")
     if not isinstance(source, str):
         raise FileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
-    if not source.strip():
-        return None
     tokens = header.metadata["tokenizer.ggml.tokens"]
-    begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
-    return ChatTemplate(source, begin, end, date, f"{header.path}: ")
+    bos, eos = ("" if token is None else tokens[token] for token in (vocabulary.bos, vocabulary.eos))
+    return ChatTemplate(source if source.strip() else "", bos, eos, date, f"{header.path}: ")

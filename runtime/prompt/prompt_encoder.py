@@ -66,21 +66,19 @@ class PromptEncoder:
     def __init__(
         self,
         vocabulary: "Vocabulary",
-        template: ChatTemplate | None,
+        template: ChatTemplate,
         bytes_max: int = PROMPT_LENGTH_MAX,
         hint: str = "",
         examples_max: int = 0,
     ) -> None:
         """Encode for a model; texts of more than `bytes_max` are refused, with a hint.
 
-        Without a template, prompts with worked examples have at most `examples_max` tokens.
+        With an empty template, prompts with worked examples have at most `examples_max` tokens.
         """
         self._vocabulary, self._template = vocabulary, template
         self._bytes_max, self._hint = min(bytes_max, PROMPT_LENGTH_MAX), hint
         self._examples_max = examples_max
-        self.template_source, self.takes_tools = (
-            (template.source, template.takes_tools) if template else ("", False)
-        )
+        self.template_source, self.takes_tools = template.source, template.takes_tools
         self.thinking = Thinking.of(self.template_source, vocabulary)
         self._names = ControlNames(vocabulary.control_tokens)
 
@@ -109,18 +107,18 @@ class PromptEncoder:
             raise RequestError("tools: the model's chat template takes no tools")
         for value in (*tools, *(call.arguments for call in calls)):
             check_nesting(value)
-        if self._template is None:
+        if not self.template_source:
             return self._encode_completion(messages, begin)
         asked = [[message.template_fields() for message in messages], [*tools]]
         self._check_length(json_texts(asked))
-        render = partial(self._render, self._template, think if thinking else None)
+        render = partial(self._render, think if thinking else None)
         pieces = split_at_names(render, asked, self._names, self.template_source)
         return self._with_bos(self._encode([*pieces[:-1], pieces[-1] + begin]))
 
-    def _render(self, template: ChatTemplate, think: bool | None, asked: list[Json]) -> str:
+    def _render(self, think: bool | None, asked: list[Json]) -> str:
         """Render a conversation, and a thought without words if there is to be none."""
         messages, tools = asked
-        prompt = template.render(messages, tools, think)
+        prompt = self._template.render(messages, tools, think)
         return prompt + self.thinking.without_thought(prompt) if self.thinking and think is False else prompt
 
     def _encode_completion(self, messages: Sequence[Message], begin: str) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ def server(cluster, port, tiny, lora):
 
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory):
-    return write_lora(tmp_path_factory.mktemp("lora") / "other.gguf", seed=3, rank=1)
+    return write_lora(tmp_path_factory.mktemp("lora") / "other.gguf", seed=3)
 
 
 def client(server: Running) -> openai.OpenAI:

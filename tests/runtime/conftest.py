@@ -35,8 +35,8 @@ def typed(value: Any) -> tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | Non
     return value, types[type(value)], None
 
 
-def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
-    """Metadata of the tiny model: value, type and element type of each key."""
+def metadata() -> dict[str, Any]:
+    """Metadata of the tiny model."""
     tokens = [*byte_names(), *CONTROL]
     llama = {
         **{"context_length": CONTEXT, "embedding_length": EMBEDDING, "block_count": LAYERS},
@@ -50,10 +50,10 @@ def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | 
         "token_type": [1] * 256 + [3] * len(CONTROL),
         **{"bos_token_id": 256, "eos_token_id": 258, "add_bos_token": True},
     }
-    values: dict[str, Any] = {"general.architecture": "llama", "general.name": "tiny"}
+    values: dict[str, Any] = {"general.name": "tiny"}
     values |= {f"llama.{name}": value for name, value in llama.items()}
     values |= {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
-    return {key: typed(value) for key, value in {**values, "tokenizer.chat_template": TEMPLATE}.items()}
+    return {**values, "tokenizer.chat_template": TEMPLATE}
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -71,13 +71,21 @@ def tensors() -> dict[str, np.ndarray]:
 
 
 def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """Write the tiny model with changes: None removes a key or a tensor, an array of bytes is Q4_0."""
-    writer = gguf.GGUFWriter(path, "llama")
-    del writer.kv_data[0]["general.architecture"]  # it is among the others
-    for key, entry in (metadata() | keys).items():
-        if entry is not None:
-            writer.add_key_value(key, *entry)
-    for name, array in (tensors() | arrays).items():
+    """Write the tiny model with changes; see write_file()."""
+    return write_file(path, "llama", metadata() | keys, tensors() | arrays)
+
+
+def write_file(path: Path, architecture: str, values: dict[str, Any], arrays: dict[str, Any]) -> Path:
+    """Write metadata, plain or as typed() returns them, and tensors; those that are None are left out.
+
+    An array of bytes is Q4_0.
+    """
+    writer = gguf.GGUFWriter(path, architecture)
+    del writer.kv_data[0]["general.architecture"]  # it may be among the values
+    for key, value in {"general.architecture": architecture, **values}.items():
+        if value is not None:
+            writer.add_key_value(key, *(value if isinstance(value, tuple) else typed(value)))
+    for name, array in arrays.items():
         if array is not None:
             quantized = gguf.GGMLQuantizationType.Q4_0 if array.dtype == np.uint8 else None
             writer.add_tensor(name, array, raw_dtype=quantized)
@@ -95,12 +103,8 @@ def finish(writer: gguf.GGUFWriter, path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., Path]:
-    """write_tiny(path, keys={}, arrays={}): write the tiny model with changes; see write_gguf()."""
-
-    def write(path: Path, keys: dict[str, Any] | None = None, arrays: dict[str, Any] | None = None) -> Path:
-        return write_gguf(path, keys or {}, arrays or {})
-
-    return write
+    """write_tiny(path, keys={}, arrays={}): write the tiny model with changes; see write_file()."""
+    return lambda path, keys={}, arrays={}: write_gguf(path, keys, arrays)
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +118,7 @@ def wide_heads(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..
     """Path of a tiny model with half as many heads of twice the width: whole blocks of q8_0."""
     names = ("attention.key_length", "attention.value_length", "rope.dimension_count")
     values = {"attention.head_count": 2, "attention.head_count_kv": 1, **dict.fromkeys(names, 32)}
-    keys = {f"llama.{name}": typed(value) for name, value in values.items()}
+    keys = {f"llama.{name}": value for name, value in values.items()}
     return write_tiny(tmp_path_factory.mktemp("wide") / "wide.gguf", keys)
 
 
@@ -124,14 +128,10 @@ def ending(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., P
     embedding = np.zeros((256 + len(CONTROL), EMBEDDING), np.float32)
     embedding[:, 0] = 1.0
     embedding[258, 0] = 9.0  # the tied output layer makes this the likeliest token
-    shapes = {"attn_output": (EMBEDDING, HEADS * HEAD), "ffn_down": (EMBEDDING, FEED_FORWARD)}
-    quiet = {  # zeroed matrices: the output layer then sees the embedding alone
-        f"blk.{n}.{name}.weight": np.zeros(shape, np.float32)
-        for n in range(LAYERS)
-        for name, shape in shapes.items()
-    }
+    # Zeroed matrices: the output layer then sees the embedding alone.
+    quiet = {name: 0 * array for name, array in tensors().items() if array.ndim == 2}
     path = tmp_path_factory.mktemp("ending") / "ending.gguf"
-    return write_tiny(path, arrays={"token_embd.weight": embedding, **quiet})
+    return write_tiny(path, arrays=quiet | {"token_embd.weight": embedding})
 
 
 @pytest.fixture(scope="session")

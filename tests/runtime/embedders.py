@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, Gemma3TextConfig, Gemma3TextModel, Qwen3Config, Qwen3Model
 
 from ..byte_level import byte_names
-from .conftest import finish, typed
+from .conftest import write_file
 
 _WORDS = ("the", "cat", "dog", "sat", "mat", "on", "ran", "eggs", "how", "many", "she", "have", "is", "red")
 _LETTERS = [chr(97 + n) for n in range(26)]
@@ -84,7 +84,7 @@ def random_model(kind: str) -> torch.nn.Module:
 
 def write_embedder(path: Path, kind: str, pooling: str | None) -> Path:
     """Write random_model(kind) as GGUF: bert, qwen3 or gemma-embedding."""
-    writer, model = gguf.GGUFWriter(path, kind), random_model(kind)
+    model = random_model(kind)
     config: Any = model.config
     bert, gemma = kind == "bert", kind == "gemma-embedding"
     tokenizer: dict[str, Any]
@@ -105,13 +105,12 @@ def write_embedder(path: Path, kind: str, pooling: str | None) -> Path:
         tokenizer = {"model": "gpt2", "pre": "qwen2", "tokens": _BYTE_TOKENS, "token_type": [1] * 256 + [3]}
         tokenizer |= {"merges": ["a b"], "eos_token_id": 256, "add_eos_token": True}
     values = {f"{kind}.{name}": value for name, value in keys.items()}
-    for key, value in {**values, **{f"tokenizer.ggml.{k}": v for k, v in tokenizer.items()}}.items():
-        if value is not None:
-            writer.add_key_value(key, *typed(value))
+    values |= {f"tokenizer.ggml.{name}": value for name, value in tokenizer.items()}
     architecture = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[kind]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    arrays = {}
     for name, tensor in model.state_dict().items():
         if found := names.get_name(name, (".weight", ".bias")):
             plus = 1.0 if gemma and "norm" in name else 0.0
-            writer.add_tensor(found, (tensor + plus).numpy().astype(np.float32))
-    return finish(writer, path)
+            arrays[found] = (tensor + plus).numpy().astype(np.float32)
+    return write_file(path, kind, values, arrays)

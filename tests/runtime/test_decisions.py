@@ -51,24 +51,14 @@ def test_a_quantized_cache_then_a_shorter_context_where_memory_is_short(smollm2,
         decide_settings(options, header)
 
 
-def test_what_is_given_stays_where_memory_is_short(wide_heads, available):
-    header = read_header(wide_heads)
-    for given in ({"context": 256, "kv": "f16"}, {"context": 256, "flash_attention": False}):
-        options = EngineOptions(batch=64, threads=1, **given)
+def test_what_is_given_and_what_q8_0_cannot_hold_stays_where_memory_is_short(wide_heads, tiny, available):
+    """The tiny model's heads have 16 values, and a block of q8_0 has 32."""
+    assert decided(read_header(tiny), EngineOptions(profile="phone"))[1] == "f16"
+    for path, given in ((wide_heads, {"kv": "f16"}), (wide_heads, {"flash_attention": False}), (tiny, {})):
+        header, options = read_header(path), EngineOptions(context=256, batch=64, threads=1, **given)
         available(memory_of(header, options) - 1)
         with pytest.raises(InsufficientMemoryError):
             decide_settings(options, header)
-
-
-def test_heads_that_q8_0_cannot_hold_keep_f16(tiny, available):
-    """They have 16 values, and a block of q8_0 has 32."""
-    header = read_header(tiny)
-    available(1 << 40)
-    assert decided(header, EngineOptions(profile="phone"))[1] == "f16"
-    options = EngineOptions(context=256)
-    available(memory_of(header, options) - 1)
-    with pytest.raises(InsufficientMemoryError):
-        decide_settings(options, header)
 
 
 def test_the_table_decides_by_processor_type_and_slots():

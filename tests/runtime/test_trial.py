@@ -31,7 +31,6 @@ from .gguf_adapters import MATRICES, write_factors, write_lora
 from .tiny_decoders import TOKENS, write_decoder
 
 KINDS = gguf.GGUFValueType
-U32, F32, TEXT = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING
 INTEGERS = {"blk.0.attn_q.weight": np.ones((64, 64), np.int8)}  # of which there is no product
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DOUBLING = "{% set n = namespace(a=[0]) %}{% for b in range(50) %}{% set n.a = n.a + n.a %}{% endfor %}"
@@ -46,29 +45,21 @@ def trial():
         yield lambda *files: run(20, 3_000_000_000, "llama.cpp", *files)
 
 
-def u32(value, *keys):
-    return {f"llama.{key}": (value, U32, None) for key in keys}
-
-
-def template(source, kind=TEXT):
-    return {"tokenizer.chat_template": (source, kind, None)}
-
-
-def tokenizer(key, value):
-    return {f"tokenizer.ggml.{key}": (value, TEXT, None)}
+def template(source):
+    return {"tokenizer.chat_template": source}
 
 
 # Changed keys, changed tensors, and a pattern in the last line.
 HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "no layers": (u32(0, "block_count"), {}, "ASSERT.*n_layer_all > 0"),
-    "a layer more": (u32(3, "block_count"), {}, r"blk\.2\.attn_norm.weight' not found"),
-    "negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": (-1.0, F32, None)}, {}, "ASSERT.*eps"),
-    "a short context": (u32(3, "context_length"), {}, "a context of 3 tokens is too short"),
-    "a long value": (tokenizer("pre", "x" * 100_000), {}, "unknown pre-tokenizer type: 'x{400,450}"),
-    "no bytes": (tokenizer("model", "llama"), {}, "unordered_map::at"),
-    "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "is an adapter, not a model"),
+    "no layers": ({"llama.block_count": 0}, {}, "ASSERT.*n_layer_all > 0"),
+    "a layer more": ({"llama.block_count": 3}, {}, r"blk\.2\.attn_norm.weight' not found"),
+    "negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": -1.0}, {}, "ASSERT.*eps"),
+    "a short context": ({"llama.context_length": 3}, {}, "a context of 3 tokens is too short"),
+    "a long value": ({"tokenizer.ggml.pre": "x" * 100_000}, {}, "unknown pre-tokenizer type: 'x{400,450}"),
+    "no bytes": ({"tokenizer.ggml.model": "llama"}, {}, "unordered_map::at"),
+    "an adapter": ({"general.type": "adapter"}, {}, "is an adapter, not a model"),
     "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "one part of 2; merge the parts first"),
-    "a template that is a number": (template(1, U32), {}, "'tokenizer.chat_template' is not a string"),
+    "a template that is a number": (template(1), {}, "'tokenizer.chat_template' is not a string"),
     "a template that is broken": (template("{%"), {}, "template cannot be compiled"),
     "a template that fails": (template("{{ 1 / 0 }}"), {}, "template failed: ZeroDivisionError"),
     "a template that fills the memory": (template(DOUBLING), {}, "template failed: MemoryError"),
@@ -183,7 +174,7 @@ def test_own_files_are_not_tried_and_the_environment_decides(model, smollm2, mon
     assert not is_tried(model) and not is_tried(smollm2)
     monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
     assert is_tried(model) and not is_tried(model, untrusted=False)
-    write_gguf(model, u32(8, "rope.dimension_count"), {})
+    write_gguf(model, {"llama.rope.dimension_count": 8}, {})
     monkeypatch.setenv("THIRTEEN_UNTRUSTED", "never")
     assert not is_tried(model)
 

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 
 from ..byte_level import byte_names
-from .conftest import finish, typed
+from .conftest import write_file
 
 DECODERS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "decoders.json").read_bytes()
@@ -36,17 +35,14 @@ TOKENS = {
 def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **keys: Any) -> Path:
     """Write a random decoder; `keys` are further metadata of the tokenizer, or None in place of them."""
     table = DECODERS[architecture]
-    writer = gguf.GGUFWriter(path, architecture)
-    for key, value in (_KEYS | table["keys"]).items():
-        writer.add_key_value(f"{architecture}.{key}", *typed(value))
+    values = {f"{architecture}.{key}": value for key, value in (_KEYS | table["keys"]).items()}
     tokens = TOKENS[tokenizer]
     tokens = [*tokens, *(f"▁extra{n}" for n in range(VOCABULARY - len(tokens)))]
     names = {"model": tokenizer, "tokens": tokens, "scores": [-1.0 * n for n in range(VOCABULARY)]}
     types = [2, 3, 3, *(6 if token in _BYTES else 1 for token in tokens[3:])]
     ids = {f"{name}_token_id": id_ for name, id_ in (("unknown", 0), ("bos", 1), ("eos", 2))}
-    for key, value in {**names, "token_type": types, "merges": ["a b"], **ids, **keys}.items():
-        if value is not None:
-            writer.add_key_value(f"tokenizer.ggml.{key}", *typed(value))
+    tokenizer_keys = {**names, "token_type": types, "merges": ["a b"], **ids, **keys}
+    values |= {f"tokenizer.ggml.{key}": value for key, value in tokenizer_keys.items() if value is not None}
     random = np.random.default_rng(13)
     layers = {
         f"blk.{n}.{name}": shape
@@ -54,8 +50,9 @@ def write_decoder(path: Path, architecture: str, tokenizer: str = "llama", **key
         for n in numbers
         for name, shape in shapes.items()
     }
+    arrays = {}
     for name, shape in {**table["tensors"], **layers}.items():
         is_norm = len(shape) == 1 and "norm" in name and name.endswith("weight")
         array = random.normal(1.0 if is_norm else 0.0, 0.1, shape).astype(np.float32)
-        writer.add_tensor(name, -np.abs(array) if name.endswith("ssm_a") else array)
-    return finish(writer, path)
+        arrays[name] = -np.abs(array) if name.endswith("ssm_a") else array
+    return write_file(path, architecture, values, arrays)

@@ -93,6 +93,9 @@ def test_what_cannot_be_is_refused_by_name_and_the_engine_goes_on(engine):
         (lambda engine: engine.answer(None), "question must be a string, not None"),
         (lambda engine: engine.answer("a", adapter="z"), "adapter: 'z' is not one of base, a, b, c, nan"),
         (lambda engine: engine.answers("abc"), "give a list"),
+        (lambda engine: engine.prompt_logprobs([1] * 257), r"257 tokens.* 256"),
+        (lambda engine: engine.prompt_logprobs([1, 2.5]), r"token 2\.5 is not one"),
+        (lambda engine: engine.prompt_logprobs([1, 2], adapter="z"), "adapter: 'z' is not one of"),
         (lambda engine: engine.encode_text(None), "text must be a string, not None"),
         (lambda engine: engine.submit_all([REQUEST] * 9), "9 requests at once: slots and queue hold 8"),
     ):

@@ -14,7 +14,7 @@ from time import sleep
 import pytest
 from thirteen.runtime import compute
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.llama_cpp_library import llama_cpp
+from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP
 
 from ...repeats import REPEATS
 from ..fakes import TIMEOUT_S
@@ -162,8 +162,8 @@ def test_many_threads_neither_hang_nor_crash_an_engine_that_is_closed_meanwhile(
     assert run_program(script, tiny, 2 * REPEATS, seconds=TIMEOUT_S * REPEATS) == ([], "")
 
 
-# The functions of llama.cpp that an engine calls and that may open a parallel region.
-PARALLEL = ("llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_adapter_lora_init")
+# The calls of the library that may open a parallel region.
+PARALLEL = ("load_model", "new_context", "decode", "load_adapter")
 
 
 def test_what_is_called_after_an_interrupt_comes_after_the_interrupted_call():
@@ -187,10 +187,10 @@ def test_engines_that_other_threads_load_compute_in_one(tiny, loras, monkeypatch
     computing = compute.call(get_ident)
 
     def recorded(name, function):
-        return lambda *args: calls.add((name, get_ident())) or function(*args)
+        return lambda *args, **options: calls.add((name, get_ident())) or function(*args, **options)
 
     for name in PARALLEL:
-        monkeypatch.setattr(llama_cpp, name, recorded(name, getattr(llama_cpp, name)))
+        monkeypatch.setattr(LLAMA_CPP, name, recorded(name, getattr(LLAMA_CPP, name)))
 
     def use(adaptive_threads):
         adapters = {"other": loras["a"]}

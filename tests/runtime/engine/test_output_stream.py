@@ -46,20 +46,23 @@ def test_results_are_inserted_and_all_else_is_sampled(engine):
         assert "".join(one for one, sampled in zip(text, mask, strict=True) if not sampled) == inserted
 
 
+def fed(engine, data, *stop):
+    output = OutputStream(engine.model, Options(stop=stop))
+    for byte in data:
+        output.feed(byte)
+    return output
+
+
 @pytest.mark.parametrize("held", [b"\n", b"\xc3"], ids=["of a stop string", "of a character"])
 def test_no_result_follows_what_is_held_back(engine, held):
     """It was inserted behind a newline that the text did not have yet."""
-    output = OutputStream(engine.model, Options(stop=["\n\n"]))
-    for byte in b"3 + 4 =" + held:
-        output.feed(byte)
+    output = fed(engine, b"3 + 4 =" + held, "\n\n")
     assert output.text == "3 + 4 =" and not output.inserted_tokens() and not output.no_digit
 
 
 def test_a_digit_may_follow_text_that_a_stop_string_holds_back(engine):
     """After a result and a line break, which a stop string may begin with, no list could go on with "2."."""
-    output = OutputStream(engine.model, Options(stop=["\n\n", "6x"]))
-    for byte in b"12 * 13 =":
-        output.feed(byte)
+    output = fed(engine, b"12 * 13 =", "\n\n", "6x")
     for byte in output.inserted_tokens():
         output.feed(byte)
     assert output.text == "12 * 13 = 15" and output.no_digit

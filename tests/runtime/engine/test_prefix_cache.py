@@ -19,7 +19,7 @@ TOKENS = st.builds(
     st.integers(PREFIX_TOKENS_MIN - 2, PREFIX_TOKENS_MIN + 4),
     st.lists(st.integers(0, 1), max_size=4),
 )
-PROMPT, BEGINNING, BASE = tuple(range(100, 150)), tuple(range(PREFIX_TOKENS_MIN)), ("base", "")
+BEGINNING, BASE = tuple(range(PREFIX_TOKENS_MIN)), ("base", "")
 
 
 def state(tokens, nbytes=64):
@@ -73,15 +73,6 @@ def test_of_equal_prefixes_the_smallest_is_found():
     assert (length, found.nbytes) == (PREFIX_TOKENS_MIN, 32)
 
 
-def test_a_namespace_learns_nothing_of_another():
-    cache = PrefixCache(1 << 20)
-    ours, theirs = ("base", "ours"), ("base", "theirs")
-    add(cache, PROMPT, key=ours)
-    assert cache.find(theirs, (*PROMPT, 1)) is None
-    add(cache, (*PROMPT, 1), key=theirs)
-    assert cache.find(ours, (*PROMPT, 1, 2))[0] == len(PROMPT), "not replaced by another namespace's entry"
-
-
 # With the real library.
 
 
@@ -89,7 +80,7 @@ def cached_tokens(*answers):
     return [answer.usage.cached_tokens for answer in answers]
 
 
-def test_prompts_that_are_submitted_together_share_what_is_computed_of_their_beginning(engine):
+def test_prompts_of_a_namespace_share_what_is_computed_of_their_beginning(engine):
     shared = b"Tom has 3 apples and buys 4 more. "
 
     def ask(namespace, *ends):

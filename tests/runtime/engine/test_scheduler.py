@@ -11,7 +11,7 @@ from thirteen.runtime.options import BASE, Request
 
 def add(scheduler, prompt, max_tokens=3, adapter=BASE):
     tokens = (7,) * prompt if isinstance(prompt, int) else prompt
-    sequence = SequenceState(Request(tokens), 10_000, adapter, max_tokens)
+    sequence = SequenceState(Request(tokens), adapter, max_tokens)
     scheduler.waiting.append(sequence)
     return sequence
 
@@ -91,7 +91,7 @@ SHARED, LONG = tuple(range(PREFIX_TOKENS_MIN)), tuple(range(2 * PREFIX_TOKENS_MI
 )
 @pytest.mark.parametrize(("adapter", "cacheable"), [(BASE, 1000), ("a", 1000), (BASE, PREFIX_TOKENS_MIN)])
 def test_a_prompt_waits_for_a_prefix_in_prefill_that_it_can_share(first, second, waits, adapter, cacheable):
-    scheduler = Scheduler(slots=2, budget=8, prefix_caching=True, cacheable=cacheable)
+    scheduler = Scheduler(slots=2, budget=8, cacheable=cacheable)
     computed, sequence = add(scheduler, first), add(scheduler, second, adapter=adapter)
     list(scheduler.admit())
     assert (sequence.slot is None) == (waits and (adapter, cacheable) == (BASE, 1000))
@@ -109,7 +109,7 @@ def test_a_prompt_waits_for_a_prefix_in_prefill_that_it_can_share(first, second,
     sharing=st.booleans(),
 )
 def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts, sharing):
-    scheduler = Scheduler(slots, slots + spare, sharing)
+    scheduler = Scheduler(slots, slots + spare, 1000 * sharing)
     sequences = [add(scheduler, *request) for request in requests]
     started: list[SequenceState] = []
     for step in range(1_000):
@@ -128,14 +128,3 @@ def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts
         assert {s for s in decoding if s.adapter in adapters} <= {chunk.sequence for chunk in chunks}
     assert scheduler.idle and all(sequence.stop_reason for sequence in sequences)
     assert sharing or started == [sequence for sequence in sequences if sequence in started]
-
-
-def test_a_sequence_goes_on_from_its_prompt_into_its_output_and_one_token_beyond_the_context():
-    sequence = SequenceState(Request((1, 2, 3)), context=4, max_tokens=9)
-    assert (sequence.next_tokens(2), sequence.pending, sequence.remaining) == ((1, 2), 3, 2)
-    sequence.computed, sequence.output = 3, [4]
-    assert (sequence.next_tokens(2), sequence.pending, sequence.remaining) == ((4,), 1, 1)
-    sequence.output.append(6)
-    assert sequence.remaining == 0
-    sequence.stop_reason = StopReason.END
-    assert sequence.end().usage.completion_tokens == 3, "the end of generation is not in the output"

@@ -12,7 +12,7 @@ from thirteen.runtime.options import Options
 from thirteen.runtime.prompt.chat_template import Thinking
 
 from ...byte_level import byte_names
-from ..conftest import CONTROL, EMBEDDING, typed
+from ..conftest import CONTROL, EMBEDDING
 from ..fakes import FIXED, TEMPLATES
 from ..prompt.test_prompt_encoder import Bytes
 
@@ -63,8 +63,8 @@ def model(request, tmp_path_factory, write_tiny):
         "tokenizer.chat_template": TEMPLATES[request.param],
     }
     random = np.random.default_rng(13).normal(0, 0.3, (len(tokens), EMBEDDING)).astype(np.float32)
-    path, keys = tmp_path_factory.mktemp("thinks") / "tiny.gguf", {k: typed(v) for k, v in values.items()}
-    with Engine(write_tiny(path, keys, {"token_embd.weight": random}), **FIXED) as engine:
+    path = tmp_path_factory.mktemp("thinks") / "tiny.gguf"
+    with Engine(write_tiny(path, values, {"token_embd.weight": random}), **FIXED) as engine:
         yield engine
 
 

@@ -22,7 +22,7 @@ from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.settings import IK, LLAMA, Settings
 
 from ... import checkpoints
-from ..gguf_adapters import write_factors
+from ..gguf_adapters import write_lora
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -139,17 +139,13 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
 
 def write_random_lora(path: Path, model: Path) -> Path:
     """Write an adapter of all matrices but the token embedding, large enough to change most predictions."""
-    header, random = read_header(model), np.random.default_rng(7)
+    header = read_header(model)
     shapes = {
         name: tensor.shape
         for name, tensor in header.tensors.items()
         if len(tensor.shape) == 2 and name != "token_embd.weight"
     }
-    factors = {
-        name: (random.normal(0, 0.15, (2, columns)), random.normal(0, 0.15, (rows, 2)))
-        for name, (rows, columns) in shapes.items()
-    }
-    return write_factors(path, factors, header.metadata["general.architecture"])
+    return write_lora(path, 7, shapes, header.metadata["general.architecture"], 0.15)
 
 
 def write_model(base: Path, kind: GGMLQuantizationType, folder: Path) -> tuple[Path, Path]:

@@ -10,17 +10,16 @@ from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP, llama_cpp
 from thirteen.runtime.llama.settings import Settings
 
 LOAD = """
-import thirteen.runtime.llama.model as model
-import llama_cpp
-llama_cpp.Llama  # imports llama-cpp-python's classes, which print the library's messages
-model.Model(pathlib.Path(sys.argv[1]))
+import pathlib, sys
+from thirteen.runtime.llama.model import Model
+from llama_cpp import Llama  # llama-cpp-python's classes, which print the library's messages
+Model(pathlib.Path(sys.argv[1]))
 """
 
 
 def test_messages_are_received_after_the_import_of_llama_cpp_pythons_classes(tiny: Path) -> None:
     """They were printed, and an error message said that llama.cpp gives no reason."""
-    code = f"import pathlib, sys{LOAD}"
-    done = subprocess.run([sys.executable, "-c", code, tiny], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", LOAD, tiny], capture_output=True, text=True, check=True)
     assert done.stderr == ""
 
 

@@ -7,7 +7,6 @@ import pytest
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.model import Model
 
-from ..conftest import typed
 from ..tiny_decoders import TOKENS, write_decoder
 
 # Ordinary runs, and one that matches letters with spaces between them.
@@ -85,8 +84,7 @@ def test_metadata_tells_what_a_tokenizer_does_and_llama_cpp_does_not(tmp_path, w
     cases = (("qwen2", "e\u0301", "é"), ("llama-bpe", "e\u0301", "e\u0301"), ("llama-bpe", " a b", "a b"))
     values = {"thirteen.tokenizer.space_once": True, "thirteen.tokenizer.rstrip": ["<|im_start|>", "absent"]}
     for pre, text, expected in cases:
-        keys = {key: typed(value) for key, value in {"tokenizer.ggml.pre": pre, **values}.items()}
-        with Model(write_tiny(tmp_path / "a.gguf", keys)) as model:
+        with Model(write_tiny(tmp_path / "a.gguf", {"tokenizer.ggml.pre": pre, **values})) as model:
             tokens = model.tokenize(text, special=False, bos=False)
             assert b"".join(map(model.token_to_piece, tokens)).decode() == expected
             assert model.stripping_tokens == {"<|im_start|>"}

@@ -1,9 +1,8 @@
 """Chat templates: Jinja in a sandbox, with one clear error for bad ones."""
 
 import pytest
-from gguf.constants import GGUFValueType
 from thirteen.errors import FileError, RequestError
-from thirteen.files.gguf.header import Field, Header
+from thirteen.runtime.llama.model import Model
 from thirteen.runtime.prompt.chat_template import (
     REPRODUCIBLE_DATE,
     ChatTemplate,
@@ -57,10 +56,11 @@ def test_a_template_takes_tools_if_it_uses_the_variable():
 
 
 @pytest.mark.parametrize("source", ["", " \n"])
-def test_a_blank_template_is_none(tmp_path, source):
+def test_a_blank_template_is_none(tmp_path, write_tiny, source):
     """The prompt was blank, whatever the question."""
-    header = Header(tmp_path, 3, {"tokenizer.chat_template": Field(source, GGUFValueType.STRING)}, {}, 0)
-    assert read_chat_template(header, None, None) is None
+    path = write_tiny(tmp_path / "blank.gguf", {"tokenizer.chat_template": source})
+    with Model(path, vocabulary_only=True) as model:
+        assert read_chat_template(model).source == ""
 
 
 def test_a_date_can_be_fixed():

@@ -52,7 +52,7 @@ def decode(tokens):
 
 
 def encoder(template=CHATML, vocabulary=None, **options):
-    return PromptEncoder(vocabulary or Bytes(), template and ChatTemplate(template, bos="<s>"), **options)
+    return PromptEncoder(vocabulary or Bytes(), ChatTemplate(template or "", bos="<s>"), **options)
 
 
 def encode(question, encoder, system=None, prompt=PLAIN):
@@ -108,9 +108,6 @@ def test_what_is_empty_too_large_or_not_for_the_template_is_refused():
     ):
         with pytest.raises(RequestError, match=reason):
             encoder(template, bytes_max=1000).encode_conversation(messages, tools)
-
-
-def test_tools_and_arguments_may_be_nested():
     fitting = nested(JSON_NESTING_MAX - 1)
     assert encoder(TOOLS, bytes_max=1000).encode_conversation([calling(fitting)], [fitting])
 
