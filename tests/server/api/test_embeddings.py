@@ -86,17 +86,3 @@ def test_ollama_client(server, engine):
 def test_a_model_that_continues_texts_says_what_to_take(tiny_server):
     with tiny_server.openai() as client, pytest.raises(openai.BadRequestError, match="Qwen3-Embedding"):
         client.embeddings.create(model="tiny", input="x")
-
-
-@pytest.mark.exhaustive
-def test_langchain(server, engine):
-    from langchain_ollama import OllamaEmbeddings
-    from langchain_openai import OpenAIEmbeddings
-
-    given = {"base_url": f"{server.url}/v1", "api_key": "unused", "check_embedding_ctx_length": False}
-    for made in (
-        OpenAIEmbeddings(model="bert", **given),
-        OllamaEmbeddings(model="bert", base_url=server.url),
-    ):
-        np.testing.assert_allclose(made.embed_documents(TEXTS), engine.embed(TEXTS), atol=2e-3)
-        np.testing.assert_allclose([made.embed_query(TEXTS[0])], engine.embed(TEXTS[:1]), atol=2e-3)
