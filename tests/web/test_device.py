@@ -11,8 +11,9 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from thirteen import Engine
 from thirteen.convert.source.architecture import Architecture
+from thirteen.files.gguf.header import read_header
 from thirteen.lab.random_model import write_uniform_model
-from thirteen.web.site import APP, write_site
+from thirteen.web.site import APP, tensor_layout, write_site
 from thirteen.web.static_files import site_app
 
 from ..axe_core import violations
@@ -29,10 +30,10 @@ SHAPE = Architecture(
     name="llama", layers=1, hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, vocab=300, context=64,
     rms_eps=1e-5, rope_theta=10000.0, tied=True,
 )  # fmt: skip
-EXPAND = """async ([name, max]) => {
+EXPAND = """async ([name, layout, max]) => {
   const { expandTypes } = await import('/page/expand.js');
   const blob = await (await fetch(name)).blob();
-  const expanded = await expandTypes(blob, max);
+  const expanded = await expandTypes(blob, layout, max);
   if (expanded === blob) return null;
   return Array.from(new Uint8Array(await expanded.arrayBuffer()));
 }"""
@@ -179,7 +180,7 @@ def expand(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[A
     def run(name: str, max_bytes: int = 2**31) -> tuple[Path, Path | None]:
         path, expanded = folder / f"{name}.gguf", folder / f"{name}-expanded.gguf"
         write_uniform_model(path, SHAPE, GGMLQuantizationType[name], GGMLQuantizationType.Q4_1)
-        content = page.evaluate(EXPAND, [path.name, max_bytes])
+        content = page.evaluate(EXPAND, [path.name, tensor_layout(read_header(path)), max_bytes])
         if content:
             expanded.write_bytes(bytes(content))
         return path, expanded if content else None
