@@ -7,10 +7,9 @@ import pytest
 from thirteen.runtime.prompt.prompt_encoder import Message
 from thirteen.server.config import RequestLimits
 
-from ...runtime.embedders import write_embedder
 from ...runtime.fakes import TEMPLATES
 from ...waiting import wait_until
-from ..serving import FLAG, halted, open_engine, serve_engine
+from ..serving import FLAG, halted, serve_engine
 from ..tool_model import record_prompts
 from .formats import CHATS, FORMATS, events
 
@@ -275,8 +274,7 @@ def test_a_stream_that_fails_says_so_at_its_end(tool_server, http, form):
 
 
 @every_format
-def test_a_model_made_for_embeddings_answers_nothing(tmp_path_factory, form):
-    path = write_embedder(tmp_path_factory.mktemp("bert") / "bert.gguf", "bert", "mean")
-    with open_engine(path) as engine, serve_engine(engine) as server, server.http() as http:
+def test_a_model_made_for_embeddings_answers_nothing(embedding_server, form):
+    with embedding_server.http() as http:
         response = form.post(http, QUESTION)
     assert response.status_code == 400 and "made for embeddings" in response.text
