@@ -115,9 +115,7 @@ def test_formulas_are_set_with_the_pages_own_fonts(page, server):
         expect(part(page, "answer").locator(found)).to_have_count(count)
     assert page.evaluate("document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Main'))")
     size = "(part) => document.querySelector(part).getBoundingClientRect().toJSON()"
-    assert page.evaluate(size, ".katex-display .mfrac")["height"] > 20, (
-        "without its style sheet, it is one line"
-    )
+    assert page.evaluate(size, ".katex-display .mfrac")["height"] > 20, "it has no style sheet"
     assert page.evaluate(size, ".answer svg")["width"] > 5, "the arrow had no width"
 
 
@@ -133,9 +131,7 @@ def test_a_hostile_answer_runs_and_changes_nothing(page, server):
     ask_and_wait(page, "hostile")
     for _ in range(2):
         text = part(page, "answer")
-        expect(text).to_contain_text(
-            '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
-        )
+        expect(text).to_contain_text("<script>window.hacked = 1</script><img src=x onerror=")
         expect(text).to_contain_text("[link](javascript:window.hacked=1)")
         expect(text.locator(FORBIDDEN)).to_have_count(0)
         assert page.evaluate("window.hacked") is None
@@ -173,19 +169,6 @@ def test_large_answers_are_shown_quickly(page):
       showText(document.createElement('div'), text, []);
       return performance.now() - start;
     })"""
-    pieces = [
-        "\\[\n",
-        "\\( ",
-        "**a *b ",
-        "- ",
-        "```\n",
-        "a\n\n",
-        "- a\n\n",
-        "`` ` ",
-        "# ",
-        "3 + ",
-        "a*_",
-        "  ",
-    ]
-    for piece in pieces:
+    blocks = ("\\[\n", "- ", "```\n", "a\n\n", "- a\n\n", "# ")
+    for piece in (*blocks, "\\( ", "**a *b ", "`` ` ", "3 + ", "a*_", "  "):
         assert page.evaluate(timed, piece * (30_000 // len(piece))) < 3_000, piece

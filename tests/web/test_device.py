@@ -45,10 +45,8 @@ def site(small):
 
 def ready(page):
     """The page with its model loaded, after the download that it asks for if it has not stored it."""
-    button, form = (
-        page.get_by_role("button", name="Download"),
-        page.locator("body:not(.loading) #model option"),
-    )
+    button = page.get_by_role("button", name="Download")
+    form = page.locator("body:not(.loading) #model option")
     expect(button.or_(form).first).to_be_attached(timeout=60_000)
     if button.is_visible():
         button.click()
@@ -131,10 +129,7 @@ def test_a_stored_model_is_not_downloaded_again_until_it_is_deleted(site, visit)
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (
-            "Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-4 })",
-            "a page on this device can use 1 MB of memory",
-        ),
+        ("Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-4 })", "can use 1 MB of memory"),
         ("WebAssembly.validate = () => false", "requires WebAssembly with SIMD and 64-bit memory"),
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "requires HTTPS"),
         ("window.fetch = () => Promise.reject(new TypeError('offline'))", "cannot be found"),
@@ -155,9 +150,8 @@ def test_the_page_works_where_nothing_can_be_stored(site, visit):
 def test_a_model_that_cannot_be_loaded_is_a_sentence(site, visit):
     page = visit(site)
     part = {"name": "parts/a.bin", "bytes": 8}
-    page.route(
-        "**/model.json", lambda route: route.fulfill(json={"name": "bad", "file_bytes": 8, "parts": [part]})
-    )
+    model = {"name": "bad", "file_bytes": 8, "parts": [part]}
+    page.route("**/model.json", lambda route: route.fulfill(json=model))
     page.route("**/a.bin", lambda route: route.fulfill(body="GGUF1234"))
     page.reload()
     page.get_by_role("button", name="Download 1 MB").click()

@@ -141,9 +141,8 @@ def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
 
 
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
-    fields = dict.fromkeys(
-        ["model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs"]
-    )
+    names = ("model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs")
+    fields = dict.fromkeys(names)
     fields |= {"presence_penalty": 0, "frequency_penalty": 0.0, "max_tokens": 2.0}
     response = post(tiny_server, COMPLETION, {"prompt": "a", **fields})
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2

@@ -30,9 +30,8 @@ def test_openai_client(embedding_server, client, engine):
         np.testing.assert_allclose([one.embedding for one in made.data], engine.embed(TEXTS), atol=1e-6)
         assert (made.model, made.usage.prompt_tokens, made.usage.total_tokens) == ("bert", tokens, tokens)
         assert [one.index for one in made.data] == [0, 1]
-    assert (
-        f'prompt_tokens_total{{key=""}} {2 * tokens}.0' in embedding_server.service.metrics.render().decode()
-    )
+    metrics = embedding_server.service.metrics.render()
+    assert f'prompt_tokens_total{{key=""}} {2 * tokens}.0'.encode() in metrics
 
 
 def test_every_kind_of_input(client, engine):
