@@ -6,9 +6,9 @@ const CONTEXT = 256; // tokens
 const engines = new Map();
 
 /** Loads a model; returns the number of its threads. */
-globalThis.load = async (model) => {
+globalThis.load = async ([model, layout]) => {
   const blob = await (await fetch(`models/${model}`)).blob();
-  const engine = await loadEngine(blob, { context: CONTEXT, kv: "q8_0" });
+  const engine = await loadEngine(blob, { context: CONTEXT, kv: "q8_0", ...layout });
   engines.set(model, engine);
   return engine.getNumThreads();
 };

@@ -17,12 +17,13 @@ from playwright.sync_api import Page, sync_playwright
 from thirteen.bench.rounds import ProgressCounter, alternating_order
 from thirteen.cli.console import progress_bar
 from thirteen.files.cache_folder import temporary_folder
+from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Progress
 from thirteen.lab.random_model import ProbeShape, write_probe_models
 from thirteen.lab.type_costs import TYPES, Costs, measured_types, weight_costs, write_table
 from thirteen.stats import Doubles
 from thirteen.tests.background_server import background_server
-from thirteen.web.site import APP, WLLAMA, wllama_files
+from thirteen.web.site import APP, WLLAMA, tensor_layout, wllama_files
 from thirteen.web.static_files import site_app
 
 DECODE_TOKENS = 12
@@ -68,7 +69,7 @@ def measure(rounds: int, progress: Progress) -> tuple[Costs, str]:
     with temporary_folder("types") as folder, measuring_page(folder) as (page, browser):
         models = []
         for path in write_probe_models(folder / _MODELS, _SHAPE, types):
-            page.evaluate("(model) => load(model)", path.name)
+            page.evaluate("load", [path.name, tensor_layout(read_header(path))])
             path.unlink()
             models.append(path.name)
             advance()

@@ -94,14 +94,14 @@ class AccessMiddleware:
 
     def _check_access(self, scope: Scope) -> ApiKey:
         """Check the host and the API key of a request, and return the key."""
-        keys, allowed_hosts, path = self._keys, self._allowed_hosts, scope["path"]
-        headers = dict(scope["headers"])
+        headers, keys, path = dict(scope["headers"]), self._keys, scope["path"]
         if b"transfer-encoding" in headers and b"content-length" in headers:
             # A proxy in front may go by the other one: what it takes for the body would be a request here.
             message = "Content-Length and Transfer-Encoding exclude each other"
             raise HttpError(400, message, headers={"Connection": "close"})
-        if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
-            names = ", ".join(allowed_hosts)
+        allowed, host = self._allowed_hosts, _hostname(headers.get(b"host", b""))
+        if allowed is not None and host not in allowed:
+            names = ", ".join(allowed)
             message = f"host {host[:100]!r} is not allowed: a server without API keys accepts only {names}"
             raise HttpError(403, message)
         if not keys or not path.startswith(_PROTECTED_PATHS):

@@ -1,6 +1,7 @@
 """The engine of a server, and the HTTP requests that it answers."""
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,32 +98,23 @@ class Call:
 
     async def pieces(self, silence_s: float) -> AsyncIterator[tuple[int, Piece] | None]:
         """Pieces of the answers in order of arrival, each with its answer's index; None after a silence."""
-        queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
-
-        async def forward(index: int, handle: Handle) -> None:
-            try:
-                async for piece in handle:
-                    _check_completed(piece.answer)
-                    queue.put_nowait((index, piece))
-            except Exception as error:
-                queue.put_nowait(error)
-
-        tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(self.handles)]
+        iterators = [aiter(handle) for handle in self.handles]
+        coming = {asyncio.ensure_future(anext(one, None)): index for index, one in enumerate(iterators)}
         try:
-            unfinished = len(tasks)
-            while unfinished:
-                try:
-                    item = await asyncio.wait_for(queue.get(), silence_s)
-                except TimeoutError:
+            while coming:
+                come, _ = await asyncio.wait(coming, timeout=silence_s, return_when=FIRST_COMPLETED)
+                if not come:
                     yield None
-                    continue
-                if isinstance(item, Exception):
-                    raise item
-                unfinished -= item[1].answer is not None
-                yield item
+                for future in sorted(come, key=coming.__getitem__):  # OpenAI's client needs the order
+                    index, piece = coming.pop(future), future.result()
+                    if piece:
+                        _check_completed(piece.answer)
+                        coming[asyncio.ensure_future(anext(iterators[index], None))] = index
+                        yield index, piece
         finally:
-            for task in tasks:
-                task.cancel()
+            for future in coming:
+                future.cancel()
+            await asyncio.gather(*coming, return_exceptions=True)
 
     async def whole_pieces(self) -> list[Piece]:
         """Wait for all answers, each as one piece; ClientDisconnect if the client leaves first."""
@@ -178,8 +170,7 @@ class EngineService:
         limits: limits of requests.
         metrics: Prometheus metrics.
         draining: whether the server is shutting down and refuses new requests.
-        preparing: lets one request at a time be prepared.
-        checking: lets one request at a time check arithmetic.
+        preparing: lets one request at a time be prepared, or check arithmetic.
         scoring: lets one request at a time score or embed texts.
     """
 
@@ -193,7 +184,7 @@ class EngineService:
         """Start without requests; `load_changed` loads the engine anew if its files have changed."""
         self.engine, self.models, self.limits = engine, models, limits or RequestLimits()
         self.metrics, self.draining = Metrics(lambda: self.engine), False
-        self.preparing, self.checking, self.scoring = (CapacityLimiter(1) for _ in range(3))
+        self.preparing, self.scoring = CapacityLimiter(1), CapacityLimiter(1)
         self._load_changed = load_changed
         self._calls = set[Call]()
         self._answer_s = 0.0

@@ -6,17 +6,19 @@ resumes at the first missing part.
 
 import io
 import json
+import struct
 import subprocess
 import tarfile
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256, sha512
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..errors import FileError, OptionError, OutputError, as_line
 from ..files.cache_folder import cache_dir
-from ..files.gguf.header import read_header
+from ..files.gguf.header import Header, read_header
 from ..files.gguf.model_shape import read_decoder_shape
 from ..files.json_file import read_bounded, read_json
 from ..files.output import check_folder, output_errors, write_file
@@ -61,6 +63,7 @@ def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: 
             # In WebAssembly q8_0 is the fastest: it has SIMD kernels, and converting f16 has none.
             "kv": "f16" if any(width % 32 for width in shape.head_widths) else "q8_0",
             "parts": parts,
+            **tensor_layout(header),
         }
         files = _site_files(wllama, description)
         for path, content in files.items():
@@ -70,6 +73,24 @@ def write_site(model: Path, folder: Path, wllama: dict[str, bytes], *, context: 
             old.unlink()
     nbytes = header.file_bytes + sum(map(len, files.values()))
     return {"folder": folder, "files": len(files) + len(parts), "nbytes": nbytes}
+
+
+def tensor_layout(header: Header) -> dict[str, Any]:
+    """What the page needs for changing types: the alignment, and the tensors in the order of their data.
+
+    Each has its type, its blocks of 32 weights, its first byte, and the byte of the header with its type.
+    """
+    tensors = sorted(header.tensors.values(), key=lambda tensor: tensor.offset)
+    with header.path.open("rb") as file:
+        head = file.read(tensors[0].offset)
+    described = []
+    for tensor in tensors:
+        name, dimensions = tensor.name.encode("utf-8", "surrogateescape"), len(tensor.shape)
+        numbers = (len(name), name, dimensions, *reversed(tensor.shape))
+        declared = struct.pack(f"<Q{len(name)}sI{dimensions}Q", *numbers)
+        place = {"start": tensor.offset, "type_at": head.rindex(declared) + len(declared)}
+        described.append({"type": tensor.type, "blocks": prod(tensor.shape) // 32, **place})
+    return {"alignment": header.metadata.get("general.alignment", 32), "tensors": described}
 
 
 def check_site_folder(folder: Path) -> None:

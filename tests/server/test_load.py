@@ -27,12 +27,11 @@ from thirteen.server.engine_service import Call, EngineService
 from thirteen.server.serving import run_server
 
 from ..waiting import wait_until
-from .serving import TIMEOUT_S, halted, open_engine, serve_engine
+from .serving import TIMEOUT_S, WORK, halted, open_engine, refused, serve_engine
 
 pytestmark = pytest.mark.slow
 
 JSON = {"Content-Type": "application/json"}
-WORK = {"prompt": "a", "max_tokens": 2}
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +48,12 @@ def client(engine):
         yield client
 
 
-def call_of(service):
-    return Call(service, HttpRequest({"type": "http"}))
-
-
 def endless(engine):
     return Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
 
 
-def error(response, status):
-    assert response.status_code == status, response.text
-    body = response.json()["error"]
-    assert body.keys() == {"message", "type", "param", "code"} and body["message"]
-    return body
-
-
 def metrics(client):
-    lines = client.get("/metrics").text.splitlines()
+    lines = client.running.service.metrics.render().decode().splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
@@ -90,7 +78,7 @@ def counted(client, status):
 )
 def test_a_wrong_request_has_openais_error_format(client, method, path, content, headers, status, code):
     response = client.request(method, path, content=content, headers=headers)
-    assert error(response, status)["code"] == code
+    assert refused(response, status)["code"] == code
     if status == 405:
         assert response.headers["allow"] == "POST"
     if code == "model_not_found":
@@ -99,7 +87,7 @@ def test_a_wrong_request_has_openais_error_format(client, method, path, content,
 
 def test_a_body_without_a_length_is_limited_too(serving):
     client = serving(limits=RequestLimits(body_bytes=1000))
-    assert error(client.post("/v1/answer", content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
+    assert refused(client.post("/v1/answer", content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
 
 
 def test_ollamas_api_takes_a_body_of_any_type_but_from_a_page(client):
@@ -125,13 +113,13 @@ def test_submission_is_all_or_nothing(client, engine):
     """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked for more."""
     handles = [engine.submit(endless(engine)) for _ in range(3)]
     full = client.post("/v1/completions", json=WORK | {"n": 2})
-    assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
+    assert refused(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
     for handle in handles:
         handle.abort()
     wait_until(lambda: not (engine.load.running or engine.load.waiting))
     assert client.post("/v1/completions", json=WORK | {"n": 4}).is_success, "leaked a place in the queue"
-    refused = error(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
-    assert refused["message"] == "5 requests at once: slots and queue hold 4"
+    too_many = refused(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
+    assert too_many["message"] == "5 requests at once: slots and queue hold 4"
 
 
 @pytest.fixture
@@ -156,16 +144,16 @@ def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serv
         handles = engine.submit_all([endless(engine)] * 4)
         wait_until(lambda: engine.load.running == 2)
         tokenized.clear()
-        refused = client.post("/v1/completions", json=WORK)
-        assert error(refused, 429) and not tokenized
-        assert refused.headers["retry-after"] == "18", "two rounds of 9 s"
+        full = client.post("/v1/completions", json=WORK)
+        assert refused(full, 429) and not tokenized
+        assert full.headers["retry-after"] == "18", "two rounds of 9 s"
         for handle in handles:
             handle.abort()
 
 
 def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(client, tokenized):
-    refused = error(client.post("/v1/completions", json={"prompt": "a" * 900_000}), 400)
-    assert "900000 bytes" in refused["message"] and max(tokenized, default=0) < 10_000
+    too_many = refused(client.post("/v1/completions", json={"prompt": "a" * 900_000}), 400)
+    assert "900000 bytes" in too_many["message"] and max(tokenized, default=0) < 10_000
 
 
 def test_clients_beyond_the_queue_get_429_and_all_others_an_answer(client):
@@ -186,7 +174,7 @@ def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
         return [endless(engine)]
 
     async def cancel():
-        call = call_of(EngineService(engine, {"tiny": BASE}))
+        call = Call(EngineService(engine, {"tiny": BASE}), HttpRequest({"type": "http"}))
         task = asyncio.create_task(call.submit(prepare))
         await asyncio.to_thread(preparing.wait)
         task.cancel()
@@ -223,7 +211,7 @@ def test_answers_that_a_shutdown_ends_are_503_in_response_log_and_metrics(servin
         wait_until(lambda: engine.load.running + engine.load.waiting == 4)
         wait_until(lambda: client.running.service.abort_all() or all(future.done() for future in futures))
         whole, *streams = (future.result() for future in futures)
-    assert error(whole, 503)["message"] == "the server is shutting down"
+    assert refused(whole, 503)["message"] == "the server is shutting down"
     for stream in streams:
         last = json.loads(stream.text.split("data: ")[-1])
         assert last["error"]["message"] == "the server is shutting down"
@@ -278,8 +266,7 @@ def test_metrics_by_path_status_and_key(serving, tmp_path):
     assert client.post("/v1/completions", json=WORK | {"temperature": 1, "seed": 4}).status_code == 200
     assert client.post("/v1/completions", json={"prompt": 1}).status_code == 422
     assert client.get("/secret/path").status_code == 404
-    text = client.running.service.metrics.render().decode()
-    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    found = metrics(client)
     expected = {
         'requests_total{key="app",path="/v1/completions",status="200"}': 1,
         'requests_total{key="app",path="/v1/completions",status="422"}': 1,
@@ -292,7 +279,7 @@ def test_metrics_by_path_status_and_key(serving, tmp_path):
         "queue": 0,
     }
     assert {name: float(found[f"thirteen_{name}"]) for name in expected} == expected
-    assert float(found["process_resident_memory_bytes"]) > 1e7 and "secret" not in text
+    assert float(found["process_resident_memory_bytes"]) > 1e7 and "secret" not in str(found)
 
 
 def test_the_page_chooses_medium_for_a_cheap_model_without_adapter(tiny):

@@ -142,9 +142,7 @@ def test_it_ends_when_its_input_ends_though_it_is_busy(command):
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_though_its_input_is_open(command, number):
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("it is ignored in the background of a shell")

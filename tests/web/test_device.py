@@ -1,9 +1,6 @@
 """The static site in a real Chromium with a phone's screen, with the real wllama and real models."""
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +8,15 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from thirteen import Engine
 from thirteen.convert.source.architecture import Architecture
+from thirteen.files.gguf.header import read_header
 from thirteen.lab.random_model import write_uniform_model
-from thirteen.web.site import APP, write_site
+from thirteen.web.site import APP, tensor_layout, write_site
 from thirteen.web.static_files import site_app
 
 from ..axe_core import violations
 from ..background_server import background_server
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
-from .conftest import PHONE, Visit
+from .conftest import PHONE
 from .questions import ask, ask_and_wait, part
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -29,28 +27,26 @@ SHAPE = Architecture(
     name="llama", layers=1, hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, vocab=300, context=64,
     rms_eps=1e-5, rope_theta=10000.0, tied=True,
 )  # fmt: skip
-EXPAND = """async ([name, max]) => {
+EXPAND = """async ([name, layout, max]) => {
   const { expandTypes } = await import('/page/expand.js');
   const blob = await (await fetch(name)).blob();
-  const expanded = await expandTypes(blob, max);
+  const expanded = await expandTypes(blob, layout, max);
   if (expanded === blob) return null;
   return Array.from(new Uint8Array(await expanded.arrayBuffer()));
 }"""
 
 
 @pytest.fixture(scope="module")
-def site(small: Path) -> Iterator[str]:
+def site(small):
     """Address of a site of a tiny model."""
     with background_server(site_app(small)) as address:
         yield address
 
 
-def ready(page: Any) -> Any:
+def ready(page):
     """The page with its model loaded, after the download that it asks for if it has not stored it."""
-    button, form = (
-        page.get_by_role("button", name="Download"),
-        page.locator("body:not(.loading) #model option"),
-    )
+    button = page.get_by_role("button", name="Download")
+    form = page.locator("body:not(.loading) #model option")
     expect(button.or_(form).first).to_be_attached(timeout=60_000)
     if button.is_visible():
         button.click()
@@ -58,7 +54,7 @@ def ready(page: Any) -> Any:
     return page
 
 
-def test_a_model_answers_online_and_offline(tmp_path: Path, smollm2: Path, wllama: Any, visit: Visit) -> None:
+def test_a_model_answers_online_and_offline(tmp_path, smollm2, wllama, visit):
     """Once the model is ready, the page sends no request; the second visit is with the server stopped."""
     write_site(smollm2, tmp_path / "site", wllama)
     with background_server(site_app(tmp_path / "site")) as address:
@@ -84,7 +80,7 @@ def test_a_model_answers_online_and_offline(tmp_path: Path, smollm2: Path, wllam
     assert part(page, "answer").inner_text()[:12] == native[:12]  # later tokens differ: so do the kernels
 
 
-def test_a_download_is_asked_for_cancelled_and_resumed(site: str, visit: Visit) -> None:
+def test_a_download_is_asked_for_cancelled_and_resumed(site, visit):
     page = visit(site, color_scheme="dark", **PHONE)
     button, status = page.locator("#load button"), page.locator("#status")
     expect(button).to_have_text("Download 1 MB")
@@ -105,7 +101,7 @@ def test_a_download_is_asked_for_cancelled_and_resumed(site: str, visit: Visit) 
     assert page.evaluate(LOW_CONTRAST) == []
 
 
-def test_a_conversation_outgrows_the_context_and_the_engine_is_renewed(site: str, visit: Visit) -> None:
+def test_a_conversation_outgrows_the_context_and_the_engine_is_renewed(site, visit):
     """The oldest turns make room; llama.cpp would keep the KV cache of every question."""
     page = ready(visit(site, **PHONE))
     workers: list[str] = []
@@ -118,7 +114,7 @@ def test_a_conversation_outgrows_the_context_and_the_engine_is_renewed(site: str
     expect(page.get_by_role("alert")).to_contain_text("exceeds the available context size", timeout=60_000)
 
 
-def test_a_stored_model_is_not_downloaded_again_until_it_is_deleted(site: str, visit: Visit) -> None:
+def test_a_stored_model_is_not_downloaded_again_until_it_is_deleted(site, visit):
     page = ready(visit(site, **PHONE))
     page.route("**/parts/*", lambda route: route.abort())
     page.reload()
@@ -133,35 +129,29 @@ def test_a_stored_model_is_not_downloaded_again_until_it_is_deleted(site: str, v
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (
-            "Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-4 })",
-            "a page on this device can use 1 MB of memory",
-        ),
+        ("Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-4 })", "can use 1 MB of memory"),
         ("WebAssembly.validate = () => false", "requires WebAssembly with SIMD and 64-bit memory"),
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "requires HTTPS"),
         ("window.fetch = () => Promise.reject(new TypeError('offline'))", "cannot be found"),
     ],
 )
-def test_what_keeps_a_model_from_running_is_a_sentence(
-    site: str, visit: Visit, script: str, message: str
-) -> None:
+def test_what_keeps_a_model_from_running_is_a_sentence(site, visit, script, message):
     page = visit(site, script)
     expect(page.locator("#status")).to_contain_text(message)
     expect(page.get_by_role("button", name="Try again")).to_be_focused()
     expect(page.locator("#ask")).to_be_hidden()
 
 
-def test_the_page_works_where_nothing_can_be_stored(site: str, visit: Visit) -> None:
+def test_the_page_works_where_nothing_can_be_stored(site, visit):
     script = "caches.open = navigator.serviceWorker.register = () => Promise.reject(new Error('refused'))"
     ask_and_wait(ready(visit(site, script)), "1 + 1")
 
 
-def test_a_model_that_cannot_be_loaded_is_a_sentence(site: str, visit: Visit) -> None:
+def test_a_model_that_cannot_be_loaded_is_a_sentence(site, visit):
     page = visit(site)
     part = {"name": "parts/a.bin", "bytes": 8}
-    page.route(
-        "**/model.json", lambda route: route.fulfill(json={"name": "bad", "file_bytes": 8, "parts": [part]})
-    )
+    model = {"name": "bad", "file_bytes": 8, "parts": [part]}
+    page.route("**/model.json", lambda route: route.fulfill(json=model))
     page.route("**/a.bin", lambda route: route.fulfill(body="GGUF1234"))
     page.reload()
     page.get_by_role("button", name="Download 1 MB").click()
@@ -169,17 +159,17 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(site: str, visit: Visit) ->
 
 
 @pytest.fixture(scope="module")
-def expand(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[Any]:
+def expand(tmp_path_factory, browser):
     """expand(type, max_bytes): a model of this type, and what the page makes of it if that is another."""
     folder = tmp_path_factory.mktemp("types")
     (folder / "page").mkdir()
     shutil.copy(APP / "expand.js", folder / "page")
     (folder / "index.html").touch()
 
-    def run(name: str, max_bytes: int = 2**31) -> tuple[Path, Path | None]:
+    def run(name, max_bytes=2**31):
         path, expanded = folder / f"{name}.gguf", folder / f"{name}-expanded.gguf"
         write_uniform_model(path, SHAPE, GGMLQuantizationType[name], GGMLQuantizationType.Q4_1)
-        content = page.evaluate(EXPAND, [path.name, max_bytes])
+        content = page.evaluate(EXPAND, [path.name, tensor_layout(read_header(path)), max_bytes])
         if content:
             expanded.write_bytes(bytes(content))
         return path, expanded if content else None
@@ -192,7 +182,7 @@ def expand(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[A
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_0", "IQ4_NL", "MXFP4"])
-def test_small_types_become_q8_0_with_the_same_weights(expand: Any, name: str) -> None:
+def test_small_types_become_q8_0_with_the_same_weights(expand, name):
     before, after = ({tensor.name: tensor for tensor in GGUFReader(file).tensors} for file in expand(name))
     assert before.keys() == after.keys()
     assert after["token_embd.weight"].tensor_type.name == "Q4_1"
@@ -202,6 +192,6 @@ def test_small_types_become_q8_0_with_the_same_weights(expand: Any, name: str) -
         np.testing.assert_array_equal(*weights)
 
 
-def test_a_model_stays_without_small_types_or_room(expand: Any) -> None:
+def test_a_model_stays_without_small_types_or_room(expand):
     assert expand("Q4_K")[1] is None and expand("Q8_0")[1] is None
     assert expand("Q4_0", 10_000)[1] is None

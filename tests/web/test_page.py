@@ -1,8 +1,5 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from ..axe_core import violations
@@ -10,7 +7,7 @@ from ..background_server import background_server
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
 from ..server import serving
 from ..waiting import wait_until
-from .conftest import PHONE, Visit
+from .conftest import PHONE
 from .page_server import PageServer
 from .questions import ANSWERS, EGGS, ask, ask_and_wait, part
 
@@ -22,7 +19,7 @@ expect.set_options(timeout=30_000)
 STORE = "(found) => import('/page/conversations.js').then((module) => found.map(module.storeConversation))"
 
 
-def test_an_answer_streams_as_text_and_gets_the_servers_marks(page: Any, server: PageServer) -> None:
+def test_an_answer_streams_as_text_and_gets_the_servers_marks(page, server):
     ask(page, "!hold")
     expect(part(page, "answer")).to_have_text("It is 3 + 4 = 7. So the answer is")
     expect(part(page, "result")).to_have_text("Working it out")
@@ -40,7 +37,7 @@ def test_an_answer_streams_as_text_and_gets_the_servers_marks(page: Any, server:
     ]
 
 
-def test_what_is_said_about_an_answer(page: Any) -> None:
+def test_what_is_said_about_an_answer(page):
     """Nothing of it can be taken for "the answer is right"; code has no number as its result."""
     for question, result, said in (
         ("wrong", "147", "2 sums checked, 1 wrong; 1 equation and the reasoning were not."),
@@ -55,7 +52,7 @@ def test_what_is_said_about_an_answer(page: Any) -> None:
     expect(page.get_by_title("This sum is wrong: 156")).to_have_count(1)
 
 
-def test_votes_are_the_servers(page: Any, server: PageServer) -> None:
+def test_votes_are_the_servers(page, server):
     """JavaScript orders integer keys of an object by value, not by votes."""
     server.answers["!hold"]["tally"] = ANSWERS["vote"]["tally"]
     page.get_by_label("Effort").select_option("medium")
@@ -68,7 +65,7 @@ def test_votes_are_the_servers(page: Any, server: PageServer) -> None:
     assert [(sent["effort"], sent["model"]) for sent in server.requests] == [("medium", "sums-13")]
 
 
-def test_stop_disconnects_and_keeps_the_text(page: Any, server: PageServer) -> None:
+def test_stop_disconnects_and_keeps_the_text(page, server):
     """So does leaving a conversation."""
     ask(page, "long")
     expect(part(page, "answer")).to_contain_text("3 + 1 = 4")
@@ -86,7 +83,7 @@ def test_stop_disconnects_and_keeps_the_text(page: Any, server: PageServer) -> N
     expect(page.locator(".answer").first).to_contain_text("3 + 1 = 4")
 
 
-def test_a_double_click_on_ask_does_not_stop(page: Any) -> None:
+def test_a_double_click_on_ask_does_not_stop(page):
     """Stop replaces Ask, so that the second click hits Stop."""
     page.get_by_label("Ask a math question").fill(EGGS)
     page.get_by_role("button", name="Ask", exact=True).dblclick()
@@ -101,7 +98,7 @@ def test_a_double_click_on_ask_does_not_stop(page: Any) -> None:
         ("!break", "The connection was lost before the answer was complete."),
     ],
 )
-def test_a_failure_leaves_the_turns_and_the_question(page: Any, question: str, message: str) -> None:
+def test_a_failure_leaves_the_turns_and_the_question(page, question, message):
     ask_and_wait(page, EGGS)
     ask(page, question)
     error = page.get_by_role("alert")
@@ -114,7 +111,7 @@ def test_a_failure_leaves_the_turns_and_the_question(page: Any, question: str, m
         expect(error).to_be_empty()
 
 
-def test_an_answer_is_copied_as_its_source(open_page: Visit) -> None:
+def test_an_answer_is_copied_as_its_source(open_page):
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     ask_and_wait(page, "wrong")
     page.get_by_role("button", name="Copy").click()
@@ -122,7 +119,7 @@ def test_an_answer_is_copied_as_its_source(open_page: Visit) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == ANSWERS["wrong"]["text"]
 
 
-def test_an_api_key_is_asked_for_and_kept_for_the_tab(visit: Visit) -> None:
+def test_an_api_key_is_asked_for_and_kept_for_the_tab(visit):
     """Medium is chosen where the server finds it cheap; models for embeddings answer nothing."""
     models = ({"id": "a", "default_effort": "medium"}, {"id": "b", "capabilities": "embedding"})
     with background_server(PageServer(ANSWERS, models, key="thirteen-26").app) as address:
@@ -143,7 +140,7 @@ def test_an_api_key_is_asked_for_and_kept_for_the_tab(visit: Visit) -> None:
         expect(page.get_by_label("Model")).to_have_text("a")
 
 
-def test_a_thought_is_folded_above_the_answer_and_stored_with_it(page: Any) -> None:
+def test_a_thought_is_folded_above_the_answer_and_stored_with_it(page):
     ask_and_wait(page, EGGS)
     expect(page.locator("details")).to_be_hidden()
     ask_and_wait(page, "think")
@@ -155,7 +152,7 @@ def test_a_thought_is_folded_above_the_answer_and_stored_with_it(page: Any) -> N
         page.reload()
 
 
-def test_conversations_are_stored_opened_and_deleted(page: Any, server: PageServer) -> None:
+def test_conversations_are_stored_opened_and_deleted(page, server):
     ask_and_wait(page, EGGS)
     ask_and_wait(page, "wrong")
     assert server.requests[-1]["turns"] == [{"question": EGGS, "answer": ANSWERS[EGGS]["text"]}]
@@ -180,7 +177,7 @@ def test_conversations_are_stored_opened_and_deleted(page: Any, server: PageServ
     expect(page.get_by_role("button", name="History")).to_be_disabled()
 
 
-def test_the_storage_is_bounded(page: Any) -> None:
+def test_the_storage_is_bounded(page):
     stored = "JSON.parse(localStorage['thirteen.conversations-2'])"
     turn = {"text": "x" * 400_000, "answer": None}
     short = [{"id": str(number), "turns": [turn | {"question": "?", "text": ""}]} for number in range(30)]
@@ -190,13 +187,13 @@ def test_the_storage_is_bounded(page: Any) -> None:
     assert [[turn["question"] for turn in kept["turns"]] for kept in page.evaluate(stored)] == [["b", "c"]]
 
 
-def test_the_page_works_without_storage(open_page: Visit) -> None:
+def test_the_page_works_without_storage(open_page):
     page = open_page("Object.defineProperty(window, 'localStorage', { get() { throw new Error('no') } })")
     ask_and_wait(page, EGGS)
     expect(part(page, "result")).to_have_text("31")
 
 
-def test_the_end_stays_in_view_until_the_reader_scrolls(page: Any) -> None:
+def test_the_end_stays_in_view_until_the_reader_scrolls(page):
     page.set_viewport_size({"width": 600, "height": 500})
     ask_and_wait(page, EGGS)
     ask(page, "long")
@@ -213,9 +210,7 @@ def test_the_end_stays_in_view_until_the_reader_scrolls(page: Any) -> None:
 @pytest.mark.parametrize(
     ("scheme", "screen"), [("light", PHONE), ("dark", {"viewport": {"width": 1440, "height": 900}})]
 )
-def test_axe_finds_nothing_and_all_fits_the_screen(
-    open_page: Visit, scheme: str, screen: dict[str, Any]
-) -> None:
+def test_axe_finds_nothing_and_all_fits_the_screen(open_page, scheme, screen):
     page = open_page(color_scheme=scheme, **screen)
     assert violations(page) == []
     for question in (EGGS, "wrong", "vote", "think", "code", "wide"):
@@ -231,7 +226,7 @@ def test_axe_finds_nothing_and_all_fits_the_screen(
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_a_conversation_by_keyboard_alone(page: Any, server: PageServer) -> None:
+def test_a_conversation_by_keyboard_alone(page, server):
     expect(page.get_by_label("Ask a math question")).to_be_focused()
     for key in ("Enter", "a", "Shift+Enter", "b", "Enter"):
         page.keyboard.press(key)
@@ -242,7 +237,7 @@ def test_a_conversation_by_keyboard_alone(page: Any, server: PageServer) -> None
     expect(part(page, "result")).to_have_text("31")
 
 
-def test_the_page_works_with_the_real_server(visit: Visit, smollm2: Path) -> None:
+def test_the_page_works_with_the_real_server(visit, smollm2):
     """The scripted server could deviate from the real protocol."""
     question = "Repeat exactly: 1234 * 5678 ="
     with serving.open_engine(smollm2) as engine, serving.serve_engine(engine, name="smollm2") as real:

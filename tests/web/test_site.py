@@ -4,7 +4,6 @@ import json
 from base64 import b64encode
 from contextlib import nullcontext
 from hashlib import sha256
-from pathlib import Path
 
 import httpx
 import pytest
@@ -20,19 +19,17 @@ ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "L
 
 
 @pytest.fixture
-def site(tiny: Path, tmp_path: Path) -> Path:
+def site(tiny, tmp_path):
     write_site(tiny, tmp_path / "site", ENGINE, context=128)
     return tmp_path / "site"
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder):
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_parts_join_to_the_model_and_are_named_by_their_hashes(
-    tmp_path: Path, tiny: Path, site: Path
-) -> None:
+def test_parts_join_to_the_model_and_are_named_by_their_hashes(tmp_path, tiny, site):
     """Those of an earlier model go."""
     large = tmp_path / "large.gguf"
     large.write_bytes(tiny.read_bytes() + bytes(PART_BYTES))
@@ -50,7 +47,7 @@ def test_parts_join_to_the_model_and_are_named_by_their_hashes(
     assert (result["files"], result["nbytes"]) == (len(files), sum(map(len, files.values())))
 
 
-def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(site: Path, tiny: Path) -> None:
+def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(site, tiny):
     code = (site / "sw.js").read_text()
     assert (site / "page/client.js").read_bytes() == (APP / "client.js").read_bytes()
     listed = json.loads(code.partition("const FILES = ")[2].partition(";\n")[0])
@@ -60,7 +57,7 @@ def test_the_service_worker_changes_with_any_file_and_names_all_but_the_parts(si
 
 
 @pytest.mark.parametrize("theirs", ["model.json", "parts/mine.bin", "diary.txt"])
-def test_what_another_program_has_written_stays(tmp_path: Path, tiny: Path, theirs: str) -> None:
+def test_what_another_program_has_written_stays(tmp_path, tiny, theirs):
     """TensorFlow.js has a model.json as well; a folder of parts may be that of an interrupted run."""
     file = tmp_path / "site" / theirs
     file.parent.mkdir(parents=True)
@@ -70,7 +67,7 @@ def test_what_another_program_has_written_stays(tmp_path: Path, tiny: Path, thei
     assert file.read_text() == '{"format": "layers-model"}'
 
 
-def test_bad_input_raises(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_raises(tmp_path, tiny, monkeypatch):
     (tmp_path / "no.gguf").write_text("hello")
     with pytest.raises(OutputError, match=r"no\.gguf"):
         write_site(tiny, tmp_path / "no.gguf/site", ENGINE)
@@ -82,9 +79,7 @@ def test_bad_input_raises(tmp_path: Path, tiny: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "site").exists()
 
 
-def test_only_the_pinned_archive_is_accepted_and_npms_reason_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_pinned_archive_is_accepted_and_npms_reason_is_told(tmp_path, monkeypatch):
     (tmp_path / "wllama.tgz").write_bytes(b"something else")
     with pytest.raises(FileError, match="sha512"):
         wllama_files(tmp_path / "wllama.tgz")
@@ -101,7 +96,7 @@ def test_only_the_pinned_archive_is_accepted_and_npms_reason_is_told(
         wllama_files()
 
 
-def test_the_page_has_security_headers_and_etags() -> None:
+def test_the_page_has_security_headers_and_etags():
     with background_server(Starlette(routes=page_routes())) as address:
         for path, media_type in (("/", "text/html"), ("/page/page.js", "text/javascript")):
             response = httpx.get(address + path)
@@ -113,7 +108,7 @@ def test_the_page_has_security_headers_and_etags() -> None:
         assert "default-src 'none'; script-src 'self'" in page.text
 
 
-def test_the_local_server_isolates_the_site_and_answers_to_this_machines_names(site: Path) -> None:
+def test_the_local_server_isolates_the_site_and_answers_to_this_machines_names(site):
     """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its origin."""
     with background_server(site_app(site)) as address:
         page = httpx.get(f"{address}/")
@@ -128,7 +123,7 @@ def test_the_local_server_isolates_the_site_and_answers_to_this_machines_names(s
 
 
 @pytest.mark.parametrize("folder", ["katex", "markdown-it"])
-def test_vendored_files_have_the_recorded_hashes(folder: str) -> None:
+def test_vendored_files_have_the_recorded_hashes(folder):
     """KaTeX and markdown-it are those of the npm packages."""
     found = files_of(PAGE / folder)
     lines = found.pop("SHA256SUMS").decode().splitlines()

@@ -29,10 +29,10 @@ export function unsupportedReason(bytes) {
  * Load a model.
  *
  * @param {Blob} blob the GGUF.
- * @param {{context: number, kv: string}} description `kv`: type of the KV cache.
+ * @param {{context: number, kv: string}} description `kv`: type of the KV cache; also has the layout of expandTypes().
  * @returns {Promise<Wllama>} rejected if there is too little memory, or llama.cpp refuses the file.
  */
-export async function loadEngine(blob, { context, kv }) {
+export async function loadEngine(blob, { context, kv, ...layout }) {
   const wllama = new Wllama({ default: WASM }, { suppressNativeLog: true, logger: NO_LOGGER });
   wllama.setCompat(null); // otherwise wllama downloads a fallback build from another site
   const cores = navigator.hardwareConcurrency || 1;
@@ -48,7 +48,8 @@ export async function loadEngine(blob, { context, kv }) {
     warmup: false,
   };
   try {
-    await wllama.loadModel([await expandTypes(blob, Math.min(FILE_BYTES_MAX, usableBytes(UNKNOWN_GB)))], settings);
+    const maxBytes = Math.min(FILE_BYTES_MAX, usableBytes(UNKNOWN_GB));
+    await wllama.loadModel([await expandTypes(blob, layout, maxBytes)], settings);
     if (!wllama.getLoadedContextInfo().success) throw new Error("llama.cpp rejects it");
   } catch (error) {
     await wllama.exit().catch(() => {});

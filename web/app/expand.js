@@ -1,10 +1,7 @@
 // Rewrites a GGUF's small types as Q8_0, which llama.cpp's WebAssembly multiplies fastest. The weights stay the same:
 // these types have blocks of 32 integers of at most 8 bits and a scale, and so has Q8_0. The download stays small.
 
-const HEAD_BYTES = 32 * 2 ** 20; // that are searched for the header; that of Llama 3 has 8 MB
-const SCALAR_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, null, null, 8, 8, 8]; // of a metadata value, by its type
-const [STRING, ARRAY] = [8, 9];
-const [BLOCK, Q8_0_BYTES] = [32, 34];
+const Q8_0_BYTES = 34; // of a block
 const [Q4_0, Q5_0, Q8_0, IQ4_NL, MXFP4] = [2, 6, 8, 20, 39]; // ggml's numbers
 
 /** By type: bytes of a block, which ends with 16 bytes of codes, and the values of the codes. */
@@ -15,24 +12,31 @@ const TYPES = {
   [MXFP4]: { blockBytes: 17, values: [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12] }, // twice the values
 };
 
-/** The same model with its small types as Q8_0; the blob itself without any, or if it would grow beyond `maxBytes`. */
-export async function expandTypes(blob, maxBytes) {
-  const { head, tensors, alignment } = readHead(await blob.slice(0, HEAD_BYTES).arrayBuffer());
+/**
+ * The same model with its small types as Q8_0; the blob itself without any, or if it would grow beyond `maxBytes`.
+ *
+ * @param {Blob} blob the GGUF.
+ * @param {{alignment: number, tensors: object[]}} layout of its data; see tensor_layout() in site.py.
+ * @param {number} maxBytes
+ * @returns {Promise<Blob>}
+ */
+export async function expandTypes(blob, { alignment, tensors }, maxBytes) {
   const small = tensors.filter(({ type }) => TYPES[type]);
   const growth = small.reduce((sum, { type, blocks }) => sum + blocks * (Q8_0_BYTES - TYPES[type].blockBytes), 0);
   if (!growth || blob.size + growth > maxBytes) return blob;
+  const head = await blob.slice(0, tensors[0].start).arrayBuffer();
   const view = new DataView(head);
   const parts = [head];
   let offset = 0;
-  for (const [index, { type, blocks, start, typeAt, offsetAt }] of tensors.entries()) {
+  for (const [index, { type, blocks, start, type_at }] of tensors.entries()) {
     const end = tensors[index + 1]?.start ?? blob.size;
     let part = blob.slice(start, end); // with the padding after it
     if (TYPES[type]) {
       const bytes = expandBlocks(new Uint8Array(await part.arrayBuffer()), type, blocks);
       part = new Blob([bytes, new Uint8Array(-bytes.length & (alignment - 1))]); // no longer in this page's memory
-      view.setUint32(typeAt, Q8_0, true);
+      view.setUint32(type_at, Q8_0, true);
     }
-    view.setBigUint64(offsetAt, BigInt(offset), true);
+    view.setBigUint64(type_at + 4, BigInt(offset), true);
     parts.push(part);
     offset += part.size;
   }
@@ -62,43 +66,4 @@ function halfPowerOfTwo(exponent) {
   if (exponent > 15) return 30 << 10;
   if (exponent >= -14) return (exponent + 15) << 10;
   return exponent >= -24 ? 1 << (exponent + 24) : 0;
-}
-
-/** All before the data of a GGUF, and its tensors in the order of their data: where their data, type and offset are. */
-function readHead(bytes) {
-  const view = new DataView(bytes);
-  let at = 8; // after magic and version
-  let alignment = 32;
-  const uint32 = () => view.getUint32((at += 4) - 4, true);
-  const uint64 = () => Number(view.getBigUint64((at += 8) - 8, true));
-  const skip = (count) => (at += count);
-  const text = () => {
-    const length = uint64();
-    return new TextDecoder().decode(bytes.slice(at, skip(length)));
-  };
-  const skipValue = (type) => {
-    if (type === STRING) skip(uint64());
-    else if (type === ARRAY) {
-      const [element, count] = [uint32(), uint64()];
-      if (element !== STRING) skip(count * SCALAR_BYTES[element]);
-      else for (let n = 0; n < count; n++) skipValue(STRING);
-    } else skip(SCALAR_BYTES[type]);
-  };
-  const readTensor = () => {
-    skip(uint64()); // its name
-    let weights = 1;
-    for (let n = uint32(); n > 0; n--) weights *= uint64();
-    const [typeAt, type, offsetAt, offset] = [at, uint32(), at, uint64()];
-    return { type, blocks: weights / BLOCK, start: offset, typeAt, offsetAt };
-  };
-  const [tensorCount, fieldCount] = [uint64(), uint64()];
-  for (let n = 0; n < fieldCount; n++) {
-    const [name, type] = [text(), uint32()];
-    if (name === "general.alignment") alignment = view.getUint32(at, true);
-    skipValue(type);
-  }
-  const tensors = Array.from({ length: tensorCount }, readTensor);
-  const dataStart = Math.ceil(at / alignment) * alignment;
-  const placed = tensors.map((tensor) => ({ ...tensor, start: dataStart + tensor.start }));
-  return { head: bytes.slice(0, dataStart), tensors: placed.sort((a, b) => a.start - b.start), alignment };
 }

@@ -1,26 +1,19 @@
 // Client of the server's API. A failed request is an Error whose message is one line for the user.
 
+import { tryStorage } from "./conversations.js";
+
 export const ABOUT =
   "Questions are sent to this server only. Sums in an answer are checked: right ones are underlined, wrong ones show " +
   "the right value. Whether they are the right sums for the question is not checked.";
 export const HAS_VOTES = true;
 const KEY_NAME = "thirteen.key";
 const CONNECTION_LOST = "The connection was lost before the answer was complete.";
-let apiKey = "";
-try {
-  apiKey = sessionStorage.getItem(KEY_NAME);
-} catch {
-  // the browser stores nothing
-}
+let apiKey = tryStorage(() => sessionStorage.getItem(KEY_NAME));
 
 /** Send this API key with every request, until the tab is closed. */
 export function setApiKey(key) {
   apiKey = key;
-  try {
-    sessionStorage.setItem(KEY_NAME, key);
-  } catch {
-    // it holds until the page is left
-  }
+  tryStorage(() => sessionStorage.setItem(KEY_NAME, key)); // without storage, until the page is left
 }
 
 /** @returns {Promise<Array<{id: string, default_effort?: string}>>} the models that answer, the default first. */

@@ -7,14 +7,17 @@ const CHARS_MAX = 1_000_000; // browsers store about five million
 /** @returns {{id: string, turns: Array<{question: string, text: string, answer: ?object}>}} */
 export const newConversation = () => ({ id: Date.now().toString(36), turns: [] });
 
-/** The stored conversations, the newest first; none where the browser stores nothing (private windows). */
-export function loadConversations() {
+/** Call a function of the browser's storage; undefined where the browser stores nothing (private windows). */
+export function tryStorage(use) {
   try {
-    return JSON.parse(localStorage.getItem(STORAGE_NAME)) ?? [];
+    return use();
   } catch {
-    return [];
+    return undefined;
   }
 }
+
+/** The stored conversations, the newest first. */
+export const loadConversations = () => tryStorage(() => JSON.parse(localStorage.getItem(STORAGE_NAME))) ?? [];
 
 /** Store a conversation as the newest; one without turns is not kept. */
 export function storeConversation(conversation) {
@@ -28,9 +31,5 @@ export function saveConversations(conversations) {
     const last = turns.findLastIndex((turn) => (room -= JSON.stringify(turn).length) < 0);
     return { id, turns: turns.slice(last + 1) };
   });
-  try {
-    localStorage.setItem(STORAGE_NAME, JSON.stringify(kept.filter(({ turns }) => turns.length)));
-  } catch {
-    // unavailable or full
-  }
+  tryStorage(() => localStorage.setItem(STORAGE_NAME, JSON.stringify(kept.filter(({ turns }) => turns.length))));
 }

@@ -4,7 +4,6 @@ import { checksText, statsText, valueText, votesText } from "./answer.js";
 import { showText } from "./answer_text.js";
 import { button, element } from "./element.js";
 
-const VALUE_CHARS = 12; // longer ones are shown smaller
 let count = 0; // for unique ids
 
 export class TurnView {
@@ -49,8 +48,7 @@ export class TurnView {
     this.#thinking.textContent = answer.thinking ?? "";
     this.#draw(answer.steps);
     const value = valueText(answer);
-    const size = answer.value && value.length <= VALUE_CHARS ? "value" : "value long";
-    this.#result.replaceChildren(...(value ? [element("strong", { class: size }, value)] : []));
+    this.#result.replaceChildren(...(value ? [element("strong", { class: "value" }, value)] : []));
     this.#votes.textContent = votesText(answer.tally);
     this.#checks.textContent = checksText(answer);
     this.#stats.textContent = statsText(answer);

@@ -176,9 +176,8 @@ def _answer_body(messages: list[Json], options: Json) -> Json:
 
 def _tally(tally: Json) -> str:
     value, count = next(iter(tally["votes"].items()), ("", 0))
-    return (
-        f"{count} of {tally['ended']} agree on {value}\n" if count else f"{tally['ended']} without a vote\n"
-    )
+    told = f"of {tally['ended']} agree on {value}"
+    return f"{count} {told}\n" if count else f"{tally['ended']} without a vote\n"
 
 
 def _answer_said(found: Json) -> Said:

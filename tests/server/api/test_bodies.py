@@ -30,48 +30,6 @@ def post(server, path, body):
         return http.post(path, content=content, headers={"Content-Type": "application/json"})
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"n": True}, "n must be a valid integer"),
-        ({"n": 0}, "n must be greater than or equal to 1"),
-        ({"n": 10**4000}, "n must be at most 24, for all prompts together"),
-        ({"temperature": 10**400}, "temperature must be a valid number"),
-        ({"stream": "true"}, "stream must be a valid boolean"),
-        ({"stream_options": []}, "stream_options must be an object"),
-        ({"stop": {"a": 1}}, "stop must be a valid list"),
-        ({"stop": ["a", ""]}, "stop[1] must have at least 1 character"),
-        ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
-        ({"prompt": [[97], [True]]}, "prompt[1][0] must be a valid integer"),
-        ({"prompt": [[97]] * 17}, "prompt must have at most 16 items, not 17"),
-        ({"prompt": None}, "prompt is missing"),
-        ({"seed": 2**63}, "seed must be less than 9223372036854775808"),
-        ({"logit_bias": {"97": 101}}, "logit_bias.97 must be less than or equal to 100"),
-    ],
-)
-def test_a_wrong_value_is_one_sentence(tiny_server, fields, message):
-    response = post(tiny_server, COMPLETION, {"prompt": "a"} | fields)
-    error = response.json()["error"]
-    assert (response.status_code, error["message"]) == (422, message)
-    assert message.startswith(error["param"]) and error["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "problem"),
-    [
-        (b'{"n": 1' + b"0" * 5000 + b"}", 400, "the body is not JSON: number out of range"),
-        (b"[" * 100_000, 400, "the body is not JSON: recursion limit exceeded"),
-        (b'{"n": NaN}', 400, "the body is not JSON: expected value at line 1 column 7"),
-        (b"{\xff}", 400, "the body is not JSON: key must be a string at line 1 column 2"),
-        (b"[]", 422, "the body must be an object"),
-        (b'{"prompt": "a", "top_p": -1e999}', 422, "top_p must be a finite number"),
-    ],
-)
-def test_what_is_no_json(tiny_server, content, status, problem):
-    response = post(tiny_server, COMPLETION, content)
-    assert response.status_code == status and response.json()["error"]["message"].startswith(problem)
-
-
 TEXT, SCHEMA_FORMAT = {"type": "text", "text": "a"}, {"type": "json_schema"}
 NOW, OTHER = {"type": "function", "function": {"name": "now"}}, {"name": "other"}
 
@@ -85,49 +43,67 @@ def arguments(text):
 
 
 @pytest.mark.parametrize(
-    ("path", "fields", "status", "param"),
+    ("path", "fields", "status", "problem"),
     [
-        (CHAT, {"messages": ["a"]}, 422, "messages[0]"),
-        (CHAT, said(content=5), 422, "messages[1].content"),
-        (CHAT, said(content=[TEXT | {"type": "image_url"}]), 422, "messages[1].content[0].type"),
-        (CHAT, said(audio="b"), 422, "messages[1].audio"),
-        (CHAT, said(role="tool"), 400, "messages[1].tool_call_id"),
-        (CHAT, said(tool_calls=[CALL]), 400, "messages[1].tool_calls"),
-        (CHAT, said(role="assistant", content=None), 400, "messages[1].content"),
-        (CHAT, arguments("[]"), 400, "messages[1].tool_calls[0].function.arguments"),
-        (CHAT, arguments("[" * 5000), 400, "messages[1].tool_calls[0].function.arguments"),
-        (CHAT, {"top_logprobs": 2}, 400, "top_logprobs"),
-        (CHAT, {"reasoning_effort": "medium", "logprobs": True} | said(content="1"), 400, None),
-        (CHAT, {"reasoning_effort": "medium", "n": 2} | said(content="1"), 400, "n"),
-        (CHAT, {"response_format": SCHEMA_FORMAT}, 400, "response_format.json_schema"),
-        (CHAT, {"tool_choice": "required"}, 400, "tool_choice"),
-        (CHAT, {"tool_choice": "sometimes"}, 422, "tool_choice"),
-        (CHAT, {"tools": [NOW], "tool_choice": {"type": "function", "function": OTHER}}, 400, "tool_choice"),
-        (RESPONSES, {"tools": [NOW | OTHER], "tool_choice": NOW | {"name": "b"}}, 400, "tool_choice"),
-        (CHAT, {"tool_choice": {"type": "function"}, "tools": [NOW]}, 422, "tool_choice.function"),
-        ("/v1/answer", {"question": None}, 422, "question"),
-        ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence"),
-        ("/v1/check", {"claim": "1" * 4097}, 422, "claim"),
-        (RESPONSES, {"text": {"format": SCHEMA_FORMAT | {"name": "x"}}}, 400, "text.format.schema"),
-        (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type"),
-        (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type"),
-        (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name"),
-        (RESPONSES, {"truncation": "auto"}, 422, "truncation"),
-        (COMPLETION, {"prompt": ["a"] * 16, "n": 2}, 422, "n"),
-        (COMPLETION, {"prompt": [1, 9999], "echo": True}, 400, None),
-        (COMPLETION, {"prompt": "a" * 300, "logprobs": 0, "echo": True}, 400, None),
-        (OLLAMA, {"format": 5}, 422, "format"),
-        (OLLAMA, {"options": {"temperature": "1"}}, 422, "options.temperature"),
+        (COMPLETION, b'{"n": 1' + b"0" * 5000 + b"}", 400, "the body is not JSON: number out of range"),
+        (COMPLETION, b"[" * 100_000, 400, "the body is not JSON: recursion limit exceeded"),
+        (COMPLETION, b'{"n": NaN}', 400, "the body is not JSON: expected value at line 1 column 7"),
+        (COMPLETION, b"{\xff}", 400, "the body is not JSON: key must be a string at line 1 column 2"),
+        (COMPLETION, b"[]", 422, "the body must be an object"),
+        (COMPLETION, b'{"prompt": "a", "top_p": -1e999}', 422, "top_p must be a finite number"),
+        (COMPLETION, {"n": True}, 422, "n must be a valid integer"),
+        (COMPLETION, {"n": 10**4000}, 422, "n must be at most 24, for all prompts together"),
+        (COMPLETION, {"prompt": ["a"] * 16, "n": 2}, 422, "n must be at most 24"),
+        (COMPLETION, {"temperature": 10**400}, 422, "temperature must be a valid number"),
+        (COMPLETION, {"stream": "true"}, 422, "stream must be a valid boolean"),
+        (COMPLETION, {"stream_options": []}, 422, "stream_options must be an object"),
+        (COMPLETION, {"stop": {"a": 1}}, 422, "stop must be a valid list"),
+        (COMPLETION, {"stop": ["a", ""]}, 422, "stop[1] must have at least 1 character"),
+        (COMPLETION, {"prompt": ["a", 1]}, 422, "prompt[1] must be a valid string"),
+        (COMPLETION, {"prompt": [[97], [True]]}, 422, "prompt[1][0] must be a valid integer"),
+        (COMPLETION, {"prompt": [[97]] * 17}, 422, "prompt must have at most 16 items, not 17"),
+        (COMPLETION, {"prompt": None}, 422, "prompt is missing"),
+        (COMPLETION, {"prompt": [1, 9999], "echo": True}, 400, "token 9999"),
+        (COMPLETION, {"prompt": "a" * 300, "logprobs": 0, "echo": True}, 400, "the "),
+        (COMPLETION, {"seed": 2**63}, 422, "seed must be less than 9223372036854775808"),
+        (COMPLETION, {"logit_bias": {"97": 101}}, 422, "logit_bias.97 must be less than or equal to 100"),
+        (CHAT, {"messages": ["a"]}, 422, "messages[0] "),
+        (CHAT, said(content=5), 422, "messages[1].content "),
+        (CHAT, said(content=[TEXT | {"type": "image_url"}]), 422, "messages[1].content[0].type "),
+        (CHAT, said(audio="b"), 422, "messages[1].audio "),
+        (CHAT, said(role="tool"), 400, "messages[1].tool_call_id "),
+        (CHAT, said(tool_calls=[CALL]), 400, "messages[1].tool_calls "),
+        (CHAT, said(role="assistant", content=None), 400, "messages[1].content "),
+        (CHAT, arguments("[]"), 400, "messages[1].tool_calls[0].function.arguments "),
+        (CHAT, arguments("[" * 5000), 400, "messages[1].tool_calls[0].function.arguments "),
+        (CHAT, {"top_logprobs": 2}, 400, "top_logprobs "),
+        (CHAT, {"reasoning_effort": "medium", "logprobs": True} | said(content="1"), 400, "effort "),
+        (CHAT, {"reasoning_effort": "medium", "n": 2} | said(content="1"), 400, "n "),
+        (CHAT, {"response_format": SCHEMA_FORMAT}, 400, "response_format.json_schema "),
+        (CHAT, {"tool_choice": "required"}, 400, "tool_choice "),
+        (CHAT, {"tool_choice": "sometimes"}, 422, "tool_choice "),
+        (CHAT, {"tools": [NOW], "tool_choice": {"type": "function", "function": OTHER}}, 400, "tool_choice "),
+        (CHAT, {"tool_choice": {"type": "function"}, "tools": [NOW]}, 422, "tool_choice.function "),
+        (RESPONSES, {"tools": [NOW | OTHER], "tool_choice": NOW | {"name": "b"}}, 400, "tool_choice "),
+        (RESPONSES, {"text": {"format": SCHEMA_FORMAT | {"name": "x"}}}, 400, "text.format.schema "),
+        (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type "),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type "),
+        (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name is missing"),
+        (RESPONSES, {"truncation": "auto"}, 422, "truncation "),
+        ("/v1/answer", {"question": None}, 422, "question "),
+        ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence "),
+        ("/v1/check", {"claim": "1" * 4097}, 422, "claim "),
+        (OLLAMA, {"format": 5}, 422, "format must be"),
+        (OLLAMA, {"options": {"temperature": "1"}}, 422, "options.temperature must be"),
     ],
 )
-def test_error_names_the_field(tiny_server, path, fields, status, param):
-    response = post(tiny_server, path, BODIES[path] | fields)
+def test_an_error_is_one_line_that_begins_with_the_field(tiny_server, path, fields, status, problem):
+    response = post(tiny_server, path, fields if isinstance(fields, bytes) else BODIES[path] | fields)
     error = response.json()["error"]
-    assert response.status_code == status
-    if path == OLLAMA:
-        assert error.startswith(f"{param} must be")
-    else:
-        assert error["param"] == param and "\n" not in error["message"]
+    message = error if path == OLLAMA else error["message"]
+    assert response.status_code == status and message.startswith(problem) and "\n" not in message
+    if path != OLLAMA:
+        assert message.startswith(error["param"] or problem) and error["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
@@ -144,9 +120,7 @@ def test_error_names_the_field(tiny_server, path, fields, status, param):
 def test_a_field_that_would_change_the_answer_is_refused_unless_it_is_empty(tiny_server, path, field):
     refused = post(tiny_server, path, BODIES[path] | {field: [1]})
     assert refused.status_code == 422 and f'"{field} is not supported here"' in refused.text
-    for empty in ([], "", None, False):
-        response = post(tiny_server, path, BODIES[path] | {field: empty})
-        assert response.status_code == 200 and "X-Thirteen-Ignored" not in response.headers
+    assert post(tiny_server, path, BODIES[path] | {field: []}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -167,20 +141,14 @@ def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
 
 
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
-    fields = dict.fromkeys(
-        ["model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs"]
-    )
+    names = ("model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs")
+    fields = dict.fromkeys(names)
     fields |= {"presence_penalty": 0, "frequency_penalty": 0.0, "max_tokens": 2.0}
     response = post(tiny_server, COMPLETION, {"prompt": "a", **fields})
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2
     chat = {"stop": "", "tool_choice": "", "response_format": {}, "reasoning_effort": ""}
-    empty = {
-        "tool_choice": "",
-        "previous_response_id": "",
-        "reasoning": {"effort": ""},
-        "text": {"format": {}},
-    }
-    for path, fields in ((CHAT, chat), (RESPONSES, empty)):
+    empty = {"tool_choice": "", "previous_response_id": "", "reasoning": {"effort": ""}}
+    for path, fields in ((CHAT, chat), (RESPONSES, empty | {"text": {"format": {}}})):
         answer = post(tiny_server, path, BODIES[path] | fields)
         assert answer.status_code == 200 and "X-Thirteen-Ignored" not in answer.headers, answer.text
 

@@ -5,33 +5,24 @@ import ollama
 import openai
 import pytest
 
-from ...runtime.embedders import write_embedder
-from ..serving import TIMEOUT_S, open_engine, serve_engine
+from ..serving import TIMEOUT_S
 
 pytestmark = pytest.mark.slow
 TEXTS = ["The cat sat on the mat.", "She has 12 eggs."]
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    path = write_embedder(tmp_path_factory.mktemp("bert") / "bert.gguf", "bert", "mean")
-    with open_engine(path) as engine:
-        yield engine
+def engine(embedding_server):
+    return embedding_server.service.engine
 
 
 @pytest.fixture(scope="module")
-def server(engine):
-    with serve_engine(engine, name="bert") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    with server.openai() as client:
+def client(embedding_server):
+    with embedding_server.openai() as client:
         yield client
 
 
-def test_openai_client(server, client, engine):
+def test_openai_client(embedding_server, client, engine):
     """Its default is base64, which it decodes."""
     tokens = sum(map(len, engine.embedding_tokens(TEXTS)))
     for encoding in ({}, {"encoding_format": "float"}):
@@ -39,7 +30,8 @@ def test_openai_client(server, client, engine):
         np.testing.assert_allclose([one.embedding for one in made.data], engine.embed(TEXTS), atol=1e-6)
         assert (made.model, made.usage.prompt_tokens, made.usage.total_tokens) == ("bert", tokens, tokens)
         assert [one.index for one in made.data] == [0, 1]
-    assert f'prompt_tokens_total{{key=""}} {2 * tokens}.0' in server.service.metrics.render().decode()
+    metrics = embedding_server.service.metrics.render()
+    assert f'prompt_tokens_total{{key=""}} {2 * tokens}.0'.encode() in metrics
 
 
 def test_every_kind_of_input(client, engine):
@@ -71,8 +63,8 @@ def test_bad_requests(client, fields, status, problem):
     assert raised.value.body["type"] == "invalid_request_error"
 
 
-def test_ollama_client(server, engine):
-    client = ollama.Client(server.url, timeout=TIMEOUT_S)
+def test_ollama_client(embedding_server, engine):
+    client = ollama.Client(embedding_server.url, timeout=TIMEOUT_S)
     made = client.embed("bert:latest", TEXTS, dimensions=8)
     np.testing.assert_allclose(made.embeddings, engine.embed(TEXTS, 8), atol=2e-3)
     assert made.prompt_eval_count == sum(map(len, engine.embedding_tokens(TEXTS)))
@@ -86,17 +78,3 @@ def test_ollama_client(server, engine):
 def test_a_model_that_continues_texts_says_what_to_take(tiny_server):
     with tiny_server.openai() as client, pytest.raises(openai.BadRequestError, match="Qwen3-Embedding"):
         client.embeddings.create(model="tiny", input="x")
-
-
-@pytest.mark.exhaustive
-def test_langchain(server, engine):
-    from langchain_ollama import OllamaEmbeddings
-    from langchain_openai import OpenAIEmbeddings
-
-    given = {"base_url": f"{server.url}/v1", "api_key": "unused", "check_embedding_ctx_length": False}
-    for made in (
-        OpenAIEmbeddings(model="bert", **given),
-        OllamaEmbeddings(model="bert", base_url=server.url),
-    ):
-        np.testing.assert_allclose(made.embed_documents(TEXTS), engine.embed(TEXTS), atol=2e-3)
-        np.testing.assert_allclose([made.embed_query(TEXTS[0])], engine.embed(TEXTS[:1]), atol=2e-3)

@@ -7,10 +7,9 @@ import pytest
 from thirteen.runtime.prompt.prompt_encoder import Message
 from thirteen.server.config import RequestLimits
 
-from ...runtime.embedders import write_embedder
 from ...runtime.fakes import TEMPLATES
 from ...waiting import wait_until
-from ..serving import FLAG, halted, open_engine, serve_engine
+from ..serving import FLAG, halted, serve_engine
 from ..tool_model import record_prompts
 from .formats import CHATS, FORMATS, events
 
@@ -116,14 +115,6 @@ def test_a_stream_tells_of_a_vote_and_then_the_answer(http, say, form):
     assert len(told) > 1 and max(told) <= min(texts)
 
 
-@every_format
-def test_an_effort_is_held_to_the_servers_answers(tool_server, form):
-    limits = RequestLimits(answers=8)
-    with serve_engine(tool_server.service.engine, limits=limits) as server, server.http() as http:
-        response = form.post(http, QUESTION, effort="high")
-    assert response.status_code == 400 and "high samples up to 10 answers, at most 8 here" in response.text
-
-
 @pytest.fixture(scope="module")
 def thinking_server(serve_template):
     return serve_template(TEMPLATES["qwen3"])
@@ -210,9 +201,8 @@ TWINS = {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 
 def test_a_schema_is_enforced_or_its_violation_told(http, form):
     """A schema with uniqueItems was refused, and what was not enforced had no effect."""
     for stream in (False, True):
-        jsonschema.validate(
-            json.loads(form.ask(http, NO_NUMBER, schema=FLAG, max_tokens=60, stream=stream).text), FLAG
-        )
+        valid = form.ask(http, NO_NUMBER, schema=FLAG, max_tokens=60, stream=stream).text
+        jsonschema.validate(json.loads(valid), FLAG)
         violated = form.ask(http, NO_NUMBER, schema=TWINS, max_tokens=60, stream=stream).warning
         assert violated == "schema violated: #: uniqueItems: [None, None] has non-unique elements"
     refused = form.post(http, QUESTION, schema=FLAG, effort="medium")
@@ -221,14 +211,16 @@ def test_a_schema_is_enforced_or_its_violation_told(http, form):
 
 
 @every_format
-def test_tokens_above_the_limit_are_lowered_and_named(tool_server, form):
-    limits = RequestLimits(max_tokens=7)
+def test_answers_and_tokens_are_held_to_the_limits(tool_server, form):
+    """Tokens above the limit are lowered, and the field is named."""
+    limits = RequestLimits(answers=8, max_tokens=7)
     with serve_engine(tool_server.service.engine, limits=limits) as server, server.http() as http:
+        refused = form.post(http, QUESTION, effort="high")
+        assert refused.status_code == 400 and "high samples up to 10 answers, at most 8" in refused.text
         response = form.post(http, NO_NUMBER, max_tokens=8)
         ignored = response.headers.get("X-Thirteen-Ignored")
-        assert form.whole(response.json()).tokens == 7 and ignored in {
-            *("max_tokens", "max_output_tokens", "num_predict")
-        }
+        assert form.whole(response.json()).tokens == 7
+        assert ignored in {"max_tokens", "max_output_tokens", "num_predict"}
         assert form.ask(http, NO_NUMBER).tokens == 7
 
 
@@ -275,8 +267,7 @@ def test_a_stream_that_fails_says_so_at_its_end(tool_server, http, form):
 
 
 @every_format
-def test_a_model_made_for_embeddings_answers_nothing(tmp_path_factory, form):
-    path = write_embedder(tmp_path_factory.mktemp("bert") / "bert.gguf", "bert", "mean")
-    with open_engine(path) as engine, serve_engine(engine) as server, server.http() as http:
+def test_a_model_made_for_embeddings_answers_nothing(embedding_server, form):
+    with embedding_server.http() as http:
         response = form.post(http, QUESTION)
     assert response.status_code == 400 and "made for embeddings" in response.text

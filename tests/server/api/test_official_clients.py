@@ -252,13 +252,6 @@ def test_events_of_a_response(tiny_client):
     assert done["output_item.added"].item.id == last.output[0].id
 
 
-def test_a_schema_is_parsed_by_the_client(tiny_client):
-    flag = pydantic.create_model("Flag", ok=(bool, ...))
-    asked = {"input": QUESTION, "text_format": flag, "max_output_tokens": 60, "temperature": 0}
-    response = tiny_client.responses.parse(model="tiny", **asked)
-    assert response.output_parsed.ok in {True, False} and response.text.format.name == "Flag"
-
-
 def test_no_response_is_stored(tiny_client):
     """Clients that go on from a stored response get one clear line."""
     response = respond(tiny_client, extra_body={"store": True})

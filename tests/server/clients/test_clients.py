@@ -21,12 +21,6 @@ FLAG = {
     "required": ["ok"],
     "additionalProperties": False,
 }
-CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
-
-
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"Rain in {city}"
 
 
 def chat_openai(server, tokens=12, **options):
@@ -58,16 +52,13 @@ def langchain(make, server, *, stream=False, schema=None):
     return "".join(chunk.text for chunk in model.stream(MESSAGES)) if stream else model.invoke(MESSAGES).text
 
 
-def complete_litellm(provider, server, **fields):
+def litellm(provider, server, *, stream=False, schema=None):
     import litellm
 
     where = {"openai": {"api_base": f"{server.url}/v1"}, "ollama_chat": {"api_base": server.url}}
     common = {"model": f"{provider}/tiny", "api_key": "unused", "temperature": 0, "timeout": TIMEOUT_S}
-    return litellm.completion(**common | where[provider] | {"messages": MESSAGES} | fields)
-
-
-def litellm(provider, server, *, stream=False, schema=None):
-    complete = partial(complete_litellm, provider, server, max_tokens=60 if schema else 12)
+    common |= where[provider] | {"messages": MESSAGES, "max_tokens": 60 if schema else 12}
+    complete = partial(litellm.completion, **common)
     if stream:
         return "".join(chunk.choices[0].delta.content or "" for chunk in complete(stream=True))
     if schema:
@@ -75,21 +66,13 @@ def litellm(provider, server, *, stream=False, schema=None):
     return complete(response_format=schema).choices[0].message.content
 
 
-def llm_model(server, field):
+def llm(field, server, *, stream=False, schema=None):
     import llm
 
     entry = f"- {{model_id: one, model_name: tiny, api_base: '{server.url}/v1', {field}: true}}\n"
     (llm.user_dir() / "extra-openai-models.yaml").write_text(entry)
-    return llm.get_model("one")
-
-
-def llm(field, server, *, stream=False, schema=None):
-    tokens = 60 if schema else 12
-    model = llm_model(server, field)
-    answer = model.prompt(
-        QUESTION, system=SYSTEM, stream=stream, schema=schema, temperature=0, max_tokens=tokens
-    )
-    return "".join(answer)
+    given = {"temperature": 0, "max_tokens": 60 if schema else 12, "schema": schema, "stream": stream}
+    return "".join(llm.get_model("one").prompt(QUESTION, system=SYSTEM, **given))
 
 
 def pydantic_ai(api, server, *, stream=False, schema=None):
@@ -164,29 +147,3 @@ def test_instructor(mode, tool_server, say):
     with tool_server.openai() as client:
         create = instructor.from_openai(client, mode=instructor.Mode[mode]).create
         assert create(model="tiny", messages=MESSAGES, response_model=flag).ok is True
-
-
-def test_litellm_calls_a_function_and_reads_its_result(tool_server, say):
-    properties = {"city": {"type": "string"}}
-    function = {"name": "weather", "parameters": {"type": "object", "properties": properties}}
-    ask = partial(
-        complete_litellm,
-        "openai",
-        tool_server,
-        max_tokens=100,
-        tools=[{"type": "function", "function": function}],
-    )
-    say(CALL)
-    message = ask().choices[0].message
-    (call,) = message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Oslo"})
-    say("It rains.")
-    result = {"role": "tool", "tool_call_id": call.id, "content": "Rain"}
-    assert ask(messages=[*MESSAGES, message, result]).choices[0].message.content == "It rains."
-
-
-def test_llm_calls_a_function_and_reads_its_result(tool_server, say):
-    say(CALL, "It rains.")
-    model = llm_model(tool_server, "supports_tools")
-    chain = model.chain("Will it rain?", tools=[weather], options={"temperature": 0, "max_tokens": 100})
-    assert chain.text() == "It rains."

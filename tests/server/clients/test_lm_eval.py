@@ -5,6 +5,8 @@ import json
 import pytest
 from thirteen.files.gguf.header import read_header
 
+from ...json_lines import write_rows
+
 pytestmark = pytest.mark.slow
 
 # `{data}` is the file of a task's questions.
@@ -20,39 +22,6 @@ doc_to_target: 0
 metric_list: [{{metric: acc}}]
 """
 CAPITALS = {"France": ("Paris", "Rome"), "Italy": ("Rome", "Paris"), "Japan": ("Tokyo", "Zürich")}
-
-
-@pytest.fixture(scope="module")
-def lm_eval(offline):
-    import lm_eval
-    import lm_eval.tasks
-
-    return lm_eval
-
-
-@pytest.fixture
-def evaluate(lm_eval, tmp_path, monkeypatch):
-    """evaluate(rows, arguments): the results of a task of its own."""
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-
-    def run(rows, arguments):
-        data = tmp_path / "rows.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (tmp_path / "task.yaml").write_text(CHOICES.format(data=data))
-        manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
-        (name,) = manager.all_tasks
-        results = lm_eval.simple_evaluate(
-            model="local-completions",
-            model_args=arguments,
-            tasks=[name],
-            task_manager=manager,
-            bootstrap_iters=0,
-        )
-        return results["results"][name], results["samples"][name]
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +50,16 @@ def tokenizer(smollm2, tmp_path_factory):
 
 
 @pytest.mark.parametrize("as_tokens", [True, False])
-def test_log_likelihoods_are_the_engines(evaluate, smollm2_server, tokenizer, as_tokens):
+def test_log_likelihoods_are_the_engines(smollm2_server, tokenizer, as_tokens, tmp_path, monkeypatch):
+    import datasets
+    import lm_eval
+    import lm_eval.tasks
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     rows = [{"country": country, "choices": choices} for country, choices in CAPITALS.items()]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "task.yaml").write_text(CHOICES.format(data=tmp_path / "rows.jsonl"))
+    manager = lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
     arguments = {
         "model": "smollm2",
         "base_url": f"{smollm2_server.url}/v1/completions",
@@ -91,17 +68,17 @@ def test_log_likelihoods_are_the_engines(evaluate, smollm2_server, tokenizer, as
         "tokenized_requests": as_tokens,
         "max_retries": 1,
     }
-    results, samples = evaluate(rows, arguments)
-    assert len(samples) == len(rows)
+    given = {"model": "local-completions", "model_args": arguments, "bootstrap_iters": 0}
+    found = lm_eval.simple_evaluate(tasks=["capitals"], task_manager=manager, **given)
     engine, right = smollm2_server.service.engine, []
-    for sample in samples:
+    for sample in found["samples"]["capitals"]:
         context = engine.encode_text(f"The capital of {sample['doc']['country']} is")
         pairs = [(context, engine.encode_text(f" {name}")) for name in sample["doc"]["choices"]]
         expected = [_log_likelihood(engine, *pair) for pair in pairs]
-        found = [float(score) for score, _ in sample["filtered_resps"]]
-        assert found == pytest.approx(expected, abs=0.05)
+        assert [float(score) for score, _ in sample["filtered_resps"]] == pytest.approx(expected, abs=0.05)
         right.append(expected[0] > expected[1])
-    assert results["acc,none"] == pytest.approx(sum(right) / len(right))
+    assert len(right) == len(rows)
+    assert found["results"]["capitals"]["acc,none"] == pytest.approx(sum(right) / len(right))
 
 
 def _log_likelihood(engine, context, continuation):
