@@ -52,13 +52,35 @@ class TimedWay:
     ratio: Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TuneReport(BenchReport):
     """What was measured, the default first, and what is used from now on."""
 
     model: str
     ways: tuple[TimedWay, ...]
     chosen: Way
+
+    def sentences(self) -> Iterator[str]:
+        """Whether the default stays."""
+        default, chosen = self.ways[0].name, way_name(self.chosen)
+        if chosen == default:
+            yield f"Settings: the default stays, {default}: nothing is faster beyond doubt."
+        else:
+            yield f"Settings: {chosen} from now on, instead of {default}."
+
+    def table(self) -> Table:
+        """The ways by their speeds."""
+        columns = ("way", "prefill", "decode", f"{SLOTS} at once", f"seconds / default ({RATIO_LEVEL})")
+        rows = (
+            (
+                way.name,
+                *(f"{speed:.1f}" for speed in (way.prefill, way.decode, way.together)),
+                way.ratio.text(2),
+            )
+            for way in self.ways
+        )
+        notes = (self.environment(default_threads()),)
+        return Table(f"{Path(self.model).name}: tokens/s", columns, tuple(rows), notes)
 
 
 def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_progress) -> TuneReport:
@@ -88,7 +110,7 @@ def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_p
     of_ways, of_threads = timed[: len(ways)], [timed[0], *timed[len(ways) :]]
     chosen = replace(ways[_fastest(of_ways)], threads=[ways[0], *others][_fastest(of_threads)].threads)
     write_file(tuned_file(header), json.dumps(asdict(chosen)).encode() + b"\n")
-    return TuneReport(*head, (_sentence(timed, way_name(chosen)),), str(model), tuple(timed), chosen)
+    return TuneReport(**head, model=str(model), ways=tuple(timed), chosen=chosen)
 
 
 def _ways(libraries: Sequence[str]) -> Iterator[Way]:
@@ -184,21 +206,3 @@ def way_name(way: Way) -> str:
     weights = "" if way.repack else ", mapped weights"
     threads = f", threads: {way.threads}" if way.threads else ""
     return f"{way.library}, {attention} attention, {way.kv}{weights}{threads}"
-
-
-def _sentence(timed: Sequence[TimedWay], chosen: str) -> str:
-    default = timed[0].name
-    if chosen == default:
-        return f"Settings: the default stays, {default}: nothing is faster beyond doubt."
-    return f"Settings: {chosen} from now on, instead of {default}."
-
-
-def tune_table(report: TuneReport) -> Table:
-    """Tabulate the ways, with the environment below."""
-    columns = ("way", "prefill", "decode", f"{SLOTS} at once", f"seconds / default ({RATIO_LEVEL})")
-    rows = (
-        (way.name, *(f"{speed:.1f}" for speed in (way.prefill, way.decode, way.together)), way.ratio.text(2))
-        for way in report.ways
-    )
-    notes = (report.environment(default_threads()),)
-    return Table(f"{Path(report.model).name}: tokens/s", columns, tuple(rows), notes)

@@ -11,8 +11,8 @@ from thirteen.bench.accuracy.accuracy import AccuracyRequest
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.bench.environment import ModelSource
-from thirteen.bench.latency import latency_table, run_latency, speed_sentence
-from thirteen.bench.peers import peers_table, run_peers
+from thirteen.bench.latency import run_latency, speed_sentence
+from thirteen.bench.peers import run_peers
 from thirteen.bench.program_run import PROGRAMS, run_program
 from thirteen.bench.quick import quick_accuracy, quick_latency
 from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize, take_in_time
@@ -121,7 +121,7 @@ def test_the_report_begins_with_speed_and_size_in_sentences(report):
     assert speed.startswith("Speed: ")
     assert size.startswith("Size: the adapted model has 0.3 MB and takes ")
     assert ", its base 0.3 MB and" in size
-    table = latency_table(report)
+    table = report.table()
     assert table.title.startswith("tiny.gguf vs tiny.gguf + lora.gguf: a question of 20 tokens, an answer of")
     assert all(len(row) == 4 for row in table.rows)
 
@@ -130,7 +130,7 @@ def test_a_model_alone_has_no_ratio(tiny):
     report = run_latency([ModelSource(tiny)], WORK, rounds=1, until=perf_counter())
     assert report.answer.ratio is None and report.memory == ()
     assert report.verdict[0].startswith("Speed: the model writes ")
-    assert {len(row) for row in latency_table(report).rows} == {2}
+    assert {len(row) for row in report.table().rows} == {2}
 
 
 def test_a_shorter_answer_is_the_beginning_of_a_longer_one_and_prompts_depend_on_the_number_only(tiny):
@@ -225,7 +225,7 @@ def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
     for run in (run for runs in report.runs.values() for run in runs):
         assert min(run.first_token_s, run.load_s, run.peak_bytes) > 0 and run.answer_s > run.first_token_s
     assert report.verdict[0].startswith("Speed: an answer takes ")
-    assert len(peers_table(report).rows) == 3
+    assert len(report.table().rows) == 3
 
 
 def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_model):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFValueType
-from thirteen.bench.tune import timed_ways, tune_engine, tune_table, way_name
+from thirteen.bench.tune import timed_ways, tune_engine, way_name
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.defaults import Way, find_tuned, tuned_file
@@ -32,7 +32,7 @@ def test_each_way_is_timed_and_one_is_kept(name: str, tmp_path: Path) -> None:
     assert {"llama.cpp, flash attention, f16", "llama.cpp, standard attention, f16"} <= set(names)
     assert report.ways[0].ratio.low == report.ways[0].ratio.high == 1
     assert all(way.prefill > 0 and way.decode > 0 and way.together > 0 for way in report.ways)
-    assert len(tune_table(report).rows) == len(names)
+    assert len(report.table().rows) == len(names)
     assert steps[-1][0] == steps[-1][1] == len(steps)
     assert find_tuned(read_header(path)) == report.chosen
     assert ("the default stays" in report.verdict[0]) == (way_name(report.chosen) == names[0])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import gguf
 import pytest
-from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, paired_sentence, run_accuracy
+from thirteen.bench.accuracy.accuracy import AccuracyRequest, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.evaluate import (
     Outcome,
     QuestionRecord,
-    RunConfig,
     Sample,
+    find_log,
     grade,
     pair_scores,
     score,
@@ -23,6 +23,7 @@ from thirteen.bench.environment import ModelSource
 from thirteen.errors import RequestError
 from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.batch.reproducible_batches import BatchJob
 from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
@@ -84,11 +85,11 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     changed = {"effort": Effort.HIGH, "calculator": False, "max_tokens": 13, "seed": 1}
     settings = [few("refined"), few(threads=2), *(few(**{name: value}) for name, value in changed.items())]
     runs = [
-        *((source, data, FEW) for source in map(ModelSource, (tiny, other))),
-        *((ModelSource(tiny, lora), data, FEW), (ModelSource(tiny), data.subsample(3), FEW)),
-        *((ModelSource(tiny), data, other_settings) for other_settings in settings),
+        *((tiny, None, FEW, data), (other, None, FEW, data), (tiny, lora, FEW, data)),
+        *((tiny, None, FEW, data.subsample(3)), *((tiny, None, changed, data) for changed in settings)),
     ]
-    assert len({RunConfig(*run, tmp_path).log for run in runs}) == len(runs)
+    jobs = [(BatchJob(*job, job[2].threads).decided(), questions) for *job, questions in runs]
+    assert len({find_log(*job, tmp_path)[0] for job in jobs}) == len(runs)
 
 
 def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
@@ -108,7 +109,7 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
     assert seconds.startswith("Seconds: an answer takes ") and "too few questions" in seconds
     assert counts == "0 gained, 0 lost of 9; McNemar's exact p = 1"
     assert report.seconds.timed == 3 and min(report.seconds.means) > 0 and report.seconds.ratio
-    assert {len(row) for row in accuracy_table(report).rows} <= {3, 4}
+    assert {len(row) for row in report.table().rows} <= {3, 4}
 
 
 def test_a_model_alone_has_its_right_answers_and_seconds(tiny, data, tmp_path):
@@ -120,7 +121,7 @@ def test_a_model_alone_has_its_right_answers_and_seconds(tiny, data, tmp_path):
     assert plain.seconds is None and path.read_bytes() == content
     assert timed.paired is timed.seconds.ratio is None and len(timed.seconds.means) == 1
     assert plain.verdict[0].startswith("Right answers: 0 of 3 questions of sums: 0 (0 to ")
-    assert accuracy_table(timed).header == ("", "model")
+    assert timed.table().header == ("", "model")
 
 
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
