@@ -49,11 +49,8 @@ def converted(thirteen, cache, tmp_path):
     """Convert to `model.gguf` and return the report; its warnings must also be on standard error."""
 
     def converted(*words: object) -> dict[str, Any]:
-        done = thirteen(
-            "convert", *words, "--threads", "1", "-o", tmp_path / "model.gguf", "--json", "--force"
-        )
-        assert done.status == 0, done
-        report = json.loads(done.stdout)
+        done = thirteen("convert", *words, "--threads", 1, "-o", tmp_path / "model.gguf", "--json", "--force")
+        report: dict[str, Any] = done.json
         errors = " ".join(done.stderr.split())
         assert all(f"warning: {warning}" in errors for warning in report["warnings"])
         assert leftovers(cache) == []

@@ -45,7 +45,7 @@ def test_the_report_is_that_of_numpy(files):
     ):
         names = full.model.header.metadata["tokenizer.ggml.tokens"]
         ids = [names.index(name) for name in small.model.header.metadata["tokenizer.ggml.tokens"]]
-        kls, outside, tops, kept, nlls = [], [], [], [], []
+        kls, outside, tops, kept, nlls, of_reference = [], [], [], [], [], []
         text = TEXTS[0]["text"]
         original, tokens = (e.model.tokenize(text, special=False, bos=True) for e in (full, small))
         pieces = [[names[token]] if token in ids else list(names[token]) for token in original]
@@ -63,6 +63,7 @@ def test_the_report_is_that_of_numpy(files):
             outside.append(1 - p[ids].sum())
             tops.append(p.argmax() == ids[q.argmax()])
             kept.append(original[at + 1] in ids)
+            of_reference.append(-np.log(p[original[at + 1]]))
             rows = range(ends[at], ends[at + 1])
             odds = [np.exp(found[row]) / np.exp(found[row]).sum() for row in rows]
             nlls.append(-sum(np.log(q[tokens[row + 1]]) for q, row in zip(odds, rows, strict=True)))
@@ -71,8 +72,14 @@ def test_the_report_is_that_of_numpy(files):
     one = run_fidelity(models, data=files["texts"], tokens=len(kls), threads=1)
     assert one.positions == len(kls) and one.vocabulary is not None
     assert one.divergence.kl_mean.estimate == pytest.approx(np.mean(kls), rel=1e-6, abs=1e-12)
+    assert one.divergence.kl_max == pytest.approx(max(kls), rel=1e-6)
+    assert one.divergence.kl_p99 == pytest.approx(np.quantile(kls, 0.99), rel=1e-6)
     assert one.divergence.same_top.estimate == np.mean(tops)
-    assert one.divergence.perplexity.estimate == pytest.approx(np.exp(np.mean(nlls)), rel=1e-6)
+    perplexities = [np.exp(np.mean(losses)) for losses in (nlls, of_reference)]
+    assert one.divergence.perplexity.estimate == pytest.approx(perplexities[0], rel=1e-6)
+    assert one.divergence.reference_perplexity.estimate == pytest.approx(perplexities[1], rel=1e-6)
+    ratio = perplexities[0] / perplexities[1]
+    assert one.divergence.perplexity_ratio.estimate == pytest.approx(ratio, rel=1e-6)
     assert one.vocabulary.outside.estimate == pytest.approx(np.mean(outside), rel=1e-6)
     assert one.vocabulary.unchanged.estimate == np.mean(kept)
     assert one.vocabulary.of == 272
