@@ -87,6 +87,14 @@ def thirteen() -> Iterator[Commands]:
         yield commands
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 0.3 MB with a byte-level vocabulary."""
+    from .runtime.conftest import write_gguf
+
+    return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
+
+
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Trial loads as users have them, with an empty cache; the path of the folder of records in it."""

@@ -111,23 +111,23 @@ def test_an_adapter_is_shown_as_a_table_or_json(thirteen, adapter):
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
-def test_the_question_can_be_read_from_standard_input(dash, thirteen, model):
-    given = thirteen("ask", model, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()).json
-    typed = thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json").json
+def test_the_question_can_be_read_from_standard_input(dash, thirteen, tiny):
+    given = thirteen("ask", tiny, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()).json
+    typed = thirteen("ask", tiny, "Wie viel? é🙂\n", *SHORT, "--json").json
     assert (given["text"], given["usage"]) == (typed["text"], typed["usage"])
 
 
-def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(thirteen, model):
+def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(thirteen, tiny):
     """Two questions got one answer."""
-    error = thirteen("ask", model, *SHORT, stdin=b"Why?\n\nHow?\n").error
+    error = thirteen("ask", tiny, *SHORT, stdin=b"Why?\n\nHow?\n").error
     assert "standard input has 2 lines: `thirteen batch FILE`" in error
-    assert f"`thirteen ask {model} -` takes all" in error
-    assert thirteen("ask", model, "-", *SHORT, stdin=b"Why?\n\nHow?\n").status == 0
+    assert f"`thirteen ask {tiny} -` takes all" in error
+    assert thirteen("ask", tiny, "-", *SHORT, stdin=b"Why?\n\nHow?\n").status == 0
 
 
-def test_a_folder_that_is_no_model_is_told_what_one_has(thirteen, tmp_path, model):
+def test_a_folder_that_is_no_model_is_told_what_one_has(thirteen, tmp_path, tiny):
     """Its name was a question."""
-    (tmp_path / "a.gguf").symlink_to(model)
+    (tmp_path / "a.gguf").symlink_to(tiny)
     for words in ((tmp_path, "Why?"), (tmp_path, "-")):
         error = thirteen("ask", *words, stdin=b"Why?").error
         assert error.startswith(f"error: {tmp_path}: a model's folder has config.json")
@@ -149,9 +149,9 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
-def test_printed_answers_have_no_control_characters(thirteen, model):
+def test_printed_answers_have_no_control_characters(thirteen, tiny):
     """A random model generates every byte sooner or later."""
-    words = ("ask", model, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
+    words = ("ask", tiny, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
     raw = thirteen(*words, "--json").json["text"]
     shown = thirteen(*words).output
     assert [text.replace("\n", "").replace("\t", "").isprintable() for text in (raw, shown)] == [False, True]
@@ -183,11 +183,9 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen):
         ("models nosuch.gguf 2>/dev/full", "2"),
     ],
 )
-def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, model):
+def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, tiny):
     """Typer gives a closed pipe the status 1."""
-    command = (
-        f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(model)}; echo ${{PIPESTATUS[0]}}"
-    )
+    command = f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(tiny)}; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (status, "")
 
@@ -201,9 +199,9 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(model):
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(tiny):
     """Standard output was still in its buffer when standard error was written."""
-    command = [sys.executable, "-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", "medium"]
+    command = [sys.executable, "-m", "thirteen", "ask", tiny, "What is 1 + 1?", *SHORT, "--effort", "medium"]
     lines = subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
     assert re.fullmatch(r"answer: (\d+|none, it was cut off)", value)

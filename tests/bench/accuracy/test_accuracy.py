@@ -59,27 +59,21 @@ def lines(report):
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
 
 
-def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path):
+def test_an_interrupted_run_has_the_same_log_and_repeats_no_question(tiny, data, tmp_path, monkeypatch):
     whole = evaluate(tiny, data, FEW, records=tmp_path / "whole")
     for count in (7, 45):
         with pytest.raises(Interrupted):
             evaluate(tiny, data, FEW, records=tmp_path / "parts", stage=lambda _, at=count: stop_at(at))
     parts = evaluate(tiny, data, FEW, records=tmp_path / "parts")
+    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
+    again = evaluate(tiny, data, FEW, records=tmp_path / "parts")
+    assert (again.adapted, again.verdict) == (parts.adapted, parts.verdict)
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
 
 
-def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
-    first = evaluate(tiny, data, FEW, records=tmp_path)
-    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
-    ticks = []
-    again = evaluate(tiny, data, FEW, records=tmp_path, stage=lambda _: lambda *tick: ticks.append(tick))
-    assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
-    assert ticks == [(50, 50)]
-
-
-def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
+def test_every_configuration_has_its_own_log_with_a_short_name(tiny, lora, data, tmp_path):
     name = ("another model", gguf.GGUFValueType.STRING, None)
     other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
     changed = {"effort": Effort.HIGH, "calculator": False, "max_tokens": 13, "seed": 1}
@@ -90,13 +84,9 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     ]
     jobs = [(BatchJob(*job, job[2].threads).decided(), questions) for *job, questions in runs]
     assert len({find_log(*job, tmp_path)[0] for job in jobs}) == len(runs)
-
-
-def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
-    """Long names of model and questions ended in `File name too long`."""
-    model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
-    report = evaluate(model, replace(data.subsample(1), name="ü" * 120), FEW, records=tmp_path)
-    assert Path(report.adapted.records).name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-")
+    long = shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"), replace(data, name="ü" * 120)
+    path, _ = find_log(replace(jobs[0][0], model=long[0]), long[1], tmp_path)
+    assert path.name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-"), "it fits the file system"
 
 
 def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
