@@ -1,6 +1,8 @@
 """Latency, memory and size, also quickly and beside llama-cpp-python, whatever the speed of the machine."""
 
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from time import perf_counter, sleep
 
@@ -37,28 +39,18 @@ def report(tiny, lora):
     return report
 
 
-class FakeModel:
-    """A model that only records the calls."""
-
-    def __init__(self, name, calls):
-        self.name, self.calls = name, calls
-
-    def __call__(self):
-        return self
-
-    def __enter__(self):
-        self.calls.append(f"load {self.name}")
-        return self
-
-    def __exit__(self, *_):
-        self.calls.append(f"close {self.name}")
-
-
 def test_two_models_alternate_abba_with_the_same_numbers_and_are_loaded_for_each_round():
     calls, ticks = [], []
-    models = [FakeModel(name, calls) for name in ("a", "b")]
+
+    @contextmanager
+    def load(name):
+        calls.append(f"load {name}")
+        yield name
+        calls.append(f"close {name}")
+
+    loaders = [partial(load, name) for name in ("a", "b")]
     results = interleave(
-        models, lambda model, number: calls.append(f"{model.name}{number}"), 2, lambda: ticks.append(1)
+        loaders, lambda name, number: calls.append(f"{name}{number}"), 2, lambda: ticks.append(1)
     )
     assert calls == [
         *("load a", "load b", "a4", "b4", "a0", "b0", "b1", "a1", "close b", "close a"),
@@ -92,17 +84,14 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
         assert all(len(values) == ITERATIONS_PER_ROUND * ROUNDS for values in measurement.values)
         assert all(value > 0 and isfinite(value) for values in measurement.values for value in values)
         assert measurement.medians == pytest.approx(np.median(measurement.values, axis=1))
-        assert measurement.ratio.low <= measurement.ratio.estimate <= measurement.ratio.high
     first, prefill, decode, answer = (
         np.array(one.values) for one in (report.first_token, report.prefill, report.decode, report.answer)
     )
     assert first == pytest.approx(20 / prefill)
     assert answer == pytest.approx(first + 3 / decode)
     base, adapted = report.files
-    assert base.sha256 == adapted.sha256 and base.adapter is None
-    assert adapted.adapter == str(lora)
+    assert base.sha256 == adapted.sha256 and (base.adapter, adapted.adapter) == (None, str(lora))
     assert adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
-    assert base.bits_per_weight == pytest.approx(32)
     for run in report.memory:
         assert run.peak_bytes > tiny.stat().st_size
         assert 0 < run.first_token_s < run.answer_s and run.load_s > 0

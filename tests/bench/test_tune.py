@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFValueType
 from thirteen.bench.tune import timed_ways, tune_engine, way_name
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.defaults import Way, find_tuned, tuned_file
 from thirteen.runtime.engine.engine import Engine
 
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 from ..runtime.tiny_decoders import write_decoder
 
 
@@ -60,6 +59,6 @@ def test_a_ratio_is_of_ordinary_questions_alone_and_at_once() -> None:
 
 
 def test_models_that_answer_no_such_question_are_refused(tmp_path: Path) -> None:
-    short = {"llama.context_length": (128, GGUFValueType.UINT32, None)}
+    short = {"llama.context_length": typed(128)}
     with pytest.raises(RequestError, match="only models that answer questions of 200 tokens are tuned"):
         tune_engine(write_gguf(tmp_path / "short.gguf", short, {}))

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 from peft import LoraConfig, TinyLoraConfig
@@ -20,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..convert.peft_adapters import save_random_adapter
 from ..json_changes import change_json
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 from ..runtime.gguf_adapters import write_lora
 
 Damage = Callable[[Path], Any]
@@ -30,7 +29,6 @@ LORA, LORA_CONFIG = "LORA/adapter_model.safetensors", "LORA/adapter_config.json"
 Q = "model.layers.0.self_attn.q_proj.weight"
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
-TEXT = gguf.GGUFValueType.STRING
 HOSTILE = "{{ cycler.__init__.__globals__.os.popen('touch MARK') }}"
 PLACES = re.compile(r"\b(BASE|SHARDS|OTHER|LORA|DORA|TINY|MODEL|GGUF_LORA|SCHEMA)\b")
 
@@ -68,7 +66,7 @@ def arrays(name, change):
 
 def text_key(key, value):
     """Change the model's metadata."""
-    return lambda folder: write_gguf(folder / "MODEL", {key: (value, TEXT, None)}, {})
+    return lambda folder: write_gguf(folder / "MODEL", {key: typed(value)}, {})
 
 
 def set_all(name, value):

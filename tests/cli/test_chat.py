@@ -9,7 +9,6 @@ import subprocess
 import sys
 from time import monotonic
 
-import gguf
 import pytest
 from thirteen.cli.chat import ChatSession
 from thirteen.models.embedded import embedded
@@ -17,7 +16,7 @@ from thirteen.runtime.engine import dispatcher
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options
 
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 from ..runtime.fakes import TEMPLATES, ScriptedSampler
 from ..runtime.gguf_adapters import write_lora
 
@@ -40,11 +39,7 @@ def test_each_line_of_standard_input_gets_an_answer(thirteen, tiny):
 
 
 def test_a_thought_is_told_in_a_line(tmp_path, monkeypatch, capfd):
-    kinds = gguf.GGUFValueType
-    keys = {
-        "tokenizer.chat_template": (TEMPLATES["qwen3"], kinds.STRING, None),
-        "llama.context_length": (512, kinds.UINT32, None),
-    }
+    keys = {"tokenizer.chat_template": typed(TEMPLATES["qwen3"]), "llama.context_length": typed(512)}
     monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
     monkeypatch.setattr(ScriptedSampler, "scripts", ["<think>\na\n\nb\n</think>\n\nIt is 7."])
     with Engine(write_gguf(tmp_path / "tiny.gguf", keys, {}), threads=1) as engine:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import gguf
 import pytest
 import typer
 from peft import LoraConfig
@@ -15,10 +14,9 @@ from thirteen.models.embedded import limits
 from thirteen.runtime.engine_options import PROFILES
 
 from ..convert.peft_adapters import save_random_adapter
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp.llama_cpp", "numpy", "huggingface_hub")
-TEXT = gguf.GGUFValueType.STRING
 SHORT = ("--max-tokens", "8", "--threads", "1")
 
 
@@ -159,7 +157,7 @@ def test_printed_answers_have_no_control_characters(thirteen, tiny):
 
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
-    keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
+    keys = {"general.name": typed("\x1b[2J[red]x[/bold]"), "thirteen.note": typed("[/]\x07")}
     model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
     table = thirteen("models", model).output
     assert "[2J[red]x[/bold] (llama)" in table

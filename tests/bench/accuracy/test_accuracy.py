@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyRequest, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
@@ -28,7 +27,7 @@ from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows
-from ...runtime.conftest import write_gguf
+from ...runtime.conftest import typed, write_gguf
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +73,7 @@ def test_an_interrupted_run_has_the_same_log_and_repeats_no_question(tiny, data,
 
 
 def test_every_configuration_has_its_own_log_with_a_short_name(tiny, lora, data, tmp_path):
-    name = ("another model", gguf.GGUFValueType.STRING, None)
-    other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
+    other = write_gguf(tmp_path / "other.gguf", {"general.name": typed("another model")}, {})
     changed = {"effort": Effort.HIGH, "calculator": False, "max_tokens": 13, "seed": 1}
     settings = [few("refined"), few(threads=2), *(few(**{name: value}) for name, value in changed.items())]
     runs = [
@@ -84,8 +82,8 @@ def test_every_configuration_has_its_own_log_with_a_short_name(tiny, lora, data,
     ]
     jobs = [(BatchJob(*job, job[2].threads).decided(), questions) for *job, questions in runs]
     assert len({find_log(*job, tmp_path)[0] for job in jobs}) == len(runs)
-    long = shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"), replace(data, name="ü" * 120)
-    path, _ = find_log(replace(jobs[0][0], model=long[0]), long[1], tmp_path)
+    model = shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf")
+    path, _ = find_log(replace(jobs[0][0], model=model), replace(data, name="ü" * 120), tmp_path)
     assert path.name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-"), "it fits the file system"
 
 

@@ -1,10 +1,7 @@
 """Fidelity of a trimmed file to a reference with all tokens, computed again with NumPy."""
 
-import json
-
 import numpy as np
 import pytest
-from peft import LoraConfig
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.convert.convert import convert
@@ -12,8 +9,8 @@ from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.runtime.engine.engine import Engine
 
 from ... import checkpoints
-from ...convert.peft_adapters import save_random_adapter
 from ...convert.vocabulary.kept_lists import closed_list, tables_of
+from ...json_lines import write_rows
 
 # Tokens: t+h, th+e, Ġ+the, i+n, Ġ+1. The list drops `in` and `Ġ1`.
 TEXTS = [
@@ -27,22 +24,15 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     base = checkpoints.save_model(folder / "base", checkpoints.llama(max_position_embeddings=2048))
     kept = closed_list(tables_of(base), [261])
-    adapter = save_random_adapter(base, LoraConfig(target_modules=["q_proj", "down_proj"]), folder / "a")
-    for name, merged in (("full", None), ("full-adapted", adapter)):
-        convert(Recipe(base, folder / f"{name}.gguf", Uniform("F32"), adapter=merged))
-        for type_ in ("F32", "Q8_0"):
-            target = folder / f"{name}-trimmed-{type_}.gguf"
-            convert(Recipe(base, target, Uniform(type_), vocabulary=kept, adapter=merged))
-    (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    convert(Recipe(base, folder / "full.gguf", Uniform("F32")))
+    convert(Recipe(base, folder / "trimmed.gguf", Uniform("F32"), vocabulary=kept))
+    write_rows(folder / "texts.jsonl", TEXTS)
     return {path.stem: path for path in folder.iterdir()}
 
 
 def test_the_report_is_that_of_numpy(files):
     """The first text, with every dropped token replaced by its two bytes."""
-    with (
-        Engine(files["full"], context=256, slots=1) as full,
-        Engine(files["full-trimmed-F32"], slots=1) as small,
-    ):
+    with Engine(files["full"], context=256, slots=1) as full, Engine(files["trimmed"], slots=1) as small:
         names = full.model.header.metadata["tokenizer.ggml.tokens"]
         ids = [names.index(name) for name in small.model.header.metadata["tokenizer.ggml.tokens"]]
         kls, outside, tops, kept, nlls, of_reference = [], [], [], [], [], []
@@ -68,7 +58,7 @@ def test_the_report_is_that_of_numpy(files):
             odds = [np.exp(found[row]) / np.exp(found[row]).sum() for row in rows]
             nlls.append(-sum(np.log(q[tokens[row + 1]]) for q, row in zip(odds, rows, strict=True)))
     assert min(kept) is False and max(outside) > 0
-    models = {"reference": ModelSource(files["full"]), "shipped": ModelSource(files["full-trimmed-F32"])}
+    models = {"reference": ModelSource(files["full"]), "shipped": ModelSource(files["trimmed"])}
     one = run_fidelity(models, data=files["texts"], tokens=len(kls), threads=1)
     assert one.positions == len(kls) and one.vocabulary is not None
     assert one.divergence.kl_mean.estimate == pytest.approx(np.mean(kls), rel=1e-6, abs=1e-12)
@@ -83,17 +73,3 @@ def test_the_report_is_that_of_numpy(files):
     assert one.vocabulary.outside.estimate == pytest.approx(np.mean(outside), rel=1e-6)
     assert one.vocabulary.unchanged.estimate == np.mean(kept)
     assert one.vocabulary.of == 272
-
-
-def test_the_effect_of_an_adapter_is_that_on_kept_tokens(files, tmp_path):
-    (tmp_path / "texts.jsonl").write_text('{"text": "the theme of the other thesis"}\n')
-    models = {
-        "reference": ModelSource(files["full-adapted"]),
-        "shipped": ModelSource(files["full-adapted-trimmed-Q8_0"]),
-        "base": ModelSource(files["full"]),
-        "shipped_base": ModelSource(files["full-trimmed-Q8_0"]),
-    }
-    report = run_fidelity(models, data=tmp_path / "texts.jsonl", threads=1)
-    assert report.effect is not None
-    assert report.effect.slope.estimate == pytest.approx(1, abs=0.05)
-    assert dict(report.table().rows)["tokens kept"] == "262 of 272"
