@@ -82,18 +82,23 @@ class LatencyReport(BenchReport):
         )
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
-        yield _measured_row("time to an answer, s", self.answer, 1, 2)
-        yield _measured_row("first token, ms", self.first_token, 1000)
-        yield _measured_row("prefill, tokens/s", self.prefill, 1)
-        yield _measured_row("decode, tokens/s", self.decode, 1)
-        if self.memory:
-            yield _row("load, s", [run.load_s for run in self.memory], 1, 2)
-            yield _row(
-                "load to first token, s", [run.load_s + run.first_token_s for run in self.memory], 1, 2
-            )
-            yield _row("peak memory, MB", [run.peak_bytes for run in self.memory], 1e-6)
+        yield _row("time to an answer, s", self.answer.medians, 1, 2, self.answer.ratio)
+        yield _row("first token, ms", self.first_token.medians, 1000, 1, self.first_token.ratio)
+        yield _row("prefill, tokens/s", self.prefill.medians, 1, 1, self.prefill.ratio)
+        yield _row("decode, tokens/s", self.decode.medians, 1, 1, self.decode.ratio)
+        if runs := self.memory:
+            yield _row("load, s", [run.load_s for run in runs], 1, 2)
+            yield _row("load to first token, s", [run.load_s + run.first_token_s for run in runs], 1, 2)
+            yield _row("peak memory, MB", [run.peak_bytes for run in runs], 1e-6, 0)
         yield _row("file, MB", [file.total_bytes for file in self.files], 1e-6, 1)
         yield _row("bits per weight", [file.bits_per_weight for file in self.files], 1, 2)
+
+
+def _row(
+    title: str, values: Sequence[float], scale: float, digits: int, ratio: Interval | None = None
+) -> tuple[str, ...]:
+    against = (ratio.text(3) if ratio else f"{values[1] / values[0]:.3f}",) if len(values) == 2 else ()
+    return title, *(f"{scale * value:.{digits}f}" for value in values), *against
 
 
 def run_latency(
@@ -170,13 +175,3 @@ def speed_sentence(base: float, adapted: float, ratio: Interval, rounds: int) ->
     low, percent, high = sorted(100 * abs(bound - 1) for bound in (ratio.low, ratio.estimate, ratio.high))
     text = f"Speed: the adapted model writes {adapted:.0f} tokens/s, its base {base:.0f}"
     return f"{text}: {percent:.0f} % {word} ({low:.0f} to {high:.0f} %){end}."
-
-
-def _measured_row(title: str, measurement: Measurement, scale: float, digits: int = 1) -> tuple[str, ...]:
-    medians = (f"{scale * median:.{digits}f}" for median in measurement.medians)
-    return title, *medians, *([measurement.ratio.text(3)] if measurement.ratio else ())
-
-
-def _row(title: str, values: Sequence[float], scale: float, digits: int = 0) -> tuple[str, ...]:
-    ratio = [f"{values[1] / values[0]:.3f}"] if len(values) == 2 else []
-    return title, *(f"{scale * value:.{digits}f}" for value in values), *ratio

@@ -102,8 +102,8 @@ def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_p
     advance = ProgressCounter(progress, (rounds + 1) * (len(ways) + len(others)))
     with ExitStack() as loaded:
         contexts = open_contexts(header, [_settings(way) for way in ways], loaded)
-        measures = [partial(_time_with_threads, context, cores) for context in contexts]
-        measures += [partial(_time_with_threads, contexts[0], way.threads or cores) for way in others]
+        measures = [partial(time_question, context, threads=cores) for context in contexts]
+        measures += [partial(time_question, contexts[0], threads=way.threads) for way in others]
         prompts = [random_prompt(contexts[0].model, n, PROMPT_TOKENS) for n in range(rounds)]
         seconds = time_in_turns(measures, prompts, advance)
     timed = timed_ways([*map(way_name, ways), *map(way_name, others)], seconds)
@@ -150,8 +150,10 @@ def time_in_turns(
     return np.array(in_turns(tasks, len(prompts), advance)).swapaxes(0, 1)
 
 
-def time_question(context: Context, prompt: Prompt) -> Times:
+def time_question(context: Context, prompt: Prompt, threads: int | None = None) -> Times:
     """Time a prompt and decode steps in the empty slots of a context, which are empty again after it."""
+    if threads:
+        context.set_threads(threads, threads)
     slots, depth = range(context.settings.slots), len(prompt)
     start = perf_counter()
     for at in range(0, depth, BATCH):
@@ -170,11 +172,6 @@ def time_question(context: Context, prompt: Prompt) -> Times:
     for slot in slots:
         context.clear(slot)
     return prefilled - start, (decoded - prefilled) / STEPS, (end - copied) / STEPS
-
-
-def _time_with_threads(context: Context, threads: int, prompt: Prompt) -> Times:
-    context.set_threads(threads, threads)
-    return time_question(context, prompt)
 
 
 def timed_ways(names: Sequence[str], seconds: Doubles) -> list[TimedWay]:

@@ -43,6 +43,20 @@ class Divergence:
     reference_perplexity: Interval
     perplexity_ratio: Interval
 
+    @classmethod
+    def of(cls, values: Doubles, passages: NDArray[np.int64]) -> "Divergence":
+        """Summarize compare_position() of all positions, (positions, 8), and their passages, (positions,)."""
+        kl, same_top, nll, reference_nll = values.T[:4]  # (positions,) each
+        return cls(
+            kl_mean=grouped_mean(kl, passages),
+            kl_p99=float(np.quantile(kl, _TAIL)),
+            kl_max=float(kl.max()),
+            same_top=grouped_mean(same_top, passages),
+            perplexity=_exp_mean(nll, passages),
+            reference_perplexity=_exp_mean(reference_nll, passages),
+            perplexity_ratio=_exp_mean(nll - reference_nll, passages),
+        )
+
 
 def compare_position(
     predictions: Mapping[Role, WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
@@ -82,20 +96,6 @@ def _effect(adapted: Floats, base: Floats) -> Doubles:
     return added
 
 
-def summarize_divergence(values: Doubles, passages: NDArray[np.int64]) -> Divergence:
-    """Summarize compare_position() of all positions, (positions, 8), and their passages, (positions,)."""
-    kl, same_top, nll, reference_nll = values.T[:4]  # (positions,) each
-    return Divergence(
-        kl_mean=grouped_mean(kl, passages),
-        kl_p99=float(np.quantile(kl, _TAIL)),
-        kl_max=float(kl.max()),
-        same_top=grouped_mean(same_top, passages),
-        perplexity=_exp_mean(nll, passages),
-        reference_perplexity=_exp_mean(reference_nll, passages),
-        perplexity_ratio=_exp_mean(nll - reference_nll, passages),
-    )
-
-
 def _exp_mean(values: Doubles, passages: NDArray[np.int64]) -> Interval:
     mean = grouped_mean(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
@@ -112,14 +112,14 @@ class AdapterEffect:
     slope: Interval
     cosine: Interval
 
-
-def summarize_effect(values: Doubles, passages: NDArray[np.int64]) -> AdapterEffect | None:
-    """Summarize compare_position() of all positions, (positions, 8); None if the adapter has no effect."""
-    products = values[:, _PRODUCTS]  # (positions, 3)
-    if not products[:, 2].any():
-        return None
-    sums = sum_by_passage(products, passages)
-    return AdapterEffect(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
+    @classmethod
+    def of(cls, values: Doubles, passages: NDArray[np.int64]) -> "AdapterEffect | None":
+        """Summarize compare_position() of all positions, as for Divergence; None if there is no effect."""
+        products = values[:, _PRODUCTS]  # (positions, 3)
+        if not products[:, 2].any():
+            return None
+        sums = sum_by_passage(products, passages)
+        return cls(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
 
 
 def _slope(sums: Doubles) -> Doubles:

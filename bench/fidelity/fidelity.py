@@ -24,16 +24,7 @@ from ...stats.intervals import PASSAGES_MIN, Interval
 from ..environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
 from ..rounds import ProgressCounter
 from ..table import Table
-from .comparison import (
-    EFFECT_MIN,
-    OUTSIDE,
-    AdapterEffect,
-    Divergence,
-    Role,
-    compare_position,
-    summarize_divergence,
-    summarize_effect,
-)
+from .comparison import EFFECT_MIN, OUTSIDE, AdapterEffect, Divergence, Role, compare_position
 from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows
 from .token_map import TokenMap, VocabularyCoverage, measure_coverage
 
@@ -176,8 +167,8 @@ def run_fidelity(
         data_sha256=file_sha256(data),
         passages=len(np.unique(passages)),
         positions=len(passages),
-        divergence=summarize_divergence(values, passages),
-        effect=summarize_effect(values, passages),
+        divergence=Divergence.of(values, passages),
+        effect=AdapterEffect.of(values, passages),
         vocabulary=measure_coverage(maps["shipped"], scored, values[:, OUTSIDE], passages),
     )
 

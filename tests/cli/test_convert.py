@@ -62,7 +62,7 @@ def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
     fidelity = report["fidelity"]
     assert fidelity is not None, report["warnings"]
     assert fidelity["vocabulary"]["kept"] == 262
-    assert fidelity["effect"]["slope"]["estimate"] == pytest.approx(1, abs=0.05)
+    assert 0.8 < fidelity["effect"]["slope"]["estimate"] < 1.2
     shown = thirteen("models", tmp_path / "m.gguf", "--json").json
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
 

@@ -136,18 +136,14 @@ def test_bad_options_are_one_line(base, data, tmp_path, options, message):
     assert not (tmp_path / "out/README.md").exists()
 
 
-def test_the_folder_of_the_base_is_no_output(request_for, base, tmp_path):
-    """The adapter in it became a part of the base."""
+def test_an_output_that_cannot_be_used_is_refused(request_for, base, tmp_path):
+    """In the folder of the base the adapter became a part of it; all else is refused before it is loaded."""
     folder = shutil.copytree(base("llama"), tmp_path / "base")
-    with pytest.raises(ThirteenError, match=f"{folder}: is the folder of the base"):
-        train(**request_for() | {"base": str(folder), "output": folder}, run=RUN)
-
-
-def test_an_output_that_cannot_be_used_is_refused_before_the_base_is_loaded(request_for, tmp_path):
     (tmp_path / "README.md").write_text("A project.")
-    for output, message in (
-        (tmp_path, r"README\.md: is not of an adapter, and would be overwritten"),
-        (tmp_path / "README.md" / "out", r"README\.md is a file, not a folder"),
+    for source, output, message in (
+        (folder, folder, f"{folder}: is the folder of the base"),
+        ("nowhere", tmp_path, r"README\.md: is not of an adapter, and would be overwritten"),
+        ("nowhere", tmp_path / "README.md" / "out", r"README\.md is a file, not a folder"),
     ):
         with pytest.raises(ThirteenError, match=message):
-            train(**request_for() | {"base": "nowhere", "output": output}, run=RUN)
+            train(**request_for() | {"base": str(source), "output": output}, run=RUN)
