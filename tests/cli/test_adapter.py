@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from peft import LoraConfig
 from thirteen.convert.adapter.basis import write_tinylora_folder
 from thirteen.convert.adapter.short_code import (
     ShortCode,
@@ -20,7 +19,7 @@ from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
 
 from ..commands import CommandResult, Commands
-from ..convert.peft_adapters import read_gguf, save_random_adapter
+from ..convert.peft_adapters import read_gguf
 
 NUMBERS = round_to_bfloat16(np.random.default_rng(3).normal(0, 2.0, 13).astype(np.float32))
 SHORT = ("--max-tokens", "8", "--threads", "1", "--context", "64", "--json")
@@ -125,8 +124,6 @@ def test_a_code_for_another_base_or_basis_is_refused(env, tmp_path):
     assert other in line and env.fingerprint in line
 
 
-def test_an_adapter_that_cannot_be_encoded_is_refused(env, base, tmp_path):
-    config = LoraConfig(r=2, target_modules=["q_proj"])
-    folder = save_random_adapter(base("llama"), config, tmp_path / "lora")
-    assert "a short code is for a TinyLoRA; this is LORA" in export(env, folder, "--code").error
+def test_an_adapter_that_cannot_be_encoded_is_refused(env, my_lora):
+    assert "a short code is for a TinyLoRA; this is LORA" in export(env, my_lora, "--code").error
     assert "no base 'tiny'" in env.thirteen("adapter", env.adapter, "--code").error

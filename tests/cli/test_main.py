@@ -7,23 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.models.embedded import limits
 from thirteen.runtime.engine_options import PROFILES
 
-from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import typed, write_gguf
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp.llama_cpp", "numpy", "huggingface_hub")
 SHORT = ("--max-tokens", "8", "--threads", "1")
-
-
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
-    return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
 
 
 def command_lines() -> dict[str, object]:
@@ -73,9 +65,9 @@ def test_version_shows_the_version(thirteen):
     assert name == "thirteen" and version[0].isdigit()
 
 
-def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path, monkeypatch):
+def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, my_lora, tmp_path, monkeypatch):
     model = tmp_path / "model.gguf"
-    convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
+    convert = ("convert", base("llama"), "--adapter", my_lora, "--no-fidelity", "--type", "Q8_0", "-o", model)
     made = thirteen(*convert, "--json").json
     assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
     assert made["adapter"]["id"] == "my-lora"
@@ -100,12 +92,12 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapt
     assert printed == f"{printable(answer['text'])}\n\nanswer: none, it was cut off\n"
 
 
-def test_an_adapter_is_shown_as_a_table_or_json(thirteen, adapter):
-    shown = thirteen("adapter", adapter, "--json").json
+def test_an_adapter_is_shown_as_a_table_or_json(thirteen, my_lora):
+    shown = thirteen("adapter", my_lora, "--json").json
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
     assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
     assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
-    assert "layer 1" in thirteen("adapter", adapter).output
+    assert "layer 1" in thirteen("adapter", my_lora).output
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
