@@ -2,18 +2,23 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
+from rich.console import Group
+from rich.text import Text
 
 from ..files.gguf.header import read_header
 from ..files.processors import processor_name, read_cpuinfo
 from ..files.received_files import file_sha256
 from ..runtime.llama.llama_cpp_library import llama_cpp
 from ..runtime.machine import physical_cores
+from .table import Table
 
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (
@@ -43,14 +48,31 @@ class Build:
     llama_cpp_system: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BenchReport:
-    """A measurement: its start in UTC as ISO 8601, where it ran, and what was found, in sentences."""
+    """A measurement: its start in UTC as ISO 8601, where it ran, and what was found, in sentences.
+
+    Each kind of measurement has its own sentences() and table().
+    """
 
     date: str
     machine: Machine
     build: Build
-    verdict: tuple[str, ...]
+    verdict: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "verdict", self.verdict or tuple(self.sentences()))
+
+    def __rich__(self) -> Group:
+        return Group(*map(Text, self.verdict), self.table())
+
+    def sentences(self) -> Iterable[str]:
+        """What was found; the first sentence is the finding in plain words."""
+        return ()
+
+    def table(self) -> Table:
+        """All figures, with where they were measured."""
+        raise NotImplementedError
 
     def environment(self, threads: int) -> str:
         """Describe threads, load, processor and build in two lines, for the caption of a table."""
@@ -61,9 +83,10 @@ class BenchReport:
         )
 
 
-def report_head() -> tuple[str, Machine, Build]:
+def report_head() -> dict[str, Any]:
     """The first fields of BenchReport. Call it before measuring: that itself raises the load average."""
-    return datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), this_build()
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "machine": this_machine(), "build": this_build()}
 
 
 def this_machine() -> Machine:

@@ -5,7 +5,7 @@ drift cancels in their ratio. Prompts have random tokens: speed depends on their
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 
@@ -30,7 +30,7 @@ from .table import Table
 from .workload import Workload, load_engine, random_prompt, time_answers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyReport(BenchReport):
     """Latency of a model, or of a base and an adapted model; the base comes first.
 
@@ -48,6 +48,57 @@ class LatencyReport(BenchReport):
     first_token: Measurement
     prefill: Measurement
     decode: Measurement
+
+    def sentences(self) -> Iterator[str]:
+        """The speed, and the size with the peak of memory."""
+        *base, adapted = self.decode.medians
+        if self.decode.ratio:
+            yield speed_sentence(base[0], adapted, self.decode.ratio, self.rounds)
+        else:
+            yield (
+                f"Speed: the model writes {adapted:.0f} tokens/s; an answer of {1 + self.decode_tokens} "
+                f"tokens to a question of {self.prompt_tokens} takes {self.answer.medians[0]:.2f} s."
+            )
+        *base_size, size = [f"{file.total_bytes / 1e6:,.1f} MB" for file in self.files]
+        *base_peak, peak = [f"{run.peak_bytes / 1e6:,.0f} MB" for run in self.memory] or [""]
+        text = f"Size: the {'adapted ' if base_size else ''}model has {size}"
+        text += f" and takes {peak} of memory at its peak" if peak else ""
+        base_text = f", its base {base_size[0]}" if base_size else ""
+        yield f"{text}{base_text}{f' and {base_peak[0]}' if base_peak else ''}."
+
+    def table(self) -> Table:
+        """The models side by side."""
+        paired = len(self.files) == 2
+        columns = ("base", "adapted", f"adapted / base ({RATIO_LEVEL})") if paired else ("model",)
+        question = f"a question of {self.prompt_tokens} tokens, an answer of {1 + self.decode_tokens}"
+        return Table(
+            f"{' vs '.join(file.name for file in self.files)}: {question}",
+            ("", *columns),
+            tuple(self._rows()),
+            (
+                f"medians of {self.rounds} rounds of {ITERATIONS_PER_ROUND} iterations of each model",
+                self.environment(self.threads),
+            ),
+        )
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        yield _row("time to an answer, s", self.answer.medians, 1, 2, self.answer.ratio)
+        yield _row("first token, ms", self.first_token.medians, 1000, 1, self.first_token.ratio)
+        yield _row("prefill, tokens/s", self.prefill.medians, 1, 1, self.prefill.ratio)
+        yield _row("decode, tokens/s", self.decode.medians, 1, 1, self.decode.ratio)
+        if runs := self.memory:
+            yield _row("load, s", [run.load_s for run in runs], 1, 2)
+            yield _row("load to first token, s", [run.load_s + run.first_token_s for run in runs], 1, 2)
+            yield _row("peak memory, MB", [run.peak_bytes for run in runs], 1e-6, 0)
+        yield _row("file, MB", [file.total_bytes for file in self.files], 1e-6, 1)
+        yield _row("bits per weight", [file.bits_per_weight for file in self.files], 1, 2)
+
+
+def _row(
+    title: str, values: Sequence[float], scale: float, digits: int, ratio: Interval | None = None
+) -> tuple[str, ...]:
+    against = (ratio.text(3) if ratio else f"{values[1] / values[0]:.3f}",) if len(values) == 2 else ()
+    return title, *(f"{scale * value:.{digits}f}" for value in values), *against
 
 
 def run_latency(
@@ -78,9 +129,8 @@ def run_latency(
     first_s, last_s = time_in_turns(
         [partial(load_engine, model, work) for model in models], work, rounds, advance, until
     )
-    report = LatencyReport(
-        *head,
-        verdict=(),
+    return LatencyReport(
+        **head,
         threads=work.threads,
         rounds=first_s.shape[1] // ITERATIONS_PER_ROUND,
         prompt_tokens=work.prompt_tokens,
@@ -92,7 +142,6 @@ def run_latency(
         prefill=summarize(first_s, work.prompt_tokens),
         decode=summarize(last_s - first_s, work.decode_tokens),
     )
-    return replace(report, verdict=(_speed_sentence(report), _size_sentence(report)))
 
 
 def time_in_turns(
@@ -113,16 +162,6 @@ def time_in_turns(
     return seconds[..., 0], seconds[..., 1]
 
 
-def _speed_sentence(report: LatencyReport) -> str:
-    *base, adapted = report.decode.medians
-    if not report.decode.ratio:
-        return (
-            f"Speed: the model writes {adapted:.0f} tokens/s; an answer of {1 + report.decode_tokens} tokens "
-            f"to a question of {report.prompt_tokens} takes {report.answer.medians[0]:.2f} s."
-        )
-    return speed_sentence(base[0], adapted, report.decode.ratio, report.rounds)
-
-
 def speed_sentence(base: float, adapted: float, ratio: Interval, rounds: int) -> str:
     """Compare the tokens per second of two models after so many rounds."""
     end = f" ({rounds} rounds, {ratio_level(rounds)} sure)" if rounds < ROUNDS_MIN else ""
@@ -136,52 +175,3 @@ def speed_sentence(base: float, adapted: float, ratio: Interval, rounds: int) ->
     low, percent, high = sorted(100 * abs(bound - 1) for bound in (ratio.low, ratio.estimate, ratio.high))
     text = f"Speed: the adapted model writes {adapted:.0f} tokens/s, its base {base:.0f}"
     return f"{text}: {percent:.0f} % {word} ({low:.0f} to {high:.0f} %){end}."
-
-
-def _size_sentence(report: LatencyReport) -> str:
-    *base_size, size = [f"{file.total_bytes / 1e6:,.1f} MB" for file in report.files]
-    peaks = [f"{run.peak_bytes / 1e6:,.0f} MB" for run in report.memory]
-    *base_peak, peak = peaks or [""]
-    whose = "adapted model" if base_size else "model"
-    text = f"Size: the {whose} has {size}{f' and takes {peak} of memory at its peak' if peak else ''}"
-    base = f", its base {base_size[0]}{f' and {base_peak[0]}' if base_peak else ''}" if base_size else ""
-    return f"{text}{base}."
-
-
-def latency_table(report: LatencyReport) -> Table:
-    """Tabulate the models side by side, with the environment below."""
-    paired = len(report.files) == 2
-    columns = ("base", "adapted", f"adapted / base ({RATIO_LEVEL})") if paired else ("model",)
-    question = f"a question of {report.prompt_tokens} tokens, an answer of {1 + report.decode_tokens}"
-    return Table(
-        f"{' vs '.join(file.name for file in report.files)}: {question}",
-        ("", *columns),
-        tuple(_rows(report)),
-        (
-            f"medians of {report.rounds} rounds of {ITERATIONS_PER_ROUND} iterations of each model",
-            report.environment(report.threads),
-        ),
-    )
-
-
-def _rows(report: LatencyReport) -> Iterator[tuple[str, ...]]:
-    yield _measured_row("time to an answer, s", report.answer, 1, 2)
-    yield _measured_row("first token, ms", report.first_token, 1000)
-    yield _measured_row("prefill, tokens/s", report.prefill, 1)
-    yield _measured_row("decode, tokens/s", report.decode, 1)
-    if report.memory:
-        yield _row("load, s", [run.load_s for run in report.memory], 1, 2)
-        yield _row("load to first token, s", [run.load_s + run.first_token_s for run in report.memory], 1, 2)
-        yield _row("peak memory, MB", [run.peak_bytes for run in report.memory], 1e-6)
-    yield _row("file, MB", [file.total_bytes for file in report.files], 1e-6, 1)
-    yield _row("bits per weight", [file.bits_per_weight for file in report.files], 1, 2)
-
-
-def _measured_row(title: str, measurement: Measurement, scale: float, digits: int = 1) -> tuple[str, ...]:
-    medians = (f"{scale * median:.{digits}f}" for median in measurement.medians)
-    return title, *medians, *([measurement.ratio.text(3)] if measurement.ratio else ())
-
-
-def _row(title: str, values: Sequence[float], scale: float, digits: int = 0) -> tuple[str, ...]:
-    ratio = [f"{values[1] / values[0]:.3f}"] if len(values) == 2 else []
-    return title, *(f"{scale * value:.{digits}f}" for value in values), *ratio

@@ -1,18 +1,17 @@
 """A report of measurements as one HTML page, without scripts or network access."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
 from ..errors import FileError, RequestError
 from ..files.json_file import from_json, parse_json, read_bounded
 from ..stats.intervals import RATIO_LEVEL, Interval
-from .accuracy.accuracy import AccuracyReport, accuracy_table
-from .fidelity.fidelity_report import FidelityReport, fidelity_table
-from .latency import LatencyReport, latency_table
-from .table import Table
+from .accuracy.accuracy import AccuracyReport
+from .fidelity.fidelity import FidelityReport
+from .latency import LatencyReport
 
 Report: TypeAlias = LatencyReport | AccuracyReport | FidelityReport
 
@@ -23,11 +22,6 @@ _TYPES: Mapping[str, type[Report]] = {
     "first_token": LatencyReport,
     "adapted": AccuracyReport,
     "shipped": FidelityReport,
-}
-_TABLES: Mapping[type[Report], Callable[[Any], Table]] = {
-    LatencyReport: latency_table,
-    AccuracyReport: accuracy_table,
-    FidelityReport: fidelity_table,
 }
 
 
@@ -65,7 +59,7 @@ def render_page(reports: Sequence[Report]) -> str:
     )
     environment.globals |= {"Interval": Interval, "ratio_level": RATIO_LEVEL}
     try:
-        sections = [(type(report).__name__, report, _TABLES[type(report)](report)) for report in reports]
+        sections = [(type(report).__name__, report, report.table()) for report in reports]
         return environment.get_template("report.html.jinja").render(sections=sections)
     except (ArithmeticError, IndexError, ValueError, UndefinedError) as error:
         raise RequestError(f"bench report: a number cannot be that of a measurement: {error}") from None

@@ -1,10 +1,8 @@
 """Tables of measurements: rich prints them, and a report shows them on its page."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import rich.table
-from rich.console import Group
 from rich.text import Text
 
 _WIDTH = 76  # wide enough for most lines of a caption
@@ -30,8 +28,3 @@ class Table:
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
-
-
-def findings(sentences: Iterable[str], *tables: Table) -> Group:
-    """The findings in sentences, with the tables below."""
-    return Group(*map(Text, sentences), *tables)

@@ -52,13 +52,35 @@ class TimedWay:
     ratio: Interval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TuneReport(BenchReport):
     """What was measured, the default first, and what is used from now on."""
 
     model: str
     ways: tuple[TimedWay, ...]
     chosen: Way
+
+    def sentences(self) -> Iterator[str]:
+        """Whether the default stays."""
+        default, chosen = self.ways[0].name, way_name(self.chosen)
+        if chosen == default:
+            yield f"Settings: the default stays, {default}: nothing is faster beyond doubt."
+        else:
+            yield f"Settings: {chosen} from now on, instead of {default}."
+
+    def table(self) -> Table:
+        """The ways by their speeds."""
+        columns = ("way", "prefill", "decode", f"{SLOTS} at once", f"seconds / default ({RATIO_LEVEL})")
+        rows = (
+            (
+                way.name,
+                *(f"{speed:.1f}" for speed in (way.prefill, way.decode, way.together)),
+                way.ratio.text(2),
+            )
+            for way in self.ways
+        )
+        notes = (self.environment(default_threads()),)
+        return Table(f"{Path(self.model).name}: tokens/s", columns, tuple(rows), notes)
 
 
 def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_progress) -> TuneReport:
@@ -80,15 +102,15 @@ def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_p
     advance = ProgressCounter(progress, (rounds + 1) * (len(ways) + len(others)))
     with ExitStack() as loaded:
         contexts = open_contexts(header, [_settings(way) for way in ways], loaded)
-        measures = [partial(_time_with_threads, context, cores) for context in contexts]
-        measures += [partial(_time_with_threads, contexts[0], way.threads or cores) for way in others]
+        measures = [partial(time_question, context, threads=cores) for context in contexts]
+        measures += [partial(time_question, contexts[0], threads=way.threads) for way in others]
         prompts = [random_prompt(contexts[0].model, n, PROMPT_TOKENS) for n in range(rounds)]
         seconds = time_in_turns(measures, prompts, advance)
     timed = timed_ways([*map(way_name, ways), *map(way_name, others)], seconds)
     of_ways, of_threads = timed[: len(ways)], [timed[0], *timed[len(ways) :]]
     chosen = replace(ways[_fastest(of_ways)], threads=[ways[0], *others][_fastest(of_threads)].threads)
     write_file(tuned_file(header), json.dumps(asdict(chosen)).encode() + b"\n")
-    return TuneReport(*head, (_sentence(timed, way_name(chosen)),), str(model), tuple(timed), chosen)
+    return TuneReport(**head, model=str(model), ways=tuple(timed), chosen=chosen)
 
 
 def _ways(libraries: Sequence[str]) -> Iterator[Way]:
@@ -128,8 +150,10 @@ def time_in_turns(
     return np.array(in_turns(tasks, len(prompts), advance)).swapaxes(0, 1)
 
 
-def time_question(context: Context, prompt: Prompt) -> Times:
+def time_question(context: Context, prompt: Prompt, threads: int | None = None) -> Times:
     """Time a prompt and decode steps in the empty slots of a context, which are empty again after it."""
+    if threads:
+        context.set_threads(threads, threads)
     slots, depth = range(context.settings.slots), len(prompt)
     start = perf_counter()
     for at in range(0, depth, BATCH):
@@ -148,11 +172,6 @@ def time_question(context: Context, prompt: Prompt) -> Times:
     for slot in slots:
         context.clear(slot)
     return prefilled - start, (decoded - prefilled) / STEPS, (end - copied) / STEPS
-
-
-def _time_with_threads(context: Context, threads: int, prompt: Prompt) -> Times:
-    context.set_threads(threads, threads)
-    return time_question(context, prompt)
 
 
 def timed_ways(names: Sequence[str], seconds: Doubles) -> list[TimedWay]:
@@ -184,21 +203,3 @@ def way_name(way: Way) -> str:
     weights = "" if way.repack else ", mapped weights"
     threads = f", threads: {way.threads}" if way.threads else ""
     return f"{way.library}, {attention} attention, {way.kv}{weights}{threads}"
-
-
-def _sentence(timed: Sequence[TimedWay], chosen: str) -> str:
-    default = timed[0].name
-    if chosen == default:
-        return f"Settings: the default stays, {default}: nothing is faster beyond doubt."
-    return f"Settings: {chosen} from now on, instead of {default}."
-
-
-def tune_table(report: TuneReport) -> Table:
-    """Tabulate the ways, with the environment below."""
-    columns = ("way", "prefill", "decode", f"{SLOTS} at once", f"seconds / default ({RATIO_LEVEL})")
-    rows = (
-        (way.name, *(f"{speed:.1f}" for speed in (way.prefill, way.decode, way.together)), way.ratio.text(2))
-        for way in report.ways
-    )
-    notes = (report.environment(default_threads()),)
-    return Table(f"{Path(report.model).name}: tokens/s", columns, tuple(rows), notes)

@@ -15,8 +15,7 @@ from .application import SectionedGroup, advanced_option, app, command, example,
 from .console import json_text, progress_bar, run_bars, show, show_file, show_text
 
 if TYPE_CHECKING:
-    from ..bench.environment import ModelSource
-    from ..bench.table import Table
+    from ..bench.environment import BenchReport, ModelSource
 
 DEFAULT = "latency"
 
@@ -67,8 +66,8 @@ def latency(
 
     Of a model alone, or of an adapted model and its base. `thirteen bench MODEL` is short for it.
     """
-    from ..bench.latency import latency_table, run_latency
-    from ..bench.peers import peers_table, run_peers
+    from ..bench.latency import run_latency
+    from ..bench.peers import run_peers
     from ..bench.workload import Workload
     from ..runtime.machine import default_threads
 
@@ -81,13 +80,12 @@ def latency(
     if peers:
         refuse_given(ctx, ("adapted", "adapter"), "not with --peers")
         with progress_bar("peers") as progress:
-            found = run_peers(_source(model, None, threads).model, work, rounds, progress)
-        _show(as_json, found, peers_table(found))
-        return
-    models = _compared(model, adapted, adapter, threads)
-    with progress_bar("latency") as progress:
-        report = run_latency(models, work, rounds=rounds, progress=progress)
-    _show(as_json, report, latency_table(report))
+            report: BenchReport = run_peers(_source(model, None, threads).model, work, rounds, progress)
+    else:
+        models = _compared(model, adapted, adapter, threads)
+        with progress_bar("latency") as progress:
+            report = run_latency(models, work, rounds=rounds, progress=progress)
+    show(as_json, report, report)
 
 
 def _quick(
@@ -123,12 +121,12 @@ def tune(model: options.ModelArgument, as_json: options.Json = False) -> None:
     It times attention, KV type, library and threads, in one to three minutes for a model of half a billion
     weights. What is faster than the default is used from then on, for models of this shape and type.
     """
-    from ..bench.tune import tune_engine, tune_table
+    from ..bench.tune import tune_engine
 
     path = _source(model, None, None).model
     with progress_bar("tune") as progress:
         report = tune_engine(path, progress=progress)
-    _show(as_json, report, tune_table(report))
+    show(as_json, report, report)
 
 
 @command("bench fidelity reference-F16.gguf my-model.gguf", group=bench)
@@ -149,8 +147,8 @@ def fidelity(
     adapter's effect remains.
     """
     from ..bench.environment import ModelSource
-    from ..bench.fidelity.fidelity import Role, run_fidelity
-    from ..bench.fidelity.fidelity_report import fidelity_table
+    from ..bench.fidelity.comparison import Role
+    from ..bench.fidelity.fidelity import run_fidelity
     from ..models.passages import HELD_OUT
 
     if (base is None) != (shipped_base is None):
@@ -168,7 +166,7 @@ def fidelity(
         report = run_fidelity(
             models, data=data or HELD_OUT, tokens=tokens, threads=threads, progress=progress
         )
-    _show(as_json, report, fidelity_table(report))
+    show(as_json, report, report)
 
 
 @command("bench accuracy adapted.gguf --base base.gguf --data gsm8k", group=bench)
@@ -201,7 +199,7 @@ def accuracy(
     An interrupted run resumes. Some of the questions are then asked one at a time, for the seconds that a
     user waits.
     """
-    from ..bench.accuracy.accuracy import AccuracyRequest, accuracy_table, run_accuracy
+    from ..bench.accuracy.accuracy import AccuracyRequest, run_accuracy
     from ..bench.accuracy.datasets import load_question_set
     from ..bench.accuracy.prompts import PromptSettings
 
@@ -216,7 +214,7 @@ def accuracy(
     request = AccuracyRequest(models=models, questions=questions, settings=settings, timed=timed)
     with run_bars() as run:
         report = run_accuracy(request, executor, run.stage)
-    _show(as_json, report, accuracy_table(report))
+    show(as_json, report, report)
 
 
 @command("bench report latency.json accuracy.json -o report.html", group=bench)
@@ -258,9 +256,3 @@ def _compared(
     if adapted is None and adapter is None:
         return [base]
     return [base, _source(model if adapted is None else adapted, adapter, threads)]
-
-
-def _show(as_json: bool, report: Any, table: "Table") -> None:
-    from ..bench.table import findings
-
-    show(as_json, report, findings(report.verdict, table))

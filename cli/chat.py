@@ -49,10 +49,8 @@ def chat(
     wait_for("loading…")
     from ..models.embedded import is_default_model, limits
 
-    request, engine_options = (
-        options.request_options(ctx),
-        options.engine_options(ctx, slots=effort.rule.width),
-    )
+    request = options.request_options(ctx)
+    engine_options = options.engine_options(ctx, slots=effort.rule.width)
     files = options.resolve_model(model, options.named_adapters(adapter or ()), threads=threads)
     request = replace(request, adapter=next(iter(files.adapters), None))
     with options.open_engine(files, replace(engine_options, adapters=files.adapters)) as engine:

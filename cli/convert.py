@@ -127,8 +127,6 @@ def convert(
 
 
 def _show_result(result: "ConversionResult", facts: dict[str, Any], as_json: bool) -> None:
-    from ..bench.fidelity.fidelity_report import fidelity_summary
-
     conversion, measured = result.conversion, result.fidelity
     facts = {**vars(conversion), **facts, "fidelity": measured}
     del facts["layout"]
@@ -141,7 +139,7 @@ def _show_result(result: "ConversionResult", facts: dict[str, Any], as_json: boo
         **({"vocabulary": f"{kept['kept']:,} of {kept['of']:,} tokens"} if kept else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
-        **(fidelity_summary(measured) if measured else {}),
+        **({**dict(measured.figures()), "verdict": "\n".join(measured.verdict)} if measured else {}),
     }
     show(as_json, facts, rows)
 

@@ -112,19 +112,16 @@ def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
         system_info: what llama_print_system_info() says.
         flags: the processor's; empty if unknown.
     """
-    built = {name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"}
-    labels = {label: (flag in flags, name in built) for flag, label, name in _INSTRUCTION_SETS}
-
-    def listed(*states: tuple[bool, bool]) -> str:
-        return ", ".join(label for label, state in labels.items() if state in states)
-
+    names = {name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"}
+    built = [label for _, label, name in _INSTRUCTION_SETS if name in names]
+    there = [label for flag, label, _ in _INSTRUCTION_SETS if flag in flags]
     problem = None
-    if flags and (lacking := listed((False, True))):
-        problem = f"the build of llama.cpp needs {lacking}, which the processor lacks"
-    elif unused := listed((True, False)):
-        problem = f"the build of llama.cpp is slower than it could be: it does not use {unused}"
+    if flags and (lacking := [label for label in built if label not in there]):
+        problem = f"the build of llama.cpp needs {', '.join(lacking)}, which the processor lacks"
+    elif unused := [label for label in there if label not in built]:
+        problem = f"the build of llama.cpp is slower than it could be: it does not use {', '.join(unused)}"
     remedy = f"; compile it for this processor, with a C++ compiler: {build_hint('GGML_NATIVE')}"
-    value = listed((True, True), (False, True)) or "no special instruction sets"
+    value = ", ".join(built) or "no special instruction sets"
     return Finding("llama.cpp", f"built for {value}", problem and problem + remedy)
 
 

@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--repack", action="store_true")
     parser.add_argument("--lengths", type=int, nargs="+", default=[200, 500, 1000, 2000])
-    given, head = parser.parse_args(), BenchReport(*report_head(), verdict=())
+    given, head = parser.parse_args(), BenchReport(**report_head())
     titles: tuple[str, ...] = ("way", "prefill", "ratio", "decode", "ratio", f"{SLOTS} at once", "ratio")
     if given.repack:
         titles = ("prompt", "prefill", "decode", "mapped: prefill /", "decode /", "copy, MB")

@@ -99,7 +99,7 @@ class RatioCoverage:
     intervals: tuple[Interval, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AATestReport(BenchReport):
     """Ratios of a model to itself, and of the slowed model to the model."""
 
@@ -111,6 +111,28 @@ class AATestReport(BenchReport):
     slowdown: float
     itself: tuple[RatioCoverage, ...]
     slowed: tuple[RatioCoverage, ...]
+
+    def table(self) -> Table:
+        """Each ratio of both comparisons."""
+        work = self.settings
+        rows = (
+            (
+                f"{coverage.name}{suffix}",
+                f"{np.median([ratio.estimate for ratio in coverage.intervals]):.3f}",
+                f"±{100 * np.median([ratio.half_width for ratio in coverage.intervals]):.1f} %",
+                str(coverage.containing),
+                str(coverage.slower),
+            )
+            for suffix, coverages in (("", self.itself), (f", slowed {self.slowdown:g} times", self.slowed))
+            for coverage in coverages
+        )
+        notes = (
+            f"runs of {self.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
+            f"{work.prompt_tokens} prompt and {work.decode_tokens} decode tokens in each, "
+            f"{self.environment(work.threads)}",
+        )
+        header = ("other / base", "median ratio", "interval", "contains 1.00", "slower")
+        return Table(f"{Path(self.model).name} vs itself, {self.runs} runs", header, tuple(rows), notes)
 
 
 def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
@@ -139,7 +161,7 @@ def run_aa_test(given: argparse.Namespace, progress: Progress) -> AATestReport:
     for coverage in slowed:
         verdict.append(_check(f"slowed {coverage.name}: detected", coverage.slower, DETECTION_MIN, runs))
     return AATestReport(
-        *head,
+        **head,
         verdict=tuple(verdict),
         model=str(given.model),
         sha256=file_sha256(given.model),
@@ -163,30 +185,6 @@ def _check(what: str, count: int, share_min: float, runs: int) -> str:
     return f"{what} in {count} of {runs} runs: {word} ({100 * share_min:.0f} % expected)"
 
 
-def aa_test_table(report: AATestReport) -> Table:
-    """Tabulate each ratio of both comparisons, with the verdict and the environment below."""
-    work = report.settings
-    rows = (
-        (
-            f"{coverage.name}{suffix}",
-            f"{np.median([ratio.estimate for ratio in coverage.intervals]):.3f}",
-            f"±{100 * np.median([ratio.half_width for ratio in coverage.intervals]):.1f} %",
-            str(coverage.containing),
-            str(coverage.slower),
-        )
-        for suffix, coverages in (("", report.itself), (f", slowed {report.slowdown:g} times", report.slowed))
-        for coverage in coverages
-    )
-    notes = (
-        *report.verdict,
-        f"runs of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
-        f"{work.prompt_tokens} prompt and {work.decode_tokens} decode tokens in each, "
-        f"{report.environment(work.threads)}",
-    )
-    header = ("other / base", "median ratio", "interval", "contains 1.00", "slower")
-    return Table(f"{Path(report.model).name} vs itself, {report.runs} runs", header, tuple(rows), notes)
-
-
 def main() -> None:
     """Print both comparisons of a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -201,7 +199,7 @@ def main() -> None:
     given = parser.parse_args()
     with progress_bar("trust") as progress:
         report = run_aa_test(given, progress)
-    show(given.json, report, aa_test_table(report))
+    show(given.json, report, report)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from ..files.output import write_file
 from ..files.processors import multiplies_bf16
 from ..files.progress import QUIET, Run
 from ..files.received_files import PROMPT_FILE, file_sha256
-from ..runtime.options import SEED_MAX
+from ..runtime.batch.reproducible_batches import ENGINE, BatchJob
+from ..runtime.machine import default_threads
+from ..runtime.options import SEED_MAX, Options
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from ..stats.intervals import PASSAGES_MIN
 from .base_model import load_base_model, open_tokenizer
@@ -34,7 +36,7 @@ from .learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from .natural_gradient import KL, NaturalStep, SampledScores, natural_step
 from .prompt_search import Rows, choose_prompt
 from .questions import DEFAULT, LearnRequest, beginnings, masked_beginning, without_near_duplicates
-from .rollouts import FIRST, QuestionRollouts, SampledRow, Sampler, advantage_rows
+from .rollouts import FIRST, SLOTS, QuestionRollouts, RolloutSettings, SampledRow, Sampler, advantage_rows
 from .solution_scores import solution_scores
 from .time_plan import TimePlan, measure_speed, plan_time
 
@@ -133,14 +135,10 @@ def _sampler(request: LearnRequest, base: LearnBase, run: Run, announce: Callabl
         announce("the model can think: it is asked, and learns to answer, without a thought")
     # A base without a chat template is asked after worked examples.
     times = 1 if request.prompt == DEFAULT and not completes else _LONGER
-    return Sampler(
-        model=base.trimmed,
-        folder=request.output,
-        max_tokens=request.max_tokens,
-        context=times * _PROMPT_TOKENS + request.max_tokens,
-        think=think,
-        run=run,
-    ).decided()
+    engine = replace(ENGINE, slots=SLOTS, context=times * _PROMPT_TOKENS + request.max_tokens)
+    settings = RolloutSettings(options=Options(max_tokens=request.max_tokens))
+    plain = BatchJob(base.trimmed, None, settings, run.threads or default_threads(), engine)
+    return Sampler(plain.decided(), request.output, think, run)
 
 
 def _plan(request: LearnRequest, questions: tuple[Rows, Rows], base: LearnBase, sampler: Sampler) -> TimePlan:
@@ -153,7 +151,7 @@ def _plan(request: LearnRequest, questions: tuple[Rows, Rows], base: LearnBase, 
         "minutes": request.minutes,
         "max_tokens": request.max_tokens,
         "seed": request.seed,
-        "threads": sampler.threads,
+        "threads": sampler.plain.threads,
         "prompt": request.prompt,
     }
     with Journal(request.output / PLAN_FILE, identity, "learn") as journal:
@@ -161,7 +159,7 @@ def _plan(request: LearnRequest, questions: tuple[Rows, Rows], base: LearnBase, 
             return from_json(TimePlan, journal.entries[0], f"{journal.path}: line 2")
         plan = plan_time(
             request.minutes,
-            measure_speed(sampler.job(FIRST), [row.question for row in training]),
+            measure_speed(sampler.job(solutions=FIRST), [row.question for row in training]),
             questions=len(training),
             held_out=len(held_out),
             search=request.search_share,
@@ -213,19 +211,19 @@ class _Learning:
 
     def scores(self, rows: Sequence[SampledRow], training: Rows) -> SampledScores:
         """The gradients of the solutions to the questions asked."""
-        sampler, bf16 = self.sampler, multiplies_bf16()
+        sampler, threads, bf16 = self.sampler, self.sampler.plain.threads, multiplies_bf16()
         identity = {
             "model_sha256": file_sha256(self.base.trimmed),
             "basis": self.base.basis.origin.id,
             "solutions_sha256": _sha256(rows),
             "bf16": bf16,
-            "threads": sampler.threads,
+            "threads": threads,
         }
-        with open_tokenizer(self.base.trimmed, sampler.context) as tokenizer:
+        with open_tokenizer(self.base.trimmed, sampler.plain.engine.context or 0) as tokenizer:
             prompt = sampler.asked(self.prompt)
             examples = [encode_sampled(tokenizer, row, prompt) for row in rows]
         with Journal(sampler.journal("scores"), identity, "scores") as journal:
-            model = load_base_model(self.base.trimmed, bf16=bf16, threads=sampler.threads)
+            model = load_base_model(self.base.trimmed, bf16=bf16, threads=threads)
             scores = solution_scores(model, self.base.basis, examples, journal, sampler.run)
         return SampledScores(
             scores=scores,

@@ -79,7 +79,7 @@ def _measure(
         return right
 
     if (form := rows[0].form) == NUMBER:
-        with open_tokenizer(sampler.model) as tokenizer:
+        with open_tokenizer(sampler.plain.model) as tokenizer:
             examples = own_examples(sampler.answer_with_each(pool, "pool", [PLAIN])[0], tokenizer)
     else:
         examples = given_examples(pool)

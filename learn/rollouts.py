@@ -18,11 +18,9 @@ from ..files.journal import RecordJournal
 from ..files.progress import Progress, Run, no_progress
 from ..models.rows import TrainingRow, same_answer
 from ..runtime.answer import Answer, StopReason
-from ..runtime.batch.reproducible_batches import ENGINE, BatchJob, BatchResult, BatchSettings, answer_missing
+from ..runtime.batch.reproducible_batches import BatchJob, BatchResult, BatchSettings, answer_missing
 from ..runtime.engine.engine import Engine
-from ..runtime.engine_options import EngineOptions
-from ..runtime.machine import default_threads
-from ..runtime.options import SEED_MAX, Options, Request, VotingRule
+from ..runtime.options import SEED_MAX, Request, VotingRule
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 ROLLOUTS = "rollouts"
@@ -128,30 +126,18 @@ class RolloutSettings(BatchSettings):
         return max(_BATCH_SOLUTIONS // self.solutions, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Sampler:
     """Asks a model questions with known answers. All answers are in journals, from which a run resumes.
 
-    The context is the same without a prompt as with one. `think` is False for a model that can think: a
-    thought takes all the tokens of a solution. The engine is decided once, as answers are compared.
+    `plain` asks without a prompt, greedily, with the same context as with one. It is decided once, as answers
+    are compared. `think` is False for a model that can think: a thought takes all the tokens of a solution.
     """
 
-    model: Path
+    plain: BatchJob
     folder: Path
-    max_tokens: int
-    context: int
     think: bool | None
     run: Run
-    engine: EngineOptions = ENGINE
-
-    def decided(self) -> "Sampler":
-        """The sampler with what its engine options leave open."""
-        return replace(self, engine=self.job(1).decided().engine)
-
-    @property
-    def threads(self) -> int:
-        """Number of threads that compute."""
-        return self.run.threads or default_threads()
 
     def asked(self, prompt: QuestionPrompt) -> QuestionPrompt:
         """How questions are asked with a prompt."""
@@ -162,34 +148,29 @@ class Sampler:
         return self.folder / f".{name}.jsonl"
 
     def job(
-        self,
-        solutions: int,
-        seed: int = 0,
-        adapter: Path | None = None,
-        prompts: Sequence[QuestionPrompt] = (PLAIN,),
+        self, prompts: Sequence[QuestionPrompt] = (PLAIN,), solutions: int = 1, seed: int = 0
     ) -> BatchJob:
         """Several sampled solutions to a question, or a greedy answer; after the prompts in turn."""
         temperature = TEMPERATURE if solutions > 1 else 0.0
-        settings = RolloutSettings(
-            solutions=solutions,
-            options=Options(temperature=temperature, seed=seed, max_tokens=self.max_tokens),
-            prompts=tuple(map(self.asked, prompts)),
+        options = replace(self.plain.settings.options, temperature=temperature, seed=seed)
+        asked = tuple(map(self.asked, prompts))
+        return replace(
+            self.plain, settings=RolloutSettings(solutions=solutions, options=options, prompts=asked)
         )
-        engine = replace(self.engine, slots=SLOTS, context=self.context)
-        return BatchJob(self.model, adapter, settings, self.threads, engine)
 
     def sample(
         self, rows: Sequence[TrainingRow], name: str, title: str, prompt: QuestionPrompt, seed: int
     ) -> list[QuestionRollouts]:
         """Sample FIRST solutions to each question, in the journal of a name."""
-        job = self.job(FIRST, seed, prompts=(prompt,))
-        return sample_rollouts(job, rows, self.journal(name), self.run.stage(title))
+        return sample_rollouts(
+            self.job([prompt], FIRST, seed), rows, self.journal(name), self.run.stage(title)
+        )
 
     def answer(
         self, rows: Sequence[TrainingRow], name: str, prompt: QuestionPrompt, adapter: Path | None = None
     ) -> list[QuestionRollouts]:
         """Answer questions greedily, in the journal of a name."""
-        job = self.job(1, adapter=adapter, prompts=(prompt,))
+        job = replace(self.job([prompt]), adapter=adapter)
         return sample_rollouts(job, rows, self.journal(name), self.run.stage(name))
 
     def answer_with_each(
@@ -198,8 +179,7 @@ class Sampler:
         """Answer questions greedily with each of some prompts; a list for each prompt."""
         repeated = [row for row in rows for _ in prompts]
         progress = self.run.stage(f"{len(prompts)} prompt{'s' * (len(prompts) > 1)}")
-        job = self.job(1, prompts=prompts)
-        found = sample_rollouts(job, repeated, self.journal(name), progress, optional=True)
+        found = sample_rollouts(self.job(prompts), repeated, self.journal(name), progress, optional=True)
         return [found[number :: len(prompts)] for number in range(len(prompts))]
 
 

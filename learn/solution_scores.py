@@ -13,6 +13,7 @@ all solutions: forward-mode differentiation computes it, in a pass for each numb
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _TOKENS_MIN = 64  # a shorter prefix is not worth the passes
 _BYTES_MAX = 1 << 31  # of the derivatives
 # Layers that know earlier tokens by keys and values alone.
 _ATTENTION = {"full_attention", "sliding_attention"}
+
+Hook = Callable[..., Any]  # of a module
 
 
 def solution_scores(
@@ -82,22 +85,27 @@ def solution_scores(
 
 
 @contextmanager
+def _hooked(model: Any, basis: Basis, hook: Callable[[str, BasisFactors], Hook]) -> Iterator[None]:
+    """Let a hook of each adapted module see, or replace, its outputs."""
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for name, factors in basis.factors.items():
+            stack.callback(modules[name].register_forward_hook(hook(name, factors)).remove)
+        yield
+
+
+@contextmanager
 def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     """Fill a dict, at each backward pass, with the gradient by R of each module, (rows, r, r)."""
     inner: dict[str, torch.Tensor] = {}
-    modules = dict(model.named_modules())
-    embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
-    hooks = [embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())]
-    try:
-        for name, factors in basis.factors.items():
-            hooks.append(modules[name].register_forward_hook(_watcher(inner, name, factors)))
+    with _hooked(model, basis, partial(_watcher, inner)), ExitStack() as stack:
+        embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
+        start = embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())
+        stack.callback(start.remove)
         yield inner
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _watcher(inner: dict[str, torch.Tensor], name: str, factors: BasisFactors) -> Callable[..., None]:
+def _watcher(inner: dict[str, torch.Tensor], name: str, factors: BasisFactors) -> Hook:
     """A hook that has the backward pass record the gradient by R of a module; A x is all that is kept."""
     a, b = torch.from_numpy(factors.a), torch.from_numpy(factors.b)
 
@@ -181,7 +189,7 @@ def _differentiate(
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the others have no derivative of this mode
         stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=bf16))
         stack.enter_context(forward_ad.dual_level())
-        stack.enter_context(_moved(model, basis, number))
+        stack.enter_context(_hooked(model, basis, partial(_mover, number)))
         cache = DynamicCache()
         run_decoder(model, torch.tensor([ids]), cache)
         duals = [_parts(one) for layer in cache.layers for one in (layer.keys, layer.values)]
@@ -193,18 +201,8 @@ def _parts(dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return value, torch.zeros_like(value) if tangent is None else tangent
 
 
-@contextmanager
-def _moved(model: Any, basis: Basis, number: int) -> Iterator[None]:
-    """Let the outputs of the adapted modules have the derivative by a number."""
-    modules = dict(model.named_modules())
-    with ExitStack() as stack:
-        for name, factors in basis.factors.items():
-            hook = modules[name].register_forward_hook(_mover(factors, number))
-            stack.callback(hook.remove)
-        yield
-
-
-def _mover(factors: BasisFactors, number: int) -> Any:
+def _mover(number: int, _: str, factors: BasisFactors) -> Hook:
+    """A hook that lets the output of a module have the derivative by a number."""
     a, inner = torch.from_numpy(factors.a), torch.from_numpy(factors.b @ factors.p[number])
 
     def move(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:

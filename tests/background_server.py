@@ -1,4 +1,4 @@
-"""A server in a thread, for browsers."""
+"""A server in a thread, for browsers, and a free port for one in a process of its own."""
 
 import socket
 import threading
@@ -24,3 +24,8 @@ def background_server(app: ASGIApp) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

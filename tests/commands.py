@@ -27,6 +27,24 @@ class CommandResult:
     stdout: str
     stderr: str
 
+    @property
+    def output(self) -> str:
+        """Standard output of a command that succeeded."""
+        assert self.status == 0, self
+        return self.stdout
+
+    @property
+    def json(self) -> Any:
+        """What a command that succeeded printed with --json."""
+        return json.loads(self.output)
+
+    @property
+    def error(self) -> str:
+        """The only line of a command that refused its input."""
+        assert (self.status, self.stdout, self.stderr.count("\n")) == (2, "", 1), self
+        assert self.stderr.startswith("error: "), self
+        return self.stderr
+
 
 class Commands:
     """Runs command lines, one after the other."""

@@ -87,6 +87,25 @@ def thirteen() -> Iterator[Commands]:
         yield commands
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 0.3 MB with a byte-level vocabulary."""
+    from .runtime.conftest import write_gguf
+
+    return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
+
+
+@pytest.fixture(scope="session")
+def my_lora(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT folder with a random LoRA for the checkpoint `llama`."""
+    from peft import LoraConfig
+
+    from .convert.peft_adapters import save_random_adapter
+
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
+    return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
+
+
 @pytest.fixture
 def records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Trial loads as users have them, with an empty cache; the path of the folder of records in it."""

@@ -20,6 +20,7 @@ import typer
 from thirteen.cli.main import app
 from thirteen.server.config import RequestLimits
 
+from .background_server import free_port
 from .runtime.conftest import write_gguf
 from .server.serving import open_engine, serve_engine
 from .waiting import wait_until
@@ -216,8 +217,3 @@ def is_open(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port)).close()
         return True
     return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".jinja", ".safetensors", ".woff2"}
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 IMPORT_ALL = """
 import importlib, pkgutil, thirteen
 names = [module.name for module in pkgutil.walk_packages(thirteen.__path__, "thirteen.")]
@@ -48,6 +49,14 @@ def copy_tracked(folder: Path) -> Path:
     return folder
 
 
+def make_environment(folder: Path, *words: str | Path) -> Path:
+    """Make an environment and install into it without dependencies; returns its Python."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin/python"
+    subprocess.run([*PIP, "--python", python, "install", "--no-deps", *words], check=True)
+    return python
+
+
 @pytest.mark.exhaustive
 def test_sources_and_wheel_work_in_a_fresh_environment(tmp_path):
     """The wheel is made from the archive of the sources, as `make wheel` does."""
@@ -55,12 +64,9 @@ def test_sources_and_wheel_work_in_a_fresh_environment(tmp_path):
     build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (archive,) = tmp_path.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, archive], check=True)
+    subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, archive], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
+    python = make_environment(tmp_path / "venv", wheel)
     (site,) = tmp_path.glob("venv/lib/*/site-packages")
     # The dependencies of this environment, without its editable install of the checkout.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -88,10 +94,7 @@ def test_sources_and_wheel_work_in_a_fresh_environment(tmp_path):
 def test_an_editable_install_shows_its_types(tmp_path):
     """With setuptools' own finder mypy found no module."""
     checkout = copy_tracked(tmp_path / "checkout")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
-    subprocess.run([*pip, "install", "--no-deps", "--editable", checkout], check=True)
+    python = make_environment(tmp_path / "venv", "--editable", checkout)
     (tmp_path / "use.py").write_text("from thirteen import Engine\nreveal_type(Engine().answer('x').value)\n")
     mypy = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent"]
     done = subprocess.run(

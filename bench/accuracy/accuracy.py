@@ -1,7 +1,7 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +18,7 @@ from ..environment import BenchReport, ModelSource, report_head
 from ..rounds import ITERATIONS_PER_ROUND, EngineLoader, ProgressCounter, count_iterations, interleave
 from ..table import Table
 from .datasets import QuestionSet
-from .evaluate import ModelResult, PairedScores, QuestionRecord, RunConfig, Scores, evaluate, pair_scores
+from .evaluate import ModelResult, PairedScores, QuestionRecord, Scores, evaluate, pair_scores
 from .prompts import PromptSettings
 
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
@@ -33,7 +33,7 @@ class AnswerSeconds:
     ratio: Interval | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AccuracyReport(BenchReport):
     """Accuracy of a model and, if there is one, its base.
 
@@ -58,6 +58,50 @@ class AccuracyReport(BenchReport):
     def results(self) -> tuple[ModelResult, ...]:
         """The base, if there is one, and the model."""
         return tuple(result for result in (self.base, self.adapted) if result)
+
+    def sentences(self) -> Iterator[str]:
+        """Right answers, seconds, pairs, and warnings."""
+        scores, paired = self.adapted.scores, self.paired
+        asked = paired.questions if paired else scores.questions
+        of_all = f" (no time for all {self.available})" if asked + scores.errors < self.available else ""
+        questions = f"questions of {self.data}{of_all}"
+        if paired:
+            yield paired_sentence(paired, questions)
+        else:
+            yield f"Right answers: {scores.correct} of {asked} {questions}: {scores.accuracy.text(0, 100)} %."
+        if self.seconds:
+            yield _seconds(self.seconds)
+        if paired:
+            yield (
+                f"{paired.gained} gained, {paired.lost} lost of {paired.questions}; McNemar's exact "
+                f"p = {paired.p_value:.2g}"
+            )
+        for result in self.results:
+            yield from _warnings(result.file.name, result.scores)
+
+    def table(self) -> Table:
+        """The models side by side, with the settings below."""
+        columns = ("base", "adapted", "against the base (95 %)") if self.base else ("model",)
+        notes = (
+            f"{self.adapted.scores.questions} questions of {self.source}",
+            f"{self.sampling}, at most {self.max_tokens} tokens",
+            self.environment(self.threads),
+            *(f"records: {result.records}" for result in self.results),
+        )
+        return Table(f"{self.data}, {self.prompt}", ("", *columns), tuple(self._rows()), notes)
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        models, paired, seconds = [result.scores for result in self.results], self.paired, self.seconds
+        difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
+        yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
+        for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
+            yield name, *(str(getattr(scores, name)) for scores in models)
+        ratio = (f"{paired.tokens_ratio.text(2)} times",) if paired else ()
+        yield "tokens a question", *(f"{scores.tokens:.0f}" for scores in models), *ratio
+        if seconds:
+            times = (f"{seconds.ratio.text(2)} times",) if seconds.ratio else ()
+            title = f"seconds a question, {seconds.timed} asked alone"
+            yield title, *(f"{mean:.2f}" for mean in seconds.means), *times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +134,19 @@ def run_accuracy(
     """
     models, questions, settings = request.models, request.questions, request.settings
     head, folder = report_head(), request.records or cache_dir() / "accuracy"
-    configs = [RunConfig(model, questions, settings, folder) for model in models]
+    jobs = [BatchJob(one.model, one.adapter, settings, settings.threads).decided() for one in models]
     names = ("base", "adapted") if len(models) == 2 else ("model",)
-    results, answered = zip(
-        *(evaluate(config, executor, stage(name)) for name, config in zip(names, configs, strict=True)),
-        strict=True,
-    )
+    evaluated = [
+        evaluate(job, questions, folder, executor, stage(name)) for name, job in zip(names, jobs, strict=True)
+    ]
+    results, answered = zip(*evaluated, strict=True)
     seconds = None
     if request.timed and (chosen := _answered_by_all(answered, request.timed)):
-        loaders = [config.job.load_engine for config in configs]
+        loaders = [job.load_engine for job in jobs]
         texts = [questions.questions[number].text for number in chosen]
         seconds = _time_questions(loaders, texts, settings, stage("seconds of an answer"))
-    report = AccuracyReport(
-        *head,
-        verdict=(),
+    return AccuracyReport(
+        **head,
         data=questions.name,
         source=questions.source,
         data_sha256=questions.sha256,
@@ -117,7 +160,6 @@ def run_accuracy(
         paired=pair_scores(*answered) if len(models) == 2 else None,
         seconds=seconds,
     )
-    return replace(report, verdict=tuple(_describe(report)))
 
 
 def _answered_by_all(answered: Sequence[Sequence[QuestionRecord]], most: int) -> list[int]:
@@ -151,29 +193,6 @@ def _time_questions(
     return AnswerSeconds(len(questions), tuple(seconds.mean(axis=1).tolist()), ratio)
 
 
-def _describe(report: AccuracyReport) -> Iterator[str]:
-    yield _right_answers(report)
-    if report.seconds:
-        yield _seconds(report.seconds)
-    if paired := report.paired:
-        yield (
-            f"{paired.gained} gained, {paired.lost} lost of {paired.questions}; McNemar's exact "
-            f"p = {paired.p_value:.2g}"
-        )
-    for result in report.results:
-        yield from _warnings(result.file.name, result.scores)
-
-
-def _right_answers(report: AccuracyReport) -> str:
-    scores, paired = report.adapted.scores, report.paired
-    asked = paired.questions if paired else scores.questions
-    of_all = f" (no time for all {report.available})" if asked + scores.errors < report.available else ""
-    questions = f"questions of {report.data}{of_all}"
-    if paired:
-        return paired_sentence(paired, questions)
-    return f"Right answers: {scores.correct} of {asked} {questions}: {scores.accuracy.text(0, 100)} %."
-
-
 def paired_sentence(paired: PairedScores, questions: str) -> str:
     """Compare the right answers of two models to questions that are named so."""
     right, of_base = paired.both + paired.gained, paired.both + paired.lost
@@ -204,29 +223,3 @@ def _warnings(name: str, scores: Scores) -> Iterator[str]:
             f"warning: {scores.errors} questions failed on {name} and are excluded; the first: "
             f"{scores.first_error}"
         )
-
-
-def accuracy_table(report: AccuracyReport) -> Table:
-    """Tabulate the models, with the settings below."""
-    columns = ("base", "adapted", "against the base (95 %)") if report.base else ("model",)
-    notes = (
-        f"{report.adapted.scores.questions} questions of {report.source}",
-        f"{report.sampling}, at most {report.max_tokens} tokens",
-        f"{report.machine.cpu}, threads: {report.threads}, llama-cpp-python {report.build.llama_cpp_python}",
-        *(f"records: {result.records}" for result in report.results),
-    )
-    return Table(f"{report.data}, {report.prompt}", ("", *columns), tuple(_rows(report)), notes)
-
-
-def _rows(report: AccuracyReport) -> Iterator[tuple[str, ...]]:
-    models, paired, seconds = [result.scores for result in report.results], report.paired, report.seconds
-    difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
-    yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
-    for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
-        yield name, *(str(getattr(scores, name)) for scores in models)
-    ratio = (f"{paired.tokens_ratio.text(2)} times",) if paired else ()
-    yield "tokens a question", *(f"{scores.tokens:.0f}" for scores in models), *ratio
-    if seconds:
-        times = (f"{seconds.ratio.text(2)} times",) if seconds.ratio else ()
-        title = f"seconds a question, {seconds.timed} asked alone"
-        yield title, *(f"{mean:.2f}" for mean in seconds.means), *times

@@ -69,17 +69,13 @@ def load_question_set(source: str) -> QuestionSet:
     if parse := PARSERS.get(source):
         file = catalogue().question_sets[source]
         path, origin = download_file(**file), f"{file['hub_id']}@{file['revision']}: {file['name']}"
-        return _collect(source, origin, parse, _rows(path, origin))
-    path = Path(source)
-    if not source or not path.exists():
-        names = ", ".join(PARSERS)
-        raise FileError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
-    return _collect(path.stem, source, _parse_plain, read_json_lines(path))
-
-
-def _collect(
-    name: str, origin: str, parse: Callable[[Row, str], Question], rows: Iterator[tuple[str, Row]]
-) -> QuestionSet:
+        name, rows = source, _rows(path, origin)
+    else:
+        path = Path(source)
+        if not source or not path.exists():
+            names = ", ".join(PARSERS)
+            raise FileError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
+        name, origin, parse, rows = path.stem, source, _parse_plain, read_json_lines(path)
     questions = tuple(parse(row, where) for where, row in rows)
     if not questions:
         raise FileError(f"{origin}: holds no question")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,40 +149,21 @@ def pair_scores(base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord
     )
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """An evaluation run; `folder` is where its log is."""
-
-    source: ModelSource
-    question_set: QuestionSet
-    settings: PromptSettings
-    folder: Path
-
-    @cached_property
-    def job(self) -> BatchJob:
-        """The run as a job of the batch runtime, decided."""
-        return BatchJob(
-            self.source.model, self.source.adapter, self.settings, self.settings.threads
-        ).decided()
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that the answers depend on, as JSON values. Hashes the files."""
-        return {
-            "data_sha256": self.question_set.sha256,
-            "questions": len(self.question_set.questions),
-            **self.job.identity,
-            "prompt": self.settings.prompt,
-            "prompt_sha256": PROMPTS[self.settings.prompt].sha256,
-            **asdict(this_build()),
-        }
-
-    @property
-    def log(self) -> Path:
-        """The log; its name is readable, and unique for the run."""
-        digest = sha256(json.dumps(self.identity).encode()).hexdigest()[:12]
-        names = (self.source.model.stem, self.question_set.name, self.settings.prompt)
-        return self.folder / f"{'-'.join(name[:_NAME_MAX] for name in names)}-{digest}.jsonl"
+def find_log(job: BatchJob, questions: QuestionSet, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The log of a decided job, by a name that is readable and unique, and all that its answers depend on."""
+    settings = job.settings
+    assert isinstance(settings, PromptSettings), "questions are asked with a prompt"
+    identity = {
+        "data_sha256": questions.sha256,
+        "questions": len(questions.questions),
+        **job.identity,
+        "prompt": settings.prompt,
+        "prompt_sha256": PROMPTS[settings.prompt].sha256,
+        **asdict(this_build()),
+    }
+    digest = sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    names = (job.model.stem, questions.name, settings.prompt)
+    return folder / f"{'-'.join(name[:_NAME_MAX] for name in names)}-{digest}.jsonl", identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,20 +176,20 @@ class ModelResult:
 
 
 def evaluate(
-    config: RunConfig, executor: BatchExecutor, progress: Progress
+    job: BatchJob, asked: QuestionSet, folder: Path, executor: BatchExecutor, progress: Progress
 ) -> tuple[ModelResult, Sequence[QuestionRecord]]:
-    """Answer the questions that the log lacks, append a record for each as it finishes, and score all.
+    """Answer the questions that the log in a folder lacks, add a record for each, and score all.
 
     Raises:
         FileError: a file cannot be run by this build, or a computation failed.
         RequestError: all questions failed, or the log belongs to another run.
         OutputError: the log cannot be written.
     """
-    questions = config.question_set.questions
+    questions, (path, identity) = asked.questions, find_log(job, asked, folder)
     numbered = {number: question.text for number, question in enumerate(questions)}
     with (
-        RecordJournal(config.log, config.identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
-        closing(answer_missing(config.job, numbered, log.records, executor)) as results,
+        RecordJournal(path, identity, LOGGED_RUN, QuestionRecord, len(questions)) as log,
+        closing(answer_missing(job, numbered, log.records, executor)) as results,
     ):
         progress(len(log.records), len(questions))
         for result in results:
@@ -217,11 +197,11 @@ def evaluate(
             progress(len(log.records), len(questions))
         records = [log.records[number] for number in sorted(log.records)]
     if all(record.outcome is Outcome.ERROR for record in records):
-        source = config.question_set.source
         raise RequestError(
-            f"{config.source.model}: all questions of {source} failed; the first: {records[0].error}"
+            f"{job.model}: all questions of {asked.source} failed; the first: {records[0].error}"
         )
-    return ModelResult(describe_model(config.source), str(config.log), score(records)), records
+    source = ModelSource(job.model, job.adapter)
+    return ModelResult(describe_model(source), str(path), score(records)), records
 
 
 def _record(result: BatchResult, expected: str) -> QuestionRecord:

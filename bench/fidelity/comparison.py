@@ -7,16 +7,22 @@ The effect of an adapter is what it adds to the logits, less the mean of each po
 not see. In a quantized model it is measured against the base quantized alike, so that common errors cancel.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...stats import Doubles, Floats
 from ...stats.intervals import Interval, bootstrap_interval, grouped_mean, sum_by_passage
+from .text_logits import WindowPrediction
+
+# The adapted and the unadapted model in full precision, and both of them quantized alike.
+Role = Literal["reference", "base", "shipped", "shipped_base"]
 
 EFFECT_MIN = 0.9  # slope and cosine below which the shipped model is no longer the one that was trained
+OUTSIDE, _PRODUCTS = 4, slice(5, 8)  # columns of compare_position()
 _TAIL = 0.99
 
 
@@ -37,53 +43,57 @@ class Divergence:
     reference_perplexity: Interval
     perplexity_ratio: Interval
 
+    @classmethod
+    def of(cls, values: Doubles, passages: NDArray[np.int64]) -> "Divergence":
+        """Summarize compare_position() of all positions, (positions, 8), and their passages, (positions,)."""
+        kl, same_top, nll, reference_nll = values.T[:4]  # (positions,) each
+        return cls(
+            kl_mean=grouped_mean(kl, passages),
+            kl_p99=float(np.quantile(kl, _TAIL)),
+            kl_max=float(kl.max()),
+            same_top=grouped_mean(same_top, passages),
+            perplexity=_exp_mean(nll, passages),
+            reference_perplexity=_exp_mean(reference_nll, passages),
+            perplexity_ratio=_exp_mean(nll - reference_nll, passages),
+        )
 
-class PositionDivergence(NamedTuple):
-    """A model against its reference at one position, in nats.
 
-    `nll` is -log p of the reference's next token; of a dropped one, that of its pieces together. `outside`
-    is the probability that the reference gives to tokens that the model lacks.
+def compare_position(
+    predictions: Mapping[Role, WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
+) -> tuple[float, ...]:
+    """Compare the predictions of `next_token`, which comes after position `at`.
+
+    `ids` are the reference's of the shipped file's tokens, (kept,).
+
+    Returns:
+        KL(reference || shipped) in nats; whether both have the same top token; -log p of the next token by
+        the shipped file, of a dropped one that of its pieces together, and by the reference; the probability
+        that the reference gives to dropped tokens; and the inner products of the adapter's effects: shipped
+        times reference, shipped times itself, and reference times itself.
     """
-
-    kl: float
-    same_top: float
-    nll: float
-    reference_nll: float
-    outside: float
-
-
-def position_divergence(
-    reference: Doubles, model: Doubles, next_token: int, ids: NDArray[np.int64], nll: float
-) -> PositionDivergence:
-    """Compare two predictions of `next_token`, a token of the reference.
-
-    The log-probabilities of the reference are (vocab,), those of the model (kept,), and `ids` are the
-    reference's of the model's tokens. `nll` is that of the next token's pieces under the model.
-    """
-    kept = reference[ids]  # (kept,)
-    inside = 0.0 if len(ids) == len(reference) else float(np.log(np.exp(kept).sum()))
-    kl = float(np.sum(np.exp(kept - inside) * (kept - inside - model)))
-    return PositionDivergence(
-        kl=max(0.0, kl),  # rounding can take it below
-        same_top=float(reference.argmax() == ids[model.argmax()]),
-        nll=nll,
-        reference_nll=-float(reference[next_token]),
-        outside=max(0.0, -float(np.expm1(inside))),
-    )
+    reference, shipped = predictions["reference"], predictions["shipped"]
+    expected, found = reference.log_probabilities(at), shipped.log_probabilities(at)
+    kept = expected[ids]  # (kept,)
+    inside = 0.0 if len(ids) == len(expected) else float(np.log(np.exp(kept).sum()))
+    kl = float(np.sum(np.exp(kept - inside) * (kept - inside - found)))
+    products: tuple[float, ...] = (0.0, 0.0, 0.0)
+    if "base" in predictions:
+        full = _effect(reference.logits(at)[ids], predictions["base"].logits(at)[ids])
+        effect = _effect(shipped.logits(at), predictions["shipped_base"].logits(at))
+        # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
+        pairs = (effect, full), (effect, effect), (full, full)
+        products = tuple(float(np.sum(one * other)) for one, other in pairs)
+    same_top = float(expected.argmax() == ids[found.argmax()])
+    outside = max(0.0, -float(np.expm1(inside)))
+    # Rounding can take the KL divergence below 0.
+    return max(0.0, kl), same_top, shipped.nll(at), -float(expected[next_token]), outside, *products
 
 
-def summarize_divergence(divergences: Doubles, passages: NDArray[np.int64]) -> Divergence:
-    """Summarize the PositionDivergence of all positions, (positions, 5), and their passages, (positions,)."""
-    kl, same_top, nll, reference_nll = divergences.T[:4]  # (positions,) each
-    return Divergence(
-        kl_mean=grouped_mean(kl, passages),
-        kl_p99=float(np.quantile(kl, _TAIL)),
-        kl_max=float(kl.max()),
-        same_top=grouped_mean(same_top, passages),
-        perplexity=_exp_mean(nll, passages),
-        reference_perplexity=_exp_mean(reference_nll, passages),
-        perplexity_ratio=_exp_mean(nll - reference_nll, passages),
-    )
+def _effect(adapted: Floats, base: Floats) -> Doubles:
+    """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
+    added = adapted.astype(np.float64) - base  # (vocab,)
+    added -= added.mean()
+    return added
 
 
 def _exp_mean(values: Doubles, passages: NDArray[np.int64]) -> Interval:
@@ -102,27 +112,14 @@ class AdapterEffect:
     slope: Interval
     cosine: Interval
 
-
-def logit_effect(adapted: Floats, base: Floats) -> Doubles:
-    """Change of the logits of one position by an adapter, (vocab,), less the mean over all tokens."""
-    added = adapted.astype(np.float64) - base  # (vocab,)
-    added -= added.mean()
-    return added
-
-
-def inner_products(effect: Doubles, reference: Doubles) -> tuple[float, ...]:
-    """Effect times reference, effect times effect, and reference times reference; (vocab,) each."""
-    pairs = (effect, reference), (effect, effect), (reference, reference)
-    # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
-    return tuple(float(np.sum(one * other)) for one, other in pairs)
-
-
-def summarize_effect(products: Doubles, passages: NDArray[np.int64]) -> AdapterEffect | None:
-    """Summarize the inner_products() of all positions, (positions, 3); None if the adapter has no effect."""
-    if not products[:, 2].any():
-        return None
-    sums = sum_by_passage(products, passages)
-    return AdapterEffect(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
+    @classmethod
+    def of(cls, values: Doubles, passages: NDArray[np.int64]) -> "AdapterEffect | None":
+        """Summarize compare_position() of all positions, as for Divergence; None if there is no effect."""
+        products = values[:, _PRODUCTS]  # (positions, 3)
+        if not products[:, 2].any():
+            return None
+        sums = sum_by_passage(products, passages)
+        return cls(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
 
 
 def _slope(sums: Doubles) -> Doubles:

@@ -16,8 +16,8 @@ from ...files.progress import QUIET, Run
 from ...models.conversion import Conversion
 from ...models.vocabulary_choice import SizeLoss
 from ..environment import ModelSource
-from .fidelity import Role, run_fidelity
-from .fidelity_report import FidelityReport
+from .comparison import Role
+from .fidelity import FidelityReport, run_fidelity
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"

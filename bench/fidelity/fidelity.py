@@ -4,14 +4,13 @@ The same held-out texts go through all models, and predictions are compared at e
 shipped file with those of the reference, and the effect of the adapter on both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import FileError
 from ...files.gguf.header import read_header
@@ -21,25 +20,108 @@ from ...models.passages import HELD_OUT
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import LLAMA
 from ...stats import Doubles
-from ..environment import ModelSource, describe_model, report_head
+from ...stats.intervals import PASSAGES_MIN, Interval
+from ..environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
 from ..rounds import ProgressCounter
-from .comparison import (
-    PositionDivergence,
-    inner_products,
-    logit_effect,
-    position_divergence,
-    summarize_divergence,
-    summarize_effect,
-)
-from .fidelity_report import FidelityReport, describe_fidelity
+from ..table import Table
+from .comparison import EFFECT_MIN, OUTSIDE, AdapterEffect, Divergence, Role, compare_position
 from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows
-from .token_map import TokenMap, measure_coverage
+from .token_map import TokenMap, VocabularyCoverage, measure_coverage
 
-# The adapted and the unadapted model in full precision, and both of them quantized alike.
-Role = Literal["reference", "base", "shipped", "shipped_base"]
-_OUTSIDE = PositionDivergence._fields.index("outside")
-_DIVERGENCE = len(PositionDivergence._fields)  # numbers of a position's divergence
-_NO_EFFECT = (0.0, 0.0, 0.0)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FidelityReport(BenchReport):
+    """Fidelity of a shipped file to the adapted model in full precision.
+
+    Both bases are None if the adapter's effect is not measured; `effect` is None also if there is none, and
+    `vocabulary` if the file has all tokens of the reference. `positions` are predictions compared, of each
+    model.
+    """
+
+    reference: ModelFile
+    shipped: ModelFile
+    base: ModelFile | None = None
+    shipped_base: ModelFile | None = None
+    data: str
+    data_sha256: str
+    passages: int
+    positions: int
+    divergence: Divergence
+    effect: AdapterEffect | None
+    vocabulary: VocabularyCoverage | None
+
+    def sentences(self) -> Iterator[str]:
+        """The finding in plain words, then what explains it, and warnings."""
+        same = self.divergence.same_top
+        yield (
+            f"Fidelity: the file's next token is that of full precision in {100 * same.estimate:.1f} % of "
+            f"{self.positions:,} places ({100 * same.low:.1f} to {100 * same.high:.1f} %)."
+        )
+        yield _describe_perplexity(self.divergence.perplexity_ratio)
+        if self.effect:
+            yield from _describe_effect(self.effect)
+        elif self.base:
+            yield "warning: no adapter to measure: reference and base have the same logits over these texts"
+        if (texts := self.passages) < PASSAGES_MIN:
+            yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
+
+    def figures(self) -> Iterator[tuple[str, str]]:
+        """The figures by name."""
+        divergence, effect, coverage = self.divergence, self.effect, self.vocabulary
+        yield "same top token, %", divergence.same_top.text(1, 100)
+        yield "KL divergence, nats", divergence.kl_mean.text(4)
+        yield "KL, 99th percentile", f"{divergence.kl_p99:.4f}"
+        yield "KL, maximum", f"{divergence.kl_max:.4f}"
+        yield "perplexity", divergence.perplexity.text(2)
+        yield "perplexity / reference's", divergence.perplexity_ratio.text(4)
+        if effect:
+            yield "adapter's effect: slope", effect.slope.text(3)
+            yield "adapter's effect: cosine", effect.cosine.text(3)
+        if coverage:
+            yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
+            yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
+            yield "probability outside, mean, %", coverage.outside.text(3, 100)
+
+    def table(self) -> Table:
+        """The figures, with the texts and the machine below."""
+        shipped, reference = self.shipped, self.reference
+        rows = [
+            *self.figures(),
+            ("file, MB", f"{shipped.total_bytes / 1e6:.1f}"),
+            ("bits per weight", f"{shipped.bits_per_weight:.2f}"),
+        ]
+        notes = (
+            f"{self.positions:,} positions of {self.passages} texts in {Path(self.data).name}",
+            f"reference: {reference.bits_per_weight:.2f} bits per weight, "
+            f"perplexity {self.divergence.reference_perplexity.text(2)}",
+            f"{self.machine.cpu}, llama-cpp-python {self.build.llama_cpp_python}",
+        )
+        title = f"{Path(shipped.path).name} vs {Path(reference.path).name}"
+        return Table(title, ("", "shipped (95 %)"), tuple(rows), notes)
+
+
+def _describe_perplexity(ratio: Interval) -> str:
+    low, high = (100 * (bound - 1) for bound in (ratio.low, ratio.high))
+    if not ratio.excludes_one:
+        return f"perplexity: no significant difference ({low:+.1f} to {high:+.1f} %)"
+    return f"perplexity: {100 * (ratio.estimate - 1):+.1f} % ({low:+.1f} to {high:+.1f} %)"
+
+
+def _describe_effect(effect: AdapterEffect) -> Iterator[str]:
+    slope, cosine = effect.slope.estimate, effect.cosine.estimate
+    kept = min(slope, cosine) >= EFFECT_MIN
+    if kept:
+        words = "the file does what the adapter was trained for"
+    elif slope < 0.5:
+        words = "the file lost most of what the adapter does"
+    else:
+        words = "the adapter still acts, but rounding blurs what it does to single predictions"
+    yield f"{words} (slope {slope:.2f}, cosine {cosine:.2f})"
+    if not kept:
+        yield (
+            f"warning: slope or cosine is below {EFFECT_MIN}: the shipped file lost a part of its adapter; "
+            "a type with more bits preserves more"
+        )
 
 
 def run_fidelity(
@@ -73,28 +155,22 @@ def run_fidelity(
         sizes = (engine.context // maps[role].expansion for role, engine in engines.items())
         windows = read_windows(engines["reference"], data, min(WINDOW_TOKENS, *sizes), tokens)
         advance = ProgressCounter(progress, len(by_source) * sum(len(window.tokens) for window in windows))
-        # The numbers of _compare() at each position, (positions, 8).
+        # The numbers of compare_position(), (positions, 8).
         values = np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
     passages = np.array([window.passage for window in windows for _ in window.scored])  # (positions,)
     scored = [window.tokens[at + 1] for window in windows for at in window.scored]
-    divergences, products = np.split(values, [_DIVERGENCE], axis=1)
-    files = {role: describe_model(source) for role, source in models.items()}
-    report = FidelityReport(
-        *head,
-        verdict=(),
-        reference=files["reference"],
-        shipped=files["shipped"],
-        base=files.get("base"),
-        shipped_base=files.get("shipped_base"),
+    files: dict[str, Any] = {role: describe_model(source) for role, source in models.items()}
+    return FidelityReport(
+        **head,
+        **files,
         data=str(data),
         data_sha256=file_sha256(data),
         passages=len(np.unique(passages)),
         positions=len(passages),
-        divergence=summarize_divergence(divergences, passages),
-        effect=summarize_effect(products, passages),
-        vocabulary=measure_coverage(maps["shipped"], scored, divergences[:, _OUTSIDE], passages),
+        divergence=Divergence.of(values, passages),
+        effect=AdapterEffect.of(values, passages),
+        vocabulary=measure_coverage(maps["shipped"], scored, values[:, OUTSIDE], passages),
     )
-    return replace(report, verdict=tuple(describe_fidelity(report)))
 
 
 def _load(source: ModelSource, context: int, threads: int | None) -> Engine:
@@ -123,19 +199,4 @@ def _measure_window(
             advance(len(window.tokens))
     predictions = {role: computed[engine] for role, engine in engines.items()}
     ids = maps["shipped"].ids
-    return np.array([_compare(predictions, ids, at, window.tokens[at + 1]) for at in window.scored])
-
-
-def _compare(
-    predictions: Mapping[Role, WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
-) -> tuple[float, ...]:
-    """PositionDivergence and inner_products(); the shipped files have the tokens `ids`."""
-    reference, shipped = predictions["reference"], predictions["shipped"]
-    expected = reference.log_probabilities(at)
-    found, nll = shipped.log_probabilities(at), shipped.nll(at)
-    divergence = position_divergence(expected, found, next_token, ids, nll)
-    if "base" not in predictions:
-        return *divergence, *_NO_EFFECT
-    full = logit_effect(reference.logits(at)[ids], predictions["base"].logits(at)[ids])
-    effect = logit_effect(shipped.logits(at), predictions["shipped_base"].logits(at))
-    return *divergence, *inner_products(effect, full)
+    return np.array([compare_position(predictions, ids, at, window.tokens[at + 1]) for at in window.scored])

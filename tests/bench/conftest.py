@@ -1,17 +1,12 @@
-"""A tiny random Llama and an adapter for it, as files."""
+"""An adapter for the tiny model, and a file that is no model."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ..runtime.conftest import EMBEDDING, write_gguf
+from ..runtime.conftest import EMBEDDING
 from ..runtime.gguf_adapters import write_factors
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Latency, memory and size, also quickly and beside llama-cpp-python, whatever the speed of the machine."""
 
-import json
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from time import perf_counter, sleep
 
@@ -11,8 +12,8 @@ from thirteen.bench.accuracy.accuracy import AccuracyRequest
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.prompts import PromptSettings
 from thirteen.bench.environment import ModelSource
-from thirteen.bench.latency import latency_table, run_latency, speed_sentence
-from thirteen.bench.peers import peers_table, run_peers
+from thirteen.bench.latency import run_latency, speed_sentence
+from thirteen.bench.peers import run_peers
 from thirteen.bench.program_run import PROGRAMS, run_program
 from thirteen.bench.quick import quick_accuracy, quick_latency
 from thirteen.bench.rounds import ITERATIONS_PER_ROUND, count_iterations, interleave, summarize, take_in_time
@@ -38,28 +39,18 @@ def report(tiny, lora):
     return report
 
 
-class FakeModel:
-    """A model that only records the calls."""
-
-    def __init__(self, name, calls):
-        self.name, self.calls = name, calls
-
-    def __call__(self):
-        return self
-
-    def __enter__(self):
-        self.calls.append(f"load {self.name}")
-        return self
-
-    def __exit__(self, *_):
-        self.calls.append(f"close {self.name}")
-
-
 def test_two_models_alternate_abba_with_the_same_numbers_and_are_loaded_for_each_round():
     calls, ticks = [], []
-    models = [FakeModel(name, calls) for name in ("a", "b")]
+
+    @contextmanager
+    def load(name):
+        calls.append(f"load {name}")
+        yield name
+        calls.append(f"close {name}")
+
+    loaders = [partial(load, name) for name in ("a", "b")]
     results = interleave(
-        models, lambda model, number: calls.append(f"{model.name}{number}"), 2, lambda: ticks.append(1)
+        loaders, lambda name, number: calls.append(f"{name}{number}"), 2, lambda: ticks.append(1)
     )
     assert calls == [
         *("load a", "load b", "a4", "b4", "a0", "b0", "b1", "a1", "close b", "close a"),
@@ -67,13 +58,6 @@ def test_two_models_alternate_abba_with_the_same_numbers_and_are_loaded_for_each
     ]
     assert [len(iterations) for iterations in results] == [4, 4]
     assert len(ticks) == count_iterations(2, 2)
-
-
-def test_rounds_end_in_time_but_for_the_first():
-    calls = []
-    models = [FakeModel("a", [])]
-    interleave(models, lambda _, number: calls.append(number), 9, until=perf_counter())
-    assert calls == [18, 0, 1]
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(-1, {1}), (60, {20}), (0.1, {*range(1, 10)})])
@@ -100,17 +84,14 @@ def test_a_report_has_every_figure_of_both_models(report, tiny, lora):
         assert all(len(values) == ITERATIONS_PER_ROUND * ROUNDS for values in measurement.values)
         assert all(value > 0 and isfinite(value) for values in measurement.values for value in values)
         assert measurement.medians == pytest.approx(np.median(measurement.values, axis=1))
-        assert measurement.ratio.low <= measurement.ratio.estimate <= measurement.ratio.high
     first, prefill, decode, answer = (
         np.array(one.values) for one in (report.first_token, report.prefill, report.decode, report.answer)
     )
     assert first == pytest.approx(20 / prefill)
     assert answer == pytest.approx(first + 3 / decode)
     base, adapted = report.files
-    assert base.sha256 == adapted.sha256 and base.adapter is None
-    assert adapted.adapter == str(lora)
+    assert base.sha256 == adapted.sha256 and (base.adapter, adapted.adapter) == (None, str(lora))
     assert adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
-    assert base.bits_per_weight == pytest.approx(32)
     for run in report.memory:
         assert run.peak_bytes > tiny.stat().st_size
         assert 0 < run.first_token_s < run.answer_s and run.load_s > 0
@@ -121,7 +102,7 @@ def test_the_report_begins_with_speed_and_size_in_sentences(report):
     assert speed.startswith("Speed: ")
     assert size.startswith("Size: the adapted model has 0.3 MB and takes ")
     assert ", its base 0.3 MB and" in size
-    table = latency_table(report)
+    table = report.table()
     assert table.title.startswith("tiny.gguf vs tiny.gguf + lora.gguf: a question of 20 tokens, an answer of")
     assert all(len(row) == 4 for row in table.rows)
 
@@ -130,7 +111,7 @@ def test_a_model_alone_has_no_ratio(tiny):
     report = run_latency([ModelSource(tiny)], WORK, rounds=1, until=perf_counter())
     assert report.answer.ratio is None and report.memory == ()
     assert report.verdict[0].startswith("Speed: the model writes ")
-    assert {len(row) for row in latency_table(report).rows} == {2}
+    assert {len(row) for row in report.table().rows} == {2}
 
 
 def test_a_shorter_answer_is_the_beginning_of_a_longer_one_and_prompts_depend_on_the_number_only(tiny):
@@ -177,23 +158,13 @@ def brief(tmp_path_factory):
 @pytest.mark.parametrize("adapted", [pytest.param(True, marks=pytest.mark.exhaustive), False])
 def test_a_quick_one_says_speed_size_and_right_answers(adapted, thirteen, brief, lora, tmp_path):
     words = ("bench", brief, *(("--adapter", lora) if adapted else ()), "--quick", "--threads", 1)
-    done = thirteen(*words)
-    assert done.status == 0, done.stderr
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["Speed", "Size", "Right answers"]
+    found = [line.partition(":")[0] for line in thirteen(*words).output.splitlines()]
+    assert found == ["Speed", "Size", "Right answers"]
     rows = ({"question": f"{n} + {n}?", "answer": 2 * n} for n in range(12))
     data = write_rows(tmp_path / "sums.jsonl", rows)
-    report = json.loads(thirteen(*words, "--data", data, "--json").stdout)
+    report = thirteen(*words, "--data", data, "--json").json
     assert report["accuracy"]["adapted"]["scores"]["questions"] == 12
     assert len(report["latency"]["files"]) == 1 + adapted
-
-
-def test_options_without_effect_are_refused(thirteen, brief, lora):
-    for words, message in {
-        ("--quick", "--rounds", 9): "--rounds: not with --quick",
-        ("--peers", "--adapter", lora): "--adapter: not with --peers",
-    }.items():
-        done = thirteen("bench", brief, *words)
-        assert (done.status, message in done.stderr) == (2, True), done.stderr
 
 
 def test_without_time_it_does_the_least_and_says_so(tiny, lora):
@@ -225,7 +196,7 @@ def test_each_program_runs_the_file_in_a_process_of_its_own(tiny):
     for run in (run for runs in report.runs.values() for run in runs):
         assert min(run.first_token_s, run.load_s, run.peak_bytes) > 0 and run.answer_s > run.first_token_s
     assert report.verdict[0].startswith("Speed: an answer takes ")
-    assert len(peers_table(report).rows) == 3
+    assert len(report.table().rows) == 3
 
 
 def test_a_file_that_a_program_cannot_load_is_an_error_with_its_message(not_a_model):

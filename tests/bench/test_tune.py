@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFValueType
-from thirteen.bench.tune import timed_ways, tune_engine, tune_table, way_name
+from thirteen.bench.tune import timed_ways, tune_engine, way_name
 from thirteen.errors import RequestError
 from thirteen.files.gguf.header import read_header
 from thirteen.runtime.defaults import Way, find_tuned, tuned_file
 from thirteen.runtime.engine.engine import Engine
 
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 from ..runtime.tiny_decoders import write_decoder
 
 
@@ -32,7 +31,7 @@ def test_each_way_is_timed_and_one_is_kept(name: str, tmp_path: Path) -> None:
     assert {"llama.cpp, flash attention, f16", "llama.cpp, standard attention, f16"} <= set(names)
     assert report.ways[0].ratio.low == report.ways[0].ratio.high == 1
     assert all(way.prefill > 0 and way.decode > 0 and way.together > 0 for way in report.ways)
-    assert len(tune_table(report).rows) == len(names)
+    assert len(report.table().rows) == len(names)
     assert steps[-1][0] == steps[-1][1] == len(steps)
     assert find_tuned(read_header(path)) == report.chosen
     assert ("the default stays" in report.verdict[0]) == (way_name(report.chosen) == names[0])
@@ -60,6 +59,6 @@ def test_a_ratio_is_of_ordinary_questions_alone_and_at_once() -> None:
 
 
 def test_models_that_answer_no_such_question_are_refused(tmp_path: Path) -> None:
-    short = {"llama.context_length": (128, GGUFValueType.UINT32, None)}
+    short = {"llama.context_length": typed(128)}
     with pytest.raises(RequestError, match="only models that answer questions of 200 tokens are tuned"):
         tune_engine(write_gguf(tmp_path / "short.gguf", short, {}))

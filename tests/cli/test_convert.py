@@ -1,7 +1,5 @@
 """`thirteen convert`: sizes, dry runs, importance files, vocabularies and checkpoints on the command line."""
 
-import json
-
 import pytest
 from peft import LoraConfig
 
@@ -10,11 +8,6 @@ from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..json_lines import write_rows
 
 TEXTS = [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
-
-
-def json_of(done):
-    assert done.status == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +25,14 @@ def test_the_file_has_the_requested_size_and_the_planned_types(thirteen, made, t
     model, importance = made
     options = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
     before = importance.read_bytes()
-    planned = json_of(thirteen("convert", model, *options, "--dry-run", "--json"))
-    report = json_of(thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json"))
+    planned = thirteen("convert", model, *options, "--dry-run", "--json").json
+    report = thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json").json
     budget = report["prediction"]["budget_bytes"]
     assert report["file_bytes"] == report["prediction"]["file_bytes"] == (tmp_path / "a.gguf").stat().st_size
     assert 0.95 * budget <= report["file_bytes"] <= budget
     assert planned["types"] == report["types"]
     options = (*options, "--calibration", "thorough", "-o", tmp_path / "b.gguf")
-    thorough = json_of(thirteen("convert", model, *options, "--json"))
+    thorough = thirteen("convert", model, *options, "--json").json
     assert thorough["types"] == report["types"] and thorough["sha256"] != report["sha256"]
     assert thorough["file_bytes"] <= budget
     assert importance.read_bytes() == before
@@ -47,8 +40,7 @@ def test_the_file_has_the_requested_size_and_the_planned_types(thirteen, made, t
 
 def test_the_importance_of_another_model_is_refused(thirteen, made, base, tmp_path):
     words = ("--type", "Q4_0", "--importance", made[1], "--output", tmp_path / "a.gguf")
-    done = thirteen("convert", base("qwen2"), *words)
-    assert done.status == 2 and "another model" in done.stderr and done.stderr.count("\n") == 1
+    assert "another model" in thirteen("convert", base("qwen2"), *words).error
     assert not list(tmp_path.iterdir())
 
 
@@ -60,26 +52,24 @@ def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
     adapter = save_random_adapter(folder, config, tmp_path / "adapter")
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": "the theme of the other thesis in the inn"}] * 4)
     options = ("--vocabulary", kept, "--adapter", adapter, "--size", "12bpw", "--texts", texts, "--json")
-    planned = json_of(thirteen("convert", folder, "--dry-run", *options))
+    planned = thirteen("convert", folder, "--dry-run", *options).json
     tensors = {tensor["target"]: tensor for tensor in planned["tensors"]}
     assert tensors["token_embd.weight"]["shape"] == tensors["output.weight"]["shape"] == [262, 64]
-    report = json_of(thirteen("convert", folder, *options, "-o", tmp_path / "m.gguf"))
+    report = thirteen("convert", folder, *options, "-o", tmp_path / "m.gguf").json
     types = [tensor["type"] for tensor in tensors.values()]
     assert report["types"] == {name: types.count(name) for name in dict.fromkeys(types)}
     assert report["vocabulary"] == {"kept": 262, "of": 272}
     fidelity = report["fidelity"]
     assert fidelity is not None, report["warnings"]
-    assert fidelity["vocabulary"]["kept"] == 262 and fidelity["effect"] is not None
-    shown = json_of(thirteen("models", tmp_path / "m.gguf", "--json"))
+    assert fidelity["vocabulary"]["kept"] == 262
+    assert 0.8 < fidelity["effect"]["slope"]["estimate"] < 1.2
+    shown = thirteen("models", tmp_path / "m.gguf", "--json").json
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
 
 
-def test_a_merged_checkpoint_is_written(thirteen, base, tmp_path):
-    config = LoraConfig(r=2, target_modules=["q_proj"])
-    lora = save_random_adapter(base("llama"), config, tmp_path / "lora")
+def test_a_merged_checkpoint_is_written(thirteen, base, my_lora, tmp_path):
     model = base("llama")
-    options = ("--adapter", lora, "--to-safetensors", "--output", tmp_path / "merged")
-    report = json_of(thirteen("convert", model, *options, "--json"))
+    options = ("--adapter", my_lora, "--to-safetensors", "--output", tmp_path / "merged")
+    report = thirteen("convert", model, *options, "--json").json
     assert (tmp_path / "merged/model.safetensors").stat().st_size == report["total_bytes"]
-    done = thirteen("convert", model, *options)
-    assert done.status == 2 and "the folder is not empty" in done.stderr
+    assert "the folder is not empty" in thirteen("convert", model, *options).error

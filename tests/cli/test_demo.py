@@ -1,6 +1,5 @@
 """The demo answers first, and its table shows what the adapters bring."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ def test_the_demo_answers_and_compares(thirteen, tmp_path, monkeypatch):
     assert done.status == 0 and "\nTom has 12 + 6 = 18 eggs.\n" in done.stdout, done
     assert "1 sum checked" in done.stderr and "thirteen chat" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 200
-    report = json.loads(thirteen("demo", "--json").stdout)
+    report = thirteen("demo", "--json").json
     base, thirteen_numbers, best = report["models"]
     assert (thirteen_numbers["adapter_bytes"], best["adapter_bytes"]) == (26, 1680)
     assert base["right"] <= thirteen_numbers["right"] + 3 < best["right"] and best["right"] >= 18

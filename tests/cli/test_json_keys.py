@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, encode_short_code
 
 from ..conftest import EXHAUSTIVE
-from ..convert.peft_adapters import save_random_adapter
 from ..json_lines import write_rows
 from ..runtime.conftest import EMBEDDING, write_gguf
 
@@ -56,7 +54,7 @@ if EXHAUSTIVE:  # torch takes half of the time
 
 
 @pytest.fixture(scope="module")
-def places(base, tmp_path_factory):
+def places(base, my_lora, tmp_path_factory):
     """Inputs by name, among them different models, each named after its role, and a folder of outputs."""
     folder = tmp_path_factory.mktemp("json")
     for number, role in enumerate(ROLES):
@@ -66,9 +64,7 @@ def places(base, tmp_path_factory):
     return {
         **{role: folder / role for role in ROLES},
         "TINY": base("llama"),
-        "LORA": save_random_adapter(
-            base("llama"), LoraConfig(r=2, target_modules=["q_proj"]), folder / "lora"
-        ),
+        "LORA": my_lora,
         "MODEL": write_gguf(folder / "model.gguf", {}, {}),
         "ROWS": write_rows(folder / "rows.jsonl", ROWS),
         "QUESTION": write_rows(folder / "question.jsonl", [{"question": "1 + 1?", "answer": "2"}]),

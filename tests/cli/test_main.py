@@ -1,38 +1,21 @@
 """The command line: imports, help, output, and the path from a checkpoint to an answer."""
 
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
-import gguf
 import pytest
 import typer
-from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 from thirteen.models.embedded import limits
 from thirteen.runtime.engine_options import PROFILES
 
-from ..commands import CommandResult
-from ..convert.peft_adapters import save_random_adapter
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp.llama_cpp", "numpy", "huggingface_hub")
-TEXT = gguf.GGUFValueType.STRING
 SHORT = ("--max-tokens", "8", "--threads", "1")
-
-
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
-    return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
-
-
-def output_of(done: CommandResult) -> str:
-    assert done.status == 0, done
-    return done.stdout
 
 
 def command_lines() -> dict[str, object]:
@@ -64,7 +47,7 @@ main()
 def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thirteen, monkeypatch):
     """The screen has 80 columns and 40 lines; what few need comes after it."""
     monkeypatch.setenv("COLUMNS", "80")
-    text = output_of(thirteen(*words.split(), "--help"))
+    text = thirteen(*words.split(), "--help").output
     assert f"Usage: thirteen {words}" in text
     assert f"Example: thirteen {words}" in " ".join(text.split())
     first = text.partition("Advanced:")[0].partition("Example:")[0]
@@ -74,82 +57,79 @@ def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thir
 @pytest.mark.parametrize("group", ["", "bench"])
 def test_a_group_alone_shows_its_help(group, thirteen):
     """It was one line of error, in which the help was squashed."""
-    assert output_of(thirteen(*group.split())) == output_of(thirteen(*group.split(), "--help"))
+    assert thirteen(*group.split()).output == thirteen(*group.split(), "--help").output
 
 
 def test_version_shows_the_version(thirteen):
-    name, version = output_of(thirteen("--version")).split()
+    name, version = thirteen("--version").output.split()
     assert name == "thirteen" and version[0].isdigit()
 
 
-def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, adapter, tmp_path, monkeypatch):
+def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, my_lora, tmp_path, monkeypatch):
     model = tmp_path / "model.gguf"
-    convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
-    made = json.loads(output_of(thirteen(*convert, "--json")))
+    convert = ("convert", base("llama"), "--adapter", my_lora, "--no-fidelity", "--type", "Q8_0", "-o", model)
+    made = thirteen(*convert, "--json").json
     assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
     assert made["adapter"]["id"] == "my-lora"
 
-    found = json.loads(output_of(thirteen("models", model, "--json")))
+    found = thirteen("models", model, "--json").json
     assert found["file_bytes"] == made["file_bytes"]
     assert {name: share["tensors"] for name, share in found["types"].items()} == made["types"]
     assert found["provenance"]["adapter.sha256"] == made["adapter"]["sha256"]
     assert found["memory"].keys() == PROFILES.keys()
     # With THIRTEEN_LIBRARY=ik, every file was an error: that of the phone's type of the KV cache.
     monkeypatch.setenv("THIRTEEN_LIBRARY", "ik")
-    assert json.loads(output_of(thirteen("models", model, "--json"))) == found
+    assert thirteen("models", model, "--json").json == found
     monkeypatch.delenv("THIRTEEN_LIBRARY")
-    table = output_of(thirteen("models", model))
+    table = thirteen("models", model).output
     assert "Q8_0" in table
     assert "my-lora" in table
 
-    answer = json.loads(output_of(thirteen("ask", model, "What is 6 times 7?", *SHORT, "--json")))
+    answer = thirteen("ask", model, "What is 6 times 7?", *SHORT, "--json").json
     assert answer["usage"]["completion_tokens"] <= 8
     assert answer["model"] == str(model)
-    printed = output_of(thirteen("ask", model, "What is 6 times 7?", *SHORT))
+    printed = thirteen("ask", model, "What is 6 times 7?", *SHORT).output
     assert printed == f"{printable(answer['text'])}\n\nanswer: none, it was cut off\n"
 
 
-def test_an_adapter_is_shown_as_a_table_or_json(thirteen, adapter):
-    shown = json.loads(output_of(thirteen("adapter", adapter, "--json")))
+def test_an_adapter_is_shown_as_a_table_or_json(thirteen, my_lora):
+    shown = thirteen("adapter", my_lora, "--json").json
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
     assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
     assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
-    assert "layer 1" in output_of(thirteen("adapter", adapter))
+    assert "layer 1" in thirteen("adapter", my_lora).output
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])
-def test_the_question_can_be_read_from_standard_input(dash, thirteen, model):
-    given = output_of(thirteen("ask", model, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
-    typed = output_of(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
-    assert json.loads(given)["text"] == json.loads(typed)["text"]
-    assert json.loads(given)["usage"] == json.loads(typed)["usage"]
+def test_the_question_can_be_read_from_standard_input(dash, thirteen, tiny):
+    given = thirteen("ask", tiny, *dash, *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()).json
+    typed = thirteen("ask", tiny, "Wie viel? é🙂\n", *SHORT, "--json").json
+    assert (given["text"], given["usage"]) == (typed["text"], typed["usage"])
 
 
-def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(thirteen, model):
+def test_several_lines_of_standard_input_are_refused_and_as_one_question_taken(thirteen, tiny):
     """Two questions got one answer."""
-    done = thirteen("ask", model, *SHORT, stdin=b"Why?\n\nHow?\n")
-    assert done.status == 2 and "standard input has 2 lines: `thirteen batch FILE`" in done.stderr
-    assert f"`thirteen ask {model} -` takes all" in done.stderr
-    output_of(thirteen("ask", model, "-", *SHORT, stdin=b"Why?\n\nHow?\n"))
+    error = thirteen("ask", tiny, *SHORT, stdin=b"Why?\n\nHow?\n").error
+    assert "standard input has 2 lines: `thirteen batch FILE`" in error
+    assert f"`thirteen ask {tiny} -` takes all" in error
+    assert thirteen("ask", tiny, "-", *SHORT, stdin=b"Why?\n\nHow?\n").status == 0
 
 
-def test_a_folder_that_is_no_model_is_told_what_one_has(thirteen, tmp_path, model):
+def test_a_folder_that_is_no_model_is_told_what_one_has(thirteen, tmp_path, tiny):
     """Its name was a question."""
-    (tmp_path / "a.gguf").symlink_to(model)
+    (tmp_path / "a.gguf").symlink_to(tiny)
     for words in ((tmp_path, "Why?"), (tmp_path, "-")):
-        done = thirteen("ask", *words, stdin=b"Why?")
-        assert done.status == 2 and done.stderr.startswith(
-            f"error: {tmp_path}: a model's folder has config.json"
-        )
-        assert f"a GGUF is named itself: {tmp_path}/a.gguf" in done.stderr
+        error = thirteen("ask", *words, stdin=b"Why?").error
+        assert error.startswith(f"error: {tmp_path}: a model's folder has config.json")
+        assert f"a GGUF is named itself: {tmp_path}/a.gguf" in error
     assert "the question is missing" in thirteen("ask", tmp_path).stderr
 
 
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "embedded", "owner/name", "model.gguf", ""])
 def test_a_model_without_a_question_is_an_error(name, thirteen):
     """The name was the question, which the embedded model answered."""
-    done = thirteen("ask", *name.split())
-    assert done.status == 2 and done.stderr == f"error: {f'ask {name}'.rstrip()}: the question is missing\n"
+    error = thirteen("ask", *name.split()).error
+    assert error == f"error: {f'ask {name}'.rstrip()}: the question is missing\n"
 
 
 @pytest.mark.exhaustive  # the embedded model is converted
@@ -159,27 +139,27 @@ def test_the_limits_of_the_embedded_model_stand_on_a_line_of_their_own(thirteen)
     assert done.status == 0 and done.stderr.splitlines()[-1] == limits()
 
 
-def test_printed_answers_have_no_control_characters(thirteen, model):
+def test_printed_answers_have_no_control_characters(thirteen, tiny):
     """A random model generates every byte sooner or later."""
-    words = ("ask", model, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
-    raw = json.loads(output_of(thirteen(*words, "--json")))["text"]
-    shown = output_of(thirteen(*words))
+    words = ("ask", tiny, "Why?", "--temperature", "1000", "--max-tokens", "60", "--threads", "1")
+    raw = thirteen(*words, "--json").json["text"]
+    shown = thirteen(*words).output
     assert [text.replace("\n", "").replace("\t", "").isprintable() for text in (raw, shown)] == [False, True]
 
 
 def test_metadata_is_shown_verbatim_without_control_characters(thirteen, tmp_path):
     """To rich, square brackets are markup; to a terminal, escape codes are commands."""
-    keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
+    keys = {"general.name": typed("\x1b[2J[red]x[/bold]"), "thirteen.note": typed("[/]\x07")}
     model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
-    table = output_of(thirteen("models", model))
+    table = thirteen("models", model).output
     assert "[2J[red]x[/bold] (llama)" in table
     assert "[bold]model.gguf" in table
     assert table.replace("\n", "").isprintable()
-    assert json.loads(output_of(thirteen("models", model, "--json")))["name"] == keys["general.name"][0]
+    assert thirteen("models", model, "--json").json["name"] == keys["general.name"][0]
 
 
 def test_the_catalogue_and_the_cache_are_listed(thirteen):
-    listed = output_of(thirteen("models"))
+    listed = thirteen("models").output
     assert re.search(r"^\* +qwen2.5-1.5b .* 73 %", listed, re.MULTILINE), "it fits in 3 GB"
     assert "llama-3.2-1b" in listed and "no converted models in the cache" in listed
 
@@ -193,11 +173,9 @@ def test_the_catalogue_and_the_cache_are_listed(thirteen):
         ("models nosuch.gguf 2>/dev/full", "2"),
     ],
 )
-def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, model):
+def test_the_status_tells_what_happened_though_nothing_can_be_written(words, status, tiny):
     """Typer gives a closed pipe the status 1."""
-    command = (
-        f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(model)}; echo ${{PIPESTATUS[0]}}"
-    )
+    command = f"PYTHONUNBUFFERED=1 {sys.executable} -m thirteen {words.format(tiny)}; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (status, "")
 
@@ -211,9 +189,9 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(model):
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(tiny):
     """Standard output was still in its buffer when standard error was written."""
-    command = [sys.executable, "-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--effort", "medium"]
+    command = [sys.executable, "-m", "thirteen", "ask", tiny, "What is 1 + 1?", *SHORT, "--effort", "medium"]
     lines = subprocess.check_output(command, stderr=subprocess.STDOUT, text=True).splitlines()
     value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
     assert re.fullmatch(r"answer: (\d+|none, it was cut off)", value)

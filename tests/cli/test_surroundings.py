@@ -5,14 +5,12 @@ import os
 import subprocess
 import sys
 
-import gguf
 import pytest
 
-from ..runtime.conftest import write_gguf
+from ..runtime.conftest import typed, write_gguf
 
 pytestmark = pytest.mark.slow
 
-TEXT = gguf.GGUFValueType.STRING
 NO_HOME = """
 import os, pwd, sys
 for name in ("HOME", "THIRTEEN_CACHE", "XDG_CACHE_HOME"):
@@ -42,9 +40,7 @@ def check_one_line(done, *expected):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_gguf(
-        tmp_path_factory.mktemp("model") / "tiny.gguf", {"general.name": ("é 数", TEXT, None)}, {}
-    )
+    return write_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", {"general.name": typed("é 数")}, {})
 
 
 def test_without_a_home_folder_the_default_model_is_a_clear_error():

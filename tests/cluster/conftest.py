@@ -1,14 +1,14 @@
-"""One Ray cluster for all tests, and the tiny model of tests/runtime."""
+"""One Ray cluster for all tests, and changes of the tiny model."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ..runtime.conftest import tiny, write_tiny
+from ..runtime.conftest import write_tiny
 from .ray_cluster import two_nodes
 
-__all__ = ["tiny", "write_tiny"]
+__all__ = ["write_tiny"]
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ import httpx
 import openai
 import pytest
 
+from ..background_server import free_port
 from ..commands import Commands
 from ..runtime.gguf_adapters import write_lora
 from ..waiting import wait_until
-from .ray_cluster import free_port, kill, processes, serving
+from .ray_cluster import kill, processes, serving
 
 pytestmark = pytest.mark.ray
 

@@ -18,7 +18,8 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.batch import ray_session
 
-from .ray_cluster import free_port, serving
+from ..background_server import free_port
+from .ray_cluster import serving
 
 pytestmark = pytest.mark.ray
 

@@ -11,10 +11,12 @@ import pytest
 import uvicorn
 from thirteen.learn.questions import masked_beginning
 from thirteen.models.catalogue import adapter_folder
+from thirteen.models.conversion import ConversionRequest
 from thirteen.models.embedded import embedded
 from thirteen.models.rows import read_rows
 from thirteen.runtime.options import Options, Request
 
+from ..json_lines import write_rows
 from ..waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +85,31 @@ def test_own_task(task, form, first, folder, monkeypatch):
     rows = read_rows(Path(f"{task}.jsonl"), ("answer",), any_form=True)
     assert len({masked_beginning(row.question) for row in rows}) == 200 == len(rows)
     assert {row.form for row in rows} == {form} and rows[0].answer == first
+
+
+@pytest.mark.exhaustive
+def test_convert_to_size_and_compare_with_base(base, tmp_path, monkeypatch, capsys):
+    from peft import LoraConfig
+    from thirteen.bench.fidelity.conversion import run_conversion
+
+    from ..convert.peft_adapters import save_random_adapter
+
+    checkpoint = base("llama wide")
+    monkeypatch.chdir(tmp_path)
+    Path("my-base").symlink_to(checkpoint)
+    save_random_adapter(checkpoint, LoraConfig(target_modules=["q_proj", "down_proj"]), Path("my-lora"))
+
+    run("convert_to_size.py")
+    output = capsys.readouterr().out
+    assert f"{Path('my-model.gguf').stat().st_size:,} bytes" in output
+    assert "tensors in " in output and "slope" in output
+
+    run_conversion(ConversionRequest(base="my-base", type="F16", output=Path("my-base.gguf")).resolve())
+    rows = ({"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(1, 9))
+    write_rows(Path("questions.jsonl"), rows)
+    run("compare_with_base.py")
+    output = capsys.readouterr().out
+    assert "Speed: " in output and "gained" in output
 
 
 @pytest.mark.slow

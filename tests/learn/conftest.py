@@ -30,9 +30,3 @@ def templated(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
         return folder
 
     return copy
-
-
-@pytest.fixture(scope="module")
-def dated(templated: Callable[[str], Path]) -> Path:
-    """A base whose prompts contain the time, as Llama 3.2's contain the date."""
-    return templated("{{ strftime_now('%f') }}")

@@ -22,15 +22,9 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.options import Options
 
 from ..interruption import Interrupted, stop_at
-from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
 SETTINGS = RolloutSettings(solutions=4, options=Options(temperature=0.7, max_tokens=8))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
 
 
 def test_an_interrupted_run_has_the_same_file(tiny, tmp_path):

@@ -5,15 +5,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import gguf
 import pytest
-from thirteen.bench.accuracy.accuracy import AccuracyRequest, accuracy_table, paired_sentence, run_accuracy
+from thirteen.bench.accuracy.accuracy import AccuracyRequest, paired_sentence, run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.evaluate import (
     Outcome,
     QuestionRecord,
-    RunConfig,
     Sample,
+    find_log,
     grade,
     pair_scores,
     score,
@@ -23,11 +22,12 @@ from thirteen.bench.environment import ModelSource
 from thirteen.errors import RequestError
 from thirteen.runtime.answer import Answer, StopReason, Timings, Usage, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.batch.reproducible_batches import BatchJob
 from thirteen.runtime.options import Effort, Options
 
 from ...interruption import Interrupted, stop_at
 from ...json_lines import write_rows
-from ...runtime.conftest import write_gguf
+from ...runtime.conftest import typed, write_gguf
 
 pytestmark = pytest.mark.slow
 
@@ -58,44 +58,33 @@ def lines(report):
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
 
 
-def test_an_interrupted_run_has_the_same_log(tiny, data, tmp_path):
+def test_an_interrupted_run_has_the_same_log_and_repeats_no_question(tiny, data, tmp_path, monkeypatch):
     whole = evaluate(tiny, data, FEW, records=tmp_path / "whole")
     for count in (7, 45):
         with pytest.raises(Interrupted):
             evaluate(tiny, data, FEW, records=tmp_path / "parts", stage=lambda _, at=count: stop_at(at))
     parts = evaluate(tiny, data, FEW, records=tmp_path / "parts")
+    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
+    again = evaluate(tiny, data, FEW, records=tmp_path / "parts")
+    assert (again.adapted, again.verdict) == (parts.adapted, parts.verdict)
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
 
 
-def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
-    first = evaluate(tiny, data, FEW, records=tmp_path)
-    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
-    ticks = []
-    again = evaluate(tiny, data, FEW, records=tmp_path, stage=lambda _: lambda *tick: ticks.append(tick))
-    assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
-    assert ticks == [(50, 50)]
-
-
-def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
-    name = ("another model", gguf.GGUFValueType.STRING, None)
-    other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
+def test_every_configuration_has_its_own_log_with_a_short_name(tiny, lora, data, tmp_path):
+    other = write_gguf(tmp_path / "other.gguf", {"general.name": typed("another model")}, {})
     changed = {"effort": Effort.HIGH, "calculator": False, "max_tokens": 13, "seed": 1}
     settings = [few("refined"), few(threads=2), *(few(**{name: value}) for name, value in changed.items())]
     runs = [
-        *((source, data, FEW) for source in map(ModelSource, (tiny, other))),
-        *((ModelSource(tiny, lora), data, FEW), (ModelSource(tiny), data.subsample(3), FEW)),
-        *((ModelSource(tiny), data, other_settings) for other_settings in settings),
+        *((tiny, None, FEW, data), (other, None, FEW, data), (tiny, lora, FEW, data)),
+        *((tiny, None, FEW, data.subsample(3)), *((tiny, None, changed, data) for changed in settings)),
     ]
-    assert len({RunConfig(*run, tmp_path).log for run in runs}) == len(runs)
-
-
-def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
-    """Long names of model and questions ended in `File name too long`."""
-    model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
-    report = evaluate(model, replace(data.subsample(1), name="ü" * 120), FEW, records=tmp_path)
-    assert Path(report.adapted.records).name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-")
+    jobs = [(BatchJob(*job, job[2].threads).decided(), questions) for *job, questions in runs]
+    assert len({find_log(*job, tmp_path)[0] for job in jobs}) == len(runs)
+    model = shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf")
+    path, _ = find_log(replace(jobs[0][0], model=model), replace(data, name="ü" * 120), tmp_path)
+    assert path.name.startswith(f"{'é' * 24}-{'ü' * 24}-zero-shot-"), "it fits the file system"
 
 
 def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
@@ -108,7 +97,7 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
     assert seconds.startswith("Seconds: an answer takes ") and "too few questions" in seconds
     assert counts == "0 gained, 0 lost of 9; McNemar's exact p = 1"
     assert report.seconds.timed == 3 and min(report.seconds.means) > 0 and report.seconds.ratio
-    assert {len(row) for row in accuracy_table(report).rows} <= {3, 4}
+    assert {len(row) for row in report.table().rows} <= {3, 4}
 
 
 def test_a_model_alone_has_its_right_answers_and_seconds(tiny, data, tmp_path):
@@ -120,7 +109,7 @@ def test_a_model_alone_has_its_right_answers_and_seconds(tiny, data, tmp_path):
     assert plain.seconds is None and path.read_bytes() == content
     assert timed.paired is timed.seconds.ratio is None and len(timed.seconds.means) == 1
     assert plain.verdict[0].startswith("Right answers: 0 of 3 questions of sums: 0 (0 to ")
-    assert accuracy_table(timed).header == ("", "model")
+    assert timed.table().header == ("", "model")
 
 
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.bench.fidelity.conversion import POSITIONS
 from thirteen.convert.convert import convert
 from thirteen.convert.recipe import Like, Recipe, Uniform
 
 from ...commands import Commands
-from ...convert.peft_adapters import save_random_adapter
 from ...leftovers import leftovers
 
 pytestmark = pytest.mark.slow
@@ -23,11 +21,8 @@ TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 1
 
 
 @pytest.fixture(scope="module")
-def sources(base, tmp_path_factory):
-    """A base, and an adapter for it."""
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"])
-    folder = tmp_path_factory.mktemp("adapter")
-    return base("llama"), save_random_adapter(base("llama"), config, folder / "lora", step=0.05)
+def sources(base, my_lora):
+    return base("llama"), my_lora
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +44,8 @@ def converted(thirteen, cache, tmp_path):
     """Convert to `model.gguf` and return the report; its warnings must also be on standard error."""
 
     def converted(*words: object) -> dict[str, Any]:
-        done = thirteen(
-            "convert", *words, "--threads", "1", "-o", tmp_path / "model.gguf", "--json", "--force"
-        )
-        assert done.status == 0, done
-        report = json.loads(done.stdout)
+        done = thirteen("convert", *words, "--threads", 1, "-o", tmp_path / "model.gguf", "--json", "--force")
+        report: dict[str, Any] = done.json
         errors = " ".join(done.stderr.split())
         assert all(f"warning: {warning}" in errors for warning in report["warnings"])
         assert leftovers(cache) == []

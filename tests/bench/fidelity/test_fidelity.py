@@ -1,12 +1,10 @@
-"""Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
+"""Fidelity from files to report, on small models: results are known, or computed again by NumPy."""
 
 from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
 import pytest
-import torch
-from gguf import GGUFValueType
 from thirteen.bench.environment import ModelSource
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.convert.adapter.export import export_adapter
@@ -18,7 +16,7 @@ from thirteen.runtime.engine.engine import Engine
 from ...convert.peft_adapters import save_random_adapter
 from ...convert.test_merge import lora as trained
 from ...json_lines import write_rows
-from ...runtime.conftest import write_gguf
+from ...runtime.conftest import typed, write_gguf
 
 TEXTS = [
     {"text": "The ferry leaves at nine and comes back at noon."},
@@ -104,48 +102,6 @@ def test_roles_of_one_file_share_an_engine_and_its_predictions(made, texts, meas
     assert shared.effect != apart.effect
 
 
-def chat(engine, text):
-    """Tokens that the model reads, composed by hand for the template of tests/checkpoints.py."""
-    plain, (_, start, end) = engine.model.tokenize, (256, 257, 258)
-    if "text" in text:
-        return plain(text["text"], special=False, bos=True)
-    begin = plain("", special=False, bos=True)
-    words = [
-        plain(part, special=False, bos=False) for part in (f"user\n{text['question']}", "\n", "assistant\n")
-    ]
-    solution = plain(text.get("solution") or text["answer"], special=False, bos=False)
-    return [*begin, start, *words[0], end, *words[1], start, *words[2], *solution, engine.model.eos]
-
-
-def test_the_divergence_agrees_with_torch(measure, made):
-    report = measure("F32", "Q4_0")
-    found, losses, same = [], [], []
-    seen = set()
-    with Engine(made["F32"]) as reference, Engine(made["Q4_0"]) as shipped:
-        for text in TEXTS:
-            tokens = tuple(chat(reference, text))
-            p, q = (
-                torch.log_softmax(torch.tensor(e.logits(tokens)).double(), -1) for e in (reference, shipped)
-            )
-            kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
-            for at in range(len(tokens) - 1):
-                if tokens[: at + 1] not in seen:
-                    seen.add(tokens[: at + 1])
-                    found.append(kl[at].item())
-                    losses.append([-p[at, tokens[at + 1]].item(), -q[at, tokens[at + 1]].item()])
-                    same.append(p[at].argmax() == q[at].argmax())
-    got = report.divergence
-    assert report.positions == len(found)
-    assert got.kl_mean.estimate == pytest.approx(np.mean(found), rel=1e-9)
-    assert got.kl_max == pytest.approx(max(found), rel=1e-9)
-    assert got.kl_p99 == pytest.approx(np.quantile(found, 0.99), rel=1e-9)
-    assert got.same_top.estimate == pytest.approx(np.mean(same))
-    by_reference, by_shipped = np.exp(np.mean(losses, axis=0))
-    assert got.reference_perplexity.estimate == pytest.approx(by_reference)
-    assert got.perplexity.estimate == pytest.approx(by_shipped)
-    assert got.perplexity_ratio.estimate == pytest.approx(by_shipped / by_reference)
-
-
 @pytest.mark.parametrize(
     ("shipped", "adapter", "precision"), [("F32-adapted", {}, 1e-12), ("F32", {"adapter": "lora"}, 1e-4)]
 )
@@ -157,18 +113,23 @@ def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure, shi
     assert any(line.startswith("the file does what the adapter was") for line in report.verdict)
 
 
-def test_the_effect_agrees_with_numpy_over_all_positions_at_once(merged, made):
-    full, shipped, seen = [], [], set()
+def test_the_effect_agrees_with_numpy_over_all_positions_at_once(made, tmp_path):
+    full, shipped, seen, plain = [], [], set(), [row for row in TEXTS if "text" in row]
     with ExitStack() as stack:
         names = ("F32-adapted", "F32", "Q4_0-adapted", "Q4_0")
         engines = [stack.enter_context(Engine(made[name])) for name in names]
-        for text in TEXTS:
-            tokens = tuple(chat(engines[0], text))
+        for row in plain:
+            tokens = tuple(engines[0].model.tokenize(row["text"], special=False, bos=True))
             rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
             seen |= {tokens[: at + 1] for at in rows}
             logits = [engine.logits(tokens)[rows].astype(float) for engine in engines]
             for effects, added in ((full, logits[0] - logits[1]), (shipped, logits[2] - logits[3])):
                 effects.append((added - added.mean(1, keepdims=True)).ravel())
+    merged = fidelity_of(
+        *(made["F32-adapted"], made["Q4_0-adapted"]),
+        **{"base": made["F32"], "shipped_base": made["Q4_0"]},
+        data=write_rows(tmp_path / "plain.jsonl", plain),
+    )
     reference, effect = np.concatenate(full), np.concatenate(shipped)
     slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
     assert merged.effect.slope.estimate == pytest.approx(slope)
@@ -202,11 +163,11 @@ def test_positions_are_counted_and_limited(measure):
 def test_a_model_with_a_short_context_gets_shorter_windows(tmp_path, texts):
     long, short = tmp_path / "long.gguf", tmp_path / "short.gguf"
     write_gguf(long, {}, {})
-    write_gguf(short, {"llama.context_length": (16, GGUFValueType.UINT32, None)}, {})
+    write_gguf(short, {"llama.context_length": typed(16)}, {})
     report = fidelity_of(long, short, data=texts)
     assert report.divergence.kl_max == 0
     assert report.passages == len(TEXTS)
-    write_gguf(short, {"llama.context_length": (1, GGUFValueType.UINT32, None)}, {})
+    write_gguf(short, {"llama.context_length": typed(1)}, {})
     with pytest.raises(RequestError, match="leaves windows of 1 tokens: too few"):
         fidelity_of(long, short, data=texts)
 
@@ -218,7 +179,7 @@ def test_models_and_texts_that_cannot_be_compared_are_refused(made, not_a_model,
     renamed, short = tmp_path / "renamed.gguf", tmp_path / "short.jsonl"
     renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
     short.write_text('{"text": "a"}\n')
-    no_bos = {"tokenizer.ggml.add_bos_token": (False, GGUFValueType.BOOL, None)}
+    no_bos = {"tokenizer.ggml.add_bos_token": typed(False)}
     bare = write_gguf(tmp_path / "bare.gguf", no_bos, {})
     full = partial(fidelity_of, made["F32"])
     refused = {

@@ -12,11 +12,7 @@ def test_long_passages_are_cut_into_windows_that_start_with_the_prefix():
     assert [window.tokens for window in windows] == [(0, 1, 2, 3), (0, 4, 5, 6), (0, 8, 9)]
     assert [window.passage for window in windows] == [0, 0, 1]
     assert [window.tokens for window in cut_windows([(1, 2, 3, 4)], (), 2, 100)] == [(1, 2), (3, 4)]
-
-
-def test_a_missing_prefix_is_added():
-    (window,) = cut_windows([(5, 6)], BOS, 8, 100)
-    assert window.tokens == (0, 5, 6)
+    assert cut_windows([(5, 6)], BOS, 8, 100)[0].tokens == (0, 5, 6), "a missing prefix is added"
 
 
 @pytest.mark.parametrize("positions", [1, 4, 6, 11])
