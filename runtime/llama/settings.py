@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from gguf.constants import GGMLQuantizationType as Type
 
-LLAMA, IK = LIBRARIES = ("llama.cpp", "ik")  # what can compute; see libraries.py
+LLAMA, IK = LIBRARIES = ("llama.cpp", "ik")  # that can compute
 PACKAGES = {LLAMA: "llama-cpp-python", IK: "ik-llama-cpp-python"}
 KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
 QUANTIZED_KV = frozenset({"q8_0"})  # those that only flash attention reads

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from thirteen.runtime.llama.ik_llama_library import installed
 from thirteen.runtime.llama.llama_cpp_library import LLAMA_CPP, llama_cpp
-from thirteen.runtime.llama.settings import Settings
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.settings import LIBRARIES, LLAMA, Settings
 
 LOAD = """
 import pathlib, sys
@@ -36,3 +38,14 @@ def test_gpu_layers_reach_the_library(layers, native_layers, monkeypatch):
     context = LLAMA_CPP.new_context(model, settings)
     assert context.op_offload == context.offload_kqv == bool(layers)
     assert context.flash_attn_type == (-1 if layers else 1)  # automatic
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+@pytest.mark.parametrize("library", LIBRARIES if installed() else [LLAMA])
+def test_a_model_that_is_not_repacked_stays_in_its_file(tiny, library):
+    def is_mapped():
+        return str(tiny) in Path("/proc/self/maps").read_text()
+
+    with Model(tiny, library=library, repack=False):
+        assert is_mapped()
+    assert not is_mapped()
