@@ -99,7 +99,7 @@ def learn(
     mixed = [question for question in asked if question.sometimes_right]
     never = sum(not question.right for question in asked)
     if beginnings(mixed) < PASSAGES_MIN:
-        more = "questions" if plan.questions == len(questions[0]) else "minutes"
+        more = "questions" if plan.questions == len(questions[0]) else "minutes and a new output folder"
         problem = _too_few(request, len(asked), len(mixed), never, more)
         learned, held = None, learning.measure_prompt(measured, best.name, problem)
         announce(problem)
