@@ -107,10 +107,8 @@ PROGRAMS: Mapping[str, Callable[[ModelSource, Workload, int], ProgramRun]] = {
 
 
 def _peak_bytes() -> int:
-    """Peak resident memory of this process.
-
-    Linux counts it from the start of the program (VmHWM); its getrusage can report the parent process's.
-    """
+    """Peak resident memory of this process."""
+    # Linux counts it from the start of the program (VmHWM); its getrusage can report the parent process's.
     if psutil.WINDOWS:
         return int(psutil.Process().memory_info().peak_wset)
     if psutil.LINUX and (found := re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text("utf-8"))):

@@ -65,10 +65,8 @@ def _digest(value: object) -> str:
 
 @cache
 def _check_private(folder: Path) -> None:
-    """Refuse a folder that others can write to, or own a file in.
-
-    A group's right to write, given by the umask, is taken away first.
-    """
+    """Refuse a folder that others can write to, or own a file in."""
+    # A group's right to write, given by the umask, is taken away first.
     if os.name != "posix":
         return
     problem = None

@@ -98,10 +98,8 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
 
 
 def _widened(gain: Interval) -> Interval:
-    """The interval of a cross-validated gain, in which each pair of groups counts twice.
-
-    The plain one covered the true gain in 77 to 86 of 100 simulated runs, this one in 92 to 95.
-    """
+    """The interval of a cross-validated gain, in which each pair of groups counts twice."""
+    # The plain one covered the true gain in 77 to 86 of 100 simulated runs, this one in 92 to 95.
     low, high = (gain.estimate + 2**0.5 * (bound - gain.estimate) for bound in (gain.low, gain.high))
     return replace(gain, low=low, high=high)
 

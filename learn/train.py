@@ -236,10 +236,8 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 
 def _shuffled(examples: Sequence[Example], recipe: Recipe, epoch: int) -> list[Example]:
-    """The order of an epoch, in which the rows of a step are of similar length.
-
-    The Trainer's own way of grouping gives another order after a resume.
-    """
+    """The order of an epoch, in which the rows of a step are of similar length."""
+    # The Trainer's own way of grouping gives another order after a resume.
     rng, size = random.Random(recipe.seed + epoch), recipe.batch_rows  # noqa: S311
     shuffled = rng.sample(examples, len(examples))
     pools = (shuffled[i : i + 16 * size] for i in range(0, len(shuffled), 16 * size))

@@ -205,10 +205,8 @@ class ConversionRequest:
 
 
 def _host_costs(base: Checkpoint) -> list[CostTable]:
-    """The costs here of each library that may run the file, llama.cpp's first.
-
-    By default the environment names one, or both may, where ik_llama.cpp is installed and computes the base.
-    """
+    """The costs here of each library that may run the file, llama.cpp's first."""
+    # By default the environment names one; without that, ik_llama.cpp may where it computes the base.
     # They load llama.cpp.
     from ..runtime.defaults import IK_ARCHITECTURES  # noqa: PLC0415
     from ..runtime.engine_options import EngineOptions  # noqa: PLC0415

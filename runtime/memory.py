@@ -136,10 +136,8 @@ def _cells(tokens: int) -> int:
 
 
 def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: int) -> int:
-    """Bytes of activations where a layer is widest, masks, rows of logits, and scores of standard attention.
-
-    Layers with windows have a mask of their own.
-    """
+    """Bytes of activations where a layer is widest, masks, rows of logits, and scores of attention."""
+    # Layers with windows have a mask of their own.
     widest = (3 * shape.ffn + (4 + 2 * shape.experts_used) * shape.hidden) * _F32_BYTES
     if shape.recurrent:
         widest = max(widest, (7 * shape.inner + 2 * shape.hidden) * _F32_BYTES)

@@ -173,10 +173,8 @@ def _answered_by_all(answered: Sequence[Sequence[QuestionRecord]], most: int) ->
 def _time_questions(
     loaders: Sequence[EngineLoader], questions: Sequence[str], settings: BatchSettings, progress: Progress
 ) -> AnswerSeconds:
-    """Ask each model each question, one at a time, in alternation; see interleave().
-
-    The prefix cache is empty, as for an engine's first question.
-    """
+    """Ask each model each question, one at a time, in alternation; see interleave()."""
+    # The prefix cache is empty, as for an engine's first question.
 
     def answer_s(engine: Engine, iteration: int) -> float:
         request = settings.request(engine, questions[iteration % len(questions)])

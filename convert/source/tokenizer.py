@@ -154,10 +154,8 @@ def _entries(
 
 
 def _places(path: Path, merges: _Merges) -> dict[str, int]:
-    """Place of each token in the order of the merges that make it, which must follow each other.
-
-    Those of a run of one character need not: Gemma's merges of spaces begin with the longest.
-    """
+    """Place of each token in the order of the merges that make it, which must follow each other."""
+    # Those of a run of one character need not: Gemma's merges of spaces begin with the longest.
     places: dict[str, int] = {}
     for left, right in merges:
         token = left + right

@@ -177,10 +177,9 @@ class Sentence:
 
 
 def _agree(left: Side, noun: str, *, is_known: bool) -> bool:
-    """Whether a result may have a unit: what its terms count, or none but that of a currency sign.
-
-    No noun may be left out: "2 dozen + 3 dozen = 5". "7 m" may be 7 million, "8-4 = 4 hours" a span of time.
-    """
+    """Whether a result may have a unit: what its terms count, or none but that of a currency sign."""
+    # No noun may be left out: "2 dozen + 3 dozen = 5".
+    # "7 m" may be 7 million, "8-4 = 4 hours" a span of time.
     unit = left.quantity.unit
     if noun in ("", unit):
         return unit == noun or unit in CURRENCIES
