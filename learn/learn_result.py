@@ -10,6 +10,9 @@ from ..stats.intervals import Interval, count_pairs, grouped_mean, paired_differ
 from .questions import Candidate, masked_beginning
 from .rollouts import QuestionRollouts
 
+_TOO_HARD = "a certain gain by the prompt alone: most questions are never right, so nothing was learned"
+_TOO_EASY = "the prompt alone does it, and leaves too little to learn"
+
 
 class AnswerPairs(NamedTuple):
     """Greedy answers to the same questions in pairs: before and after a change."""
@@ -112,19 +115,18 @@ class LearnResult:
 
     @property
     def verdict(self) -> str:
-        """Whether the change of right answers is certain, beside the prompt alone."""
-        above, held = self.held_out.of_adapter.difference, self.held_out
+        """Whether the change of right answers is certain: beside the prompt alone, or beside the base."""
+        held = self.held_out
+        above = held.of_adapter.difference
         beside = "" if self.prompt.prompt.is_bare else " above the best prompt"
-        if not self.learned and 2 * self.never_right > self.asked:
-            return (
-                "a certain gain by the prompt alone: most questions are never right, so nothing was learned"
-            )
         if not self.learned:
-            return "the prompt alone does it, and leaves too little to learn"
+            return _TOO_HARD if 2 * self.never_right > self.asked else _TOO_EASY
+        if held.change.difference.high < 0:
+            return "a certain loss beside the base: do not use it"
         if above.low > 0:
             return f"a certain gain{beside}"
         if above.high < 0:
-            return f"a certain loss{beside and ' beside the prompt alone'}: do not use it"
+            return "a certain loss beside the prompt alone: do not use it"
         if held.of_prompt.difference.low > 0:
             return "the prompt alone does it: no certain gain above it"
         return f"no certain gain{beside}"

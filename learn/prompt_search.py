@@ -6,6 +6,7 @@ K. Jamieson and A. Talwalkar, Non-stochastic Best Arm Identification and Hyperpa
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import sqrt
 from statistics import fmean
 from zlib import crc32
 
@@ -16,7 +17,7 @@ from ..stats.intervals import PASSAGES_MIN
 from .base_model import Tokenizer, open_tokenizer
 from .questions import PLAIN_QUESTION, SEARCH, Candidate, LearnRequest, masked_beginning
 from .rollouts import QuestionRollouts, Sampler
-from .time_plan import LAST, ROUNDS, TimePlan, fitting_questions
+from .time_plan import ROUNDS, TimePlan, fitting_questions
 
 _EXAMPLES = (1, 2, 4, 8)
 _INSTRUCTIONS = {
@@ -128,28 +129,34 @@ def own_examples(answers: Sequence[QuestionRollouts], tokenizer: Tokenizer) -> l
 def search_prompt(
     found: Sequence[Candidate], measure: Measure, first: int
 ) -> tuple[Candidate, list[Candidate], list[str]]:
-    """Choose a prompt.
+    """Choose a prompt: the first of those found, the plain question, or one that is clearly better.
 
-    The first round has `first` questions; at most LAST times as many are asked.
+    The first round has `first` questions; at most LAST times as many are asked. The plain question stays to
+    the end, beside the better half of the others.
 
     Returns:
-        The best one; all that were measured, the best first; and the names of those that do not fit.
+        The chosen one; all that were measured, the chosen one first; and the names of those that do not fit.
     """
-    running, ranked, long = list(found), list[Candidate](), list[str]()
+    running, dropped, long = list(found), list[Candidate](), list[str]()
     start, stop = 0, first
     for _ in range(ROUNDS):
         measured = [*zip(running, measure(running, start, stop), strict=True)]
         long += [one.name for one, right in measured if right is None]
-        running = [
+        plain, *others = [
             replace(one, right=one.right + sum(right), asked=stop)
             for one, right in measured
             if right is not None
         ]
-        running.sort(key=lambda one: -one.right)
-        kept = -(-len(running) // 2)
-        ranked = running[kept:] + ranked
-        if stop == first * LAST or len(running) == 1:
+        if not others:
             break
-        running, start, stop = running[:kept], stop, 2 * stop
-    ranked = running[:kept] + ranked
+        others.sort(key=lambda one: -one.right)
+        kept = -(-len(others) // 2)
+        dropped = others[kept:] + dropped
+        running, start, stop = [plain, *others[:kept]], stop, 2 * stop
+    # The best of many on few questions is often lucky: beside the plain question, a prompt needs more than a
+    # standard error (at most, that of right answers to half of the questions).
+    margin = sqrt(plain.asked) / 2
+    ahead = [one for one in others if one.right > plain.right + margin]
+    behind = others[len(ahead) :]
+    ranked = [*ahead, plain, *behind, *dropped]
     return ranked[0], ranked, long

@@ -16,11 +16,14 @@ from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.errors import FileError, OutputError, RequestError
 from thirteen.files.journal import Journal
 from thirteen.learn import rollouts
+from thirteen.learn.learn_result import HeldOutAnswers, LearnedNumbers, LearnResult
 from thirteen.learn.learning import PLAN_FILE
-from thirteen.learn.questions import LearnRequest, masked_beginning
+from thirteen.learn.questions import Candidate, LearnRequest, masked_beginning
+from thirteen.learn.rollouts import QuestionRollouts, Solution
 from thirteen.models.adapter import find_adapter
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
+from thirteen.stats.intervals import paired_difference
 
 from ..interruption import Interrupted
 from ..json_lines import write_rows
@@ -81,7 +84,7 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
     assert (facts["questions"], facts["held_out"]) == (26, 10)
     assert facts["solutions"] == 8 * facts["sometimes_right"] >= 80
     low, high = facts["difference"]["low"], facts["difference"]["high"]
-    certain = {"a certain gain": low > 0, "a certain loss: do not use it": high < 0}
+    certain = {"a certain gain": low > 0, "a certain loss beside the base: do not use it": high < 0}
     assert certain.get(facts["verdict"], low <= 0 <= high)
     assert facts["right_after"] - facts["right_before"] == facts["gained"] - facts["lost"]
     card = (tmp_path / "adapter/README.md").read_text()
@@ -94,6 +97,40 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
         OutputError, match=r"adapter_config\.json, which would be overwritten: choose another"
     ):
         learn()
+
+
+@pytest.mark.parametrize(
+    ("prompted", "adapted", "verdict"),
+    [
+        (30, 45, "a certain gain above the best prompt"),
+        (45, 30, "a certain loss beside the prompt alone: do not use it"),
+        (45, 45, "the prompt alone does it: no certain gain above it"),
+        (30, 31, "no certain gain above the best prompt"),
+        (15, 17, "a certain loss beside the base: do not use it"),
+    ],
+)
+def test_the_verdict_is_on_the_base_and_on_the_prompt(prompted, adapted, verdict):
+    def answers(right):
+        solutions = [(Solution((1,), number < right),) for number in range(60)]
+        return [
+            QuestionRollouts(n, f"{n} {'ab'[n % 2] * n}?", "1", 9, one) for n, one in enumerate(solutions)
+        ]
+
+    result = LearnResult(
+        base_id="a/b",
+        asked=60,
+        sometimes_right=30,
+        never_right=0,
+        learned=LearnedNumbers("code", "basis", 13, 240, 0.1, paired_difference(30, 5, 5, 20)),
+        max_tokens=300,
+        prompt=Candidate("an instruction", QuestionPrompt(system="Solve it.")),
+        ranked=[],
+        searched=0,
+        in_folds=False,
+        held_out=HeldOutAnswers(answers(30), answers(prompted), answers(adapted)),
+        minutes=1,
+    )
+    assert result.verdict == verdict
 
 
 MORE = [

@@ -41,6 +41,19 @@ def test_equal_prompts_leave_the_plain_question():
     assert search(lambda one: 3)[0].prompt == PLAIN
 
 
+@pytest.mark.parametrize(("clear", "chosen"), [(4, NAMES[0]), (5, NAMES[2])])
+def test_the_plain_question_stays_to_the_end_and_loses_only_to_a_clear_gain(clear, chosen):
+    """A base with 81 % right lost it after four answers, to a prompt that cost 13 points."""
+
+    def measure(measured, start, stop):
+        asked = range(start, stop)
+        plain = [number >= clear for number in asked]  # unlucky at first
+        return [plain if one.name == NAMES[0] else [one.name == NAMES[2]] * len(asked) for one in measured]
+
+    best, ranked, _ = search_prompt(candidates(EXAMPLES), measure, 9)
+    assert (best.name, best.asked) == (chosen, 72) and len(ranked) == 9
+
+
 def test_prompts_that_do_not_fit_are_left_out():
     best, ranked, long, _ = search(lambda one: len(one.prompt.examples), long=NAMES[-2:])
     assert long == ["4 worked examples", "8 worked examples"] and len(best.prompt.examples) == 2
