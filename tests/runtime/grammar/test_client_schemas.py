@@ -16,6 +16,7 @@ import pydantic as p
 import pytest
 from openai.lib._pydantic import to_strict_json_schema
 from pydantic import BaseModel, ConfigDict, Field, conint, constr, create_model
+from thirteen.runtime import violation
 from thirteen.runtime.grammar import from_schema
 from thirteen.runtime.violation import find_violation
 from typing_extensions import TypedDict
@@ -60,6 +61,12 @@ ZOD = json.loads((Path(__file__).parents[2] / "data/zod_schemas.json").read_text
 ENDLESS = {"ends_with", "includes"}  # random texts of these hardly ever end
 # What is not enforced while sampling, and what is left out beside a format that llguidance does not know.
 REPORTED, UNREPORTED = {"not", "uniqueItems"}, {"emoji"}
+
+
+@pytest.fixture(autouse=True)
+def _time_to_validate(monkeypatch):
+    """A collection of garbage among the objects of all tests may take longer than a validation's limit."""
+    monkeypatch.setattr(violation, "SECONDS_MAX", 60)
 
 
 def check(texts, schema, name=""):
