@@ -120,8 +120,8 @@ def answer_findings(answer: "Answer") -> Iterator[str]:
         yield f"confidence: {answer.confidence:.0%}"
     if checks := checks_text(answer):
         yield checks
-    if answer.violation:
-        yield f"warning: the answer violates the schema: {answer.violation}"
+    if answer.warning:
+        yield f"warning: the schema is not enforced completely: {answer.warning}"
 
 
 def checks_text(answer: "Answer") -> str:

@@ -137,7 +137,7 @@ class Answer:
     sure: bool = True  # otherwise there is no value: doubtful, cut off, or after a tie
     thinking: str = ""  # the thought before the answer; empty if the model does not think
     unread: int = 0  # number of sentences with an equals sign that the grammar does not read
-    violation: str | None = None  # which keyword of the request's JSON schema the text violates, and where
+    warning: str | None = None  # what of the request's JSON schema is not enforced
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +190,7 @@ def grade(request: Request, calibration: Calibration | None, text: str, end: Seq
     complete = end.stop_reason in COMPLETE_REASONS
     value, reading = read_value(text if complete else f"{text}\u2026", request.question)
     verified = reading.verifies(value)
-    confidence = violation = None
-    if complete and request.options.grammar:
-        from .violation import find_violation  # noqa: PLC0415 - imports llguidance
-
-        violation = find_violation(request.options.grammar, text)
+    grammar, confidence = request.options.grammar, None
     if calibration and complete and value is not None:
         intercept, mean, total, if_verified = calibration
         by_tokens = total + mean / max(end.usage.sampled_tokens, 1)
@@ -212,7 +208,7 @@ def grade(request: Request, calibration: Calibration | None, text: str, end: Seq
         confidence=confidence,
         grounded=verified and is_grounded(reading.steps, request.question),
         thinking=end.thinking,
-        violation=violation,
+        warning=grammar.warning if grammar else None,
     )
     return with_confidence(answer, request.options.min_confidence)
 

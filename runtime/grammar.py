@@ -5,7 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ class Grammar:
 
     source: str  # the grammar in llguidance's own format
     digits: int = 0  # limit on the digits of a JSON number before and after the point; 0 is no limit
-    schema: str | None = None  # the JSON schema as text
+    warning: str | None = None  # what of a JSON schema llguidance does not enforce
 
 
 def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:
@@ -58,16 +58,19 @@ def from_schema(schema: Mapping[str, object] | str) -> Grammar:
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema)
         _check_size(text, "schema", SCHEMA_MAX)
-        source = LLMatcher.grammar_from_json_schema(json.dumps(enforceable(text)), overrides=JSON_OPTIONS)
+        source = LLMatcher.grammar_from_json_schema(json.dumps(_enforceable(text)), overrides=_JSON_OPTIONS)
     except (AttributeError, RecursionError, TypeError, ValueError) as error:  # also of malformed keywords
         raise RequestError(f"schema: {as_line(str(error))[:200]}") from None
     longest = max(map(len, re.findall("[0-9]+", text)), default=0)
-    return _checked(Grammar(source, max(longest, _DIGITS), text), "schema")
+    return _checked(Grammar(source, max(longest, _DIGITS)), "schema")
 
 
 def _checked(grammar: Grammar, notation: str) -> Grammar:
-    raise_error(notation, with_deep_stack(lambda: LLMatcher.validate_grammar(grammar.source, limits=LIMITS)))
-    return grammar
+    failed, messages = with_deep_stack(
+        lambda: LLMatcher.validate_grammar_with_warnings(grammar.source, limits=LIMITS)
+    )
+    raise_error(notation, messages[0] if failed else "")
+    return replace(grammar, warning=as_line("; ".join(messages))[:200] or None)
 
 
 def raise_error(notation: str, message: str) -> None:
@@ -87,14 +90,14 @@ def _check_size(text: str, notation: str, maximum: int) -> None:
 
 
 # At most one space, or a newline with indentation: small models write white space without end.
-JSON_OPTIONS: Any = {"lenient": True, "whitespace_pattern": r"(?: |\n[ \t]{0,20})?"}
+_JSON_OPTIONS: Any = {"lenient": True, "whitespace_pattern": r"(?: |\n[ \t]{0,20})?"}
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _COMBINING = {"$ref", "anyOf", "oneOf"}
 _ASKING = {"minProperties", "patternProperties"}
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
-def enforceable(text: str) -> Any:
+def _enforceable(text: str) -> Any:
     """Parse a schema, and return one that llguidance accepts, and with which small models come to an end."""
     combined = list[bool]()  # of objects that are closed, each would exclude the other's properties
 

@@ -90,9 +90,9 @@ class Said:
 
     @property
     def warning(self) -> Json:
-        """The field for an answer that violates its JSON schema; empty if the answer is valid."""
+        """The field that tells what of the JSON schema is not enforced; empty if all is."""
         answer = self.piece.answer
-        return {"warning": f"schema violated: {answer.violation}"} if answer and answer.violation else {}
+        return {"warning": answer.warning} if answer and answer.warning else {}
 
     def reasoning(self, name: str) -> Json:
         """The field with the votes so far and the thought, if there are any."""

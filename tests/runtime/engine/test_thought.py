@@ -89,7 +89,7 @@ def test_a_thought_ends_at_its_budget_and_a_grammar_begins_behind_it(model, budg
     request = ask(model, grammar=grammar, max_tokens=200, think_budget=budget, logprobs=0)
     pieces = list(model.submit(request))
     answer = pieces[-1].answer
-    assert json.loads(answer.text)["ok"] in (True, False) and answer.violation is None
+    assert json.loads(answer.text)["ok"] in (True, False) and answer.warning is None
     assert answer.usage.thinking_tokens == tokens + 1 + len("\n\n\n")
     assert "".join(piece.thinking for piece in pieces) == answer.thinking
     spoken = [one.token for piece in pieces for one in piece.logprobs[piece.thinking_tokens :]]
