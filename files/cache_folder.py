@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -65,37 +65,22 @@ def _digest(value: object) -> str:
 
 @cache
 def _check_private(folder: Path) -> None:
-    """Refuse a folder that others can write to, or own a file in."""
-    # A group's right to write, given by the umask, is taken away first.
+    """Refuse a folder of another user, or that others can write to."""
     if os.name != "posix":
         return
-    problem = None
-    try:
-        state = folder.stat()
-        mode = stat.S_IMODE(state.st_mode)
-        if state.st_uid not in (0, os.geteuid()):
-            problem = f"it belongs to user {state.st_uid}"
-        elif mode & stat.S_IWOTH:
-            problem = f"others can write to it (mode {mode:o})"
-        elif mode & stat.S_IWGRP:
+    state = folder.stat()
+    mode, problem = stat.S_IMODE(state.st_mode), None
+    if state.st_uid not in (0, os.geteuid()):
+        problem = f"it belongs to user {state.st_uid}"
+    elif mode & stat.S_IWOTH:
+        problem = f"others can write to it (mode {mode:o})"
+    elif mode & stat.S_IWGRP:  # given by the umask
+        with output_errors(folder):
             folder.chmod(mode & ~stat.S_IWGRP)
-        with os.scandir(folder) as entries:
-            problem = problem or next(filter(None, map(_foreign_owner, entries)), None)
-    except OSError as error:
-        problem = str(error)
     if problem:
         raise OutputError(
             f"the cache folder {folder} is not private: {problem}; make it so, or set THIRTEEN_CACHE"
         )
-
-
-def _foreign_owner(entry: os.DirEntry[str]) -> str | None:
-    """Whose a file of the folder is, if neither this user's nor root's."""
-    with suppress(FileNotFoundError):  # the part file of another process
-        owner = entry.stat(follow_symlinks=False).st_uid
-        if owner not in (0, os.geteuid()):
-            return f"{entry.name} belongs to user {owner}"
-    return None
 
 
 @contextmanager

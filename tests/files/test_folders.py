@@ -43,10 +43,8 @@ def test_the_right_of_a_group_is_taken_away(cache):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
-@pytest.mark.parametrize("given", [".", "model.gguf"])
-def test_files_of_other_users_are_refused(cache, given):
-    (cache / "model.gguf").touch()
-    os.chown(cache / given, 4_321, -1)
+def test_a_folder_of_another_user_is_refused(cache):
+    os.chown(cache, 4_321, -1)
     with pytest.raises(OutputError, match="belongs to user 4321"):
         cache_dir()
 
