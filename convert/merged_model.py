@@ -68,11 +68,7 @@ class MergedModel:
             self.warnings += messages
 
     def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
-        """The model with these tokens only; what the adapter changes in the rows of others is dropped.
-
-        Raises:
-            FileError: the vocabulary does not fit the base.
-        """
+        """The model with these tokens only; what the adapter changes in the rows of others is dropped."""
         model, kept = copy(self), np.array(vocabulary.tokens, np.int64)
         model.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
         model.deltas = {
