@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import FileError, shorten
 from ...files.json_file import layout_errors, read_json
-from ...files.output import atomic_write, output_folder, write_file
+from ...files.output import atomic_write, make_folder, write_file
 from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ...stats import Floats
@@ -194,7 +194,8 @@ def adapter_folder(folder: Path, others: Mapping[str, bytes]) -> Iterator[Binary
     The other files, by name, are written once the weights are on disk, and before these have their name: no
     failure leaves a config without weights, and weights mark a complete folder.
     """
-    with output_folder(folder), atomic_write(folder / WEIGHTS_FILE) as weights:
+    make_folder(folder)
+    with atomic_write(folder / WEIGHTS_FILE) as weights:
         yield weights
         weights.flush()
         os.fsync(weights.fileno())
