@@ -139,14 +139,6 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base, tmp_path):
     assert all(np.array_equal(plain[name], values) for name, values in same.items())
 
 
-@pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
-def test_file_with_other_tensors_is_refused(other, name, base, tmp_path):
-    convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
-    with pytest.raises(FileError, match=rf"other\.gguf: another model: only one .* '{name}"):
-        convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
-    assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
-
-
 @pytest.mark.parametrize(("shape", "type_", "planned"), [((8,), "BF16", "F32"), ((8, 8), "F64", None)])
 def test_a_type_of_another_writer_is_checked(shape, type_, planned):
     """A vector in BF16 was a ValueError, and a matrix in F64 ended the process."""
