@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,17 +95,8 @@ def rank_vocabulary(base: Checkpoint, texts: ChoiceTexts, run: Run = QUIET) -> R
     tables, path = _tables(base), base.path
     config = file_sha256(path / "config.json") if path.is_dir() else ""  # a GGUF's own hash covers all of it
     key = cache_key(_METHOD, POSITIONS, base.sha256(), config, tables.sha256, texts.sha256)
-    statistics = cached(f"vocabulary-{key}.npz", make)
-    try:
-        return rank_tokens(tables, *_read_statistics(statistics))
-    except (OSError, ValueError, LookupError, EOFError, NotImplementedError, BadZipFile):  # it is damaged
-        make(statistics)
-        return rank_tokens(tables, *_read_statistics(statistics))
-
-
-def _read_statistics(path: Path) -> tuple[NDArray[np.int64], Doubles]:
-    with np.load(path) as arrays:
-        return arrays["counts"], arrays["probability"]
+    with np.load(cached(f"vocabulary-{key}.npz", make)) as statistics:
+        return rank_tokens(tables, statistics["counts"], statistics["probability"])
 
 
 @contextmanager

@@ -39,19 +39,6 @@ def test_statistics_belong_to_tokenizer_and_configuration(base, tmp_path, file, 
     assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
 
 
-@pytest.mark.usefixtures("small")
-def test_damaged_statistics_are_measured_again(base, tmp_path):
-    """The user got a traceback until the file was deleted."""
-    checkpoint, texts = open_checkpoint(base("llama")), vocabulary_choice.read_texts(None)
-    order = vocabulary_choice.rank_vocabulary(checkpoint, texts).order
-    (path,) = (tmp_path / "cache").glob("vocabulary-*.npz")
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:-100], whole[:200] + bytes(8) + whole[208:], b"no archive"):
-        path.write_bytes(damaged)
-        assert vocabulary_choice.rank_vocabulary(checkpoint, texts).order == order
-        assert path.read_bytes() == whole
-
-
 def test_each_thoroughness_reads_so_many_chunks_and_has_a_file_of_its_own(base, tmp_path, monkeypatch):
     text = "Three pens cost $3.60, so one pen costs $1.20. " * 400  # more chunks than most of them read
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": text}])
