@@ -81,8 +81,8 @@ def adapter(
 
 
 def _show(found: "Adapter", as_json: bool) -> None:
-    """Kind, rank and norms; of a short code its numbers, for which its base is not needed."""
-    from ..convert.adapter.adapter import load_adapter, norms_by_layer
+    """Kind and rank; of a short code its numbers, for which its base is not needed."""
+    from ..convert.adapter.adapter import load_adapter
     from ..convert.adapter.short_code import ShortCode
 
     if isinstance(short := found.content, ShortCode):
@@ -90,8 +90,7 @@ def _show(found: "Adapter", as_json: bool) -> None:
         show(as_json, {"base": short.name, "basis": short.fingerprint, "numbers": numbers})
         return
     loaded = load_adapter(short, found.id)
-    norms = norms_by_layer(loaded)
-    facts: dict[str, Any] = {
+    facts = {
         "adapter": loaded.id,
         "kind": loaded.kind,
         "rank": loaded.rank,
@@ -100,8 +99,7 @@ def _show(found: "Adapter", as_json: bool) -> None:
         "tensors": len(loaded.deltas),
         "sha256": loaded.sha256,
     }
-    rows = facts | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()}
-    show(as_json, facts | {"norm_by_layer": norms}, rows)
+    show(as_json, facts)
 
 
 def _code(folder: Path, basis: "Basis") -> str:

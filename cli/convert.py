@@ -9,7 +9,7 @@ from typer import Option
 from ..errors import OptionError
 from . import options
 from .application import advanced_option, command, refuse_given
-from .console import note, run_bars, show, warn
+from .console import run_bars, show, warn
 
 if TYPE_CHECKING:
     from ..bench.fidelity.conversion import ConversionResult
@@ -39,12 +39,7 @@ def convert(
     size: Annotated[
         str | None, Option(help="Maximum size: 600MB, 572MiB or 3.9bpw. Plans each tensor's type.")
     ] = None,
-    vocabulary: Annotated[
-        str | None,
-        Option(
-            metavar="N|FILE|auto", help="Keep N tokens, or those of a list; auto: the best number for --size."
-        ),
-    ] = None,
+    vocabulary: Annotated[int | None, Option(metavar="N", help="Keep N tokens.", min=1)] = None,
     thoroughness: Annotated[
         str | None,
         Option(
@@ -99,16 +94,10 @@ def convert(
     with run_bars(threads) as run:
         conversion = request.resolve(run)
         if dry_run:
-            recipe, losses = conversion.measured(run)
-            layout, warnings = plan(recipe, run)
+            layout, warnings = plan(conversion.measured(run), run)
         else:
             result = run_conversion(conversion, run)
-            layout, losses, warnings = result.conversion.layout, result.losses, result.warnings
-    for loss in losses:
-        note(
-            f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
-            f"{loss.outside:.4f} of them from tokens that are not kept"
-        )
+            layout, warnings = result.conversion.layout, result.warnings
     warn(warnings)
     facts: dict[str, Any] = {
         "file_bytes": layout.file_bytes,

@@ -2,21 +2,19 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 
 from ..errors import OptionError
-from ..files.progress import Progress, no_progress
+from ..files.progress import Progress
 from .merged_model import MergedModel
 from .quantize.costs import REFERENCE, CostTable
 from .quantize.knapsack import TypeOption, TypeOptions, allocate_types
 from .quantize.quant_error import TypeLosses
 from .recipe import Quantization
-from .source.architecture import EMBEDDING, OUTPUT
 from .tensors import GGML_TYPES, TensorSpec, count_weights, padded, plan_tensor, plan_uniform
-from .vocabulary.vocabulary_list import VocabularyList
 from .write import FileLayout, Prediction
 
 _GAIN_MIN = 1.1  # of another library than the first, as an engine demands it
@@ -82,16 +80,6 @@ class FitSize(Quantization):
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
         """See Quantization; OptionError with the smallest and the largest size if it cannot be met."""
-        return self.choose(model, self.options(model, model.base.specs, pool, progress))
-
-    def options(
-        self,
-        model: MergedModel,
-        specs: Mapping[str, TensorSpec],
-        pool: ThreadPoolExecutor,
-        progress: Progress = no_progress,
-    ) -> TypeOptions:
-        """Predict what each type costs these matrices of a model, by their names in its checkpoint."""
         assert model.importance is not None, "a size needs an importance file"
         if not model.importance.sensitivity:
             model.warnings.append(
@@ -99,10 +87,8 @@ class FitSize(Quantization):
                 "output"
             )
         losses = TypeLosses(model.rows, model.importance, self.costs, model.base.architecture.tied)
-        return losses.measure_all(specs.values(), pool, progress)
-
-    def choose(self, model: MergedModel, options: TypeOptions) -> FileLayout:
-        """Lay out the file with one of its options for each matrix, for the library that suits it best."""
+        options = losses.measure_all(model.base.specs.values(), pool, progress)
+        # For the library that suits it best.
         layouts = (self._choose(model, options, costs) for costs in (self.costs, *self.others))
         _, layout = min(layouts, key=lambda valued: valued[0])
         return layout
@@ -148,47 +134,6 @@ class FitSize(Quantization):
         counted = cost if costs.library == self.costs.library else _GAIN_MIN * cost
         value = loss * counted ** PREFERENCES[self.prefer], counted
         return value, replace(layout, prediction=prediction)
-
-
-def predict_losses(
-    quantization: FitSize,
-    model: MergedModel,
-    vocabularies: Sequence[VocabularyList | None],
-    pool: ThreadPoolExecutor,
-    progress: Progress = no_progress,
-) -> list[float | None]:
-    """Predict the loss of files of one size that keep different tokens of a model.
-
-    What the types cost the matrices without a row for each token is measured once. `vocabularies` have the
-    fewest tokens first; None is for all.
-
-    Returns:
-        The predicted KL divergence of each file in nats; None where no plan has the size, or where the
-        importance file has no sensitivities.
-
-    Raises:
-        OptionError: no file can have the size.
-    """
-    types = quantization.options(model, model.base.specs, pool, progress)
-    losses, failures = list[float | None](), list[OptionError]()
-    for vocabulary in vocabularies:
-        trimmed, options = model, types
-        if vocabulary is not None:
-            trimmed = model.trimmed(vocabulary)
-            by_token = {n: s for n, s in trimmed.base.specs.items() if s.target in (EMBEDDING, OUTPUT)}
-            options = {**types, **quantization.options(trimmed, by_token, pool)}
-        try:
-            prediction = quantization.choose(trimmed, options).prediction
-        except OptionError as failure:  # this vocabulary cannot have the size
-            losses.append(None)
-            failures.append(failure)
-        else:
-            losses.append(prediction.divergence if prediction else None)
-    if len(failures) == len(vocabularies):
-        # Fewer tokens allow the smallest file, and all tokens the largest.
-        largest = sum(max(option.nbytes for option in choices) for choices in types.values())
-        raise failures[-1 if quantization.size.file_bytes(0) > largest else 0]
-    return losses
 
 
 def _with_costs(

@@ -3,7 +3,6 @@
 Tensors are merged in float32 and rounded once, to the type that each has in the base.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -14,7 +13,7 @@ from gguf import GGMLQuantizationType
 from ..errors import FileError
 from ..files.cache_folder import temporary_folder
 from ..files.gguf.header import row_bytes
-from ..files.output import atomic_write, check_empty, output_errors, sync_folder, sync_tree
+from ..files.output import atomic_write, check_empty, output_errors, write_file
 from ..files.progress import Progress, no_progress
 from ..files.received_files import MORE_TEMPLATES
 from ..files.safetensors import write_blocks
@@ -69,17 +68,14 @@ def merge_checkpoint(
     origins = {"base": asdict(source), "adapter": asdict(model.source)}
     facts = {f"{name}.{key}": value for name, part in origins.items() for key, value in part.items()}
     metadata = {"format": "pt"} | provenance_entries(facts)
-    parent = output.parent
-    with output_errors(output), temporary_folder(f".{output.name}", parent, 0o777) as part:
+    with output_errors(output), temporary_folder(f".{output.name}", output.parent, 0o777) as part:
         _copy_other_files(base, part)
         nbytes = sum(row_bytes(prod(shape), GGMLQuantizationType[type_]) for type_, shape in tensors.values())
         with atomic_write(part / _WEIGHTS, nbytes=nbytes) as file:
             write_blocks(file, tensors, metadata, _blocks(model, tensors, progress))
-        sync_tree(part)
         if output.is_dir():
             output.rmdir()  # empty; Windows replaces no folder
         part.replace(output)
-        sync_folder(parent)
     types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(
         output=str(output),
@@ -96,10 +92,10 @@ def _copy_other_files(base: Path, folder: Path) -> None:
         for file in base.glob(pattern):
             # With an adapter's configuration, transformers would take the output for an adapter.
             if file.is_file() and not file.name.endswith(".index.json") and file.name != CONFIG_FILE:
-                shutil.copyfile(file, folder / file.name)
+                write_file(folder / file.name, file.read_bytes())
     for file in (base / MORE_TEMPLATES).glob("*.jinja"):
         (folder / MORE_TEMPLATES).mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / MORE_TEMPLATES / file.name)
+        write_file(folder / MORE_TEMPLATES / file.name, file.read_bytes())
 
 
 def _blocks(

@@ -68,11 +68,7 @@ class MergedModel:
             self.warnings += messages
 
     def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
-        """The model with these tokens only; what the adapter changes in the rows of others is dropped.
-
-        Raises:
-            FileError: the vocabulary does not fit the base.
-        """
+        """The model with these tokens only; what the adapter changes in the rows of others is dropped."""
         model, kept = copy(self), np.array(vocabulary.tokens, np.int64)
         model.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
         model.deltas = {
@@ -95,9 +91,7 @@ class MergedModel:
         if importance is not None:
             model.importance = fitting_importance(read_importance(importance), self.base)
         if search_scales and not (model.importance and model.importance.covariance_blocks):
-            self.warnings.append(
-                "scales are not searched: the covariances of `thirteen importance` are missing"
-            )
+            self.warnings.append("scales are not searched: the importance file has no covariances")
             search_scales = False
         model.quantizer = RowQuantizer(model.importance, search_scales=search_scales)
         return model
@@ -183,8 +177,6 @@ class MergedModel:
         self.source = AdapterSource(
             adapter_id, adapter.sha256, adapter.kind, adapter.rank, adapter.trained_parameters, "thirteen"
         )
-        if adapter.zero_deltas:
-            self.warnings.append(f"{len(adapter.zero_deltas)} of {len(adapter.deltas)} deltas are zero")
 
 
 def _matrix_names(base: Checkpoint) -> tuple[str, str]:

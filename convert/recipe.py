@@ -8,7 +8,6 @@ from typing import Protocol
 
 from gguf import GGML_QUANT_SIZES
 
-from ..errors import FileError
 from ..files.gguf.header import Header, read_header
 from ..files.progress import Progress
 from ..files.received_files import PROMPT_FILE
@@ -86,16 +85,7 @@ class Like(Quantization):
         return str(self._header.metadata.get("thirteen.type", f"like {self.file.name}"))
 
     def plan(self, model: MergedModel, pool: ThreadPoolExecutor, progress: Progress) -> FileLayout:
-        """See Quantization.
-
-        Raises:
-            FileError: the other file has other tensors or shapes.
-        """
-        tensors, shapes = self._header.tensors, {spec.target: spec.shape for spec in model.specs}
-        if other := shapes.items() ^ {(one.name, one.shape) for one in tensors.values()}:
-            name = min(other)[0]
-            raise FileError(f"{self.file}: another model: only one has tensor {name!r} of this shape")
-        plans = [plan_stored(spec, tensors[spec.target].type) for spec in model.specs]
+        plans = [plan_stored(spec, self._header.tensors[spec.target].type) for spec in model.specs]
         return FileLayout.planned(model.metadata(self.text), plans)
 
     @cached_property

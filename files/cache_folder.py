@@ -1,24 +1,21 @@
-"""The user's cache folder, for files that can be made again, and temporary folders, there or elsewhere.
-
-Temporary folders are removed when a block ends; those of killed processes are removed by the next.
-"""
+"""The user's cache folder, for files that can be made again, and temporary folders, there or elsewhere."""
 
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_dir
 
 from ..errors import OutputError
-from .file_lock import NO_LINK, create_locked, left_over
-from .output import make_folder, output_errors
+from .output import make_folder, output_errors, remove_left_over
 
 REMEDY = "set THIRTEEN_CACHE to a folder that can be written to"
 
@@ -87,25 +84,15 @@ def _check_private(folder: Path) -> None:
 def temporary_folder(prefix: str, parent: Path | None = None, mode: int = 0o700) -> Iterator[Path]:
     """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
 
-    By default it is in the cache, and only this user can reach it. It is locked meanwhile. One whose lock is
-    free was left by a process that was killed.
+    By default it is in the cache, and only this user can reach it. What a killed process left, a later one
+    removes.
     """
     parent = parent or cache_dir()
-    for left in left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}"):
-        shutil.rmtree(left, ignore_errors=True)
-    with ExitStack() as lock:
-        with output_errors(parent):
-            folder, descriptor = create_locked(
-                lambda random: parent / f"{prefix}-{random}", partial(_create, mode=mode)
-            )
-        if descriptor >= 0:
-            lock.callback(os.close, descriptor)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # if that fails, it is the next process's work
-
-
-def _create(folder: Path, mode: int) -> int:
-    folder.mkdir(mode)
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | NO_LINK) if os.name == "posix" else -1
+    remove_left_over(parent, rf"{re.escape(prefix)}-[0-9a-f]{{16}}")
+    folder = parent / f"{prefix}-{secrets.token_hex(8)}"
+    with output_errors(folder):
+        folder.mkdir(mode)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from ..errors import FileError, OutputError, RequestError, shorten
-from .file_lock import NO_LINK, is_at, lock_file
 from .json_file import from_json
-from .output import make_folder, output_errors, sync_folder
+from .output import make_folder, output_errors
 from .received_files import open_regular
 
 FORMAT = 1
@@ -92,17 +91,13 @@ class Journal:
 
     def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off a torn line."""
-        file = FileIO(self.path, "ab", opener=_open_no_link)  # unbuffered: no rest to write after an error
+        file = FileIO(self.path, "ab")  # unbuffered: no rest to write after an error
         try:
-            if not lock_file(file):
+            if not _lock(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
-            # Whoever had it open may have written, or removed it after the end of the run.
-            size, is_there = os.fstat(file.fileno()).st_size, is_at(file.fileno(), self.path.resolve())
-            if size != self._found_bytes or not is_there:
+            if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has changed these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
-            # Its name must be on disk too; whoever created it may have been killed before it was.
-            sync_folder(self.path.absolute().parent)
         except BaseException:
             file.close()
             raise
@@ -173,8 +168,16 @@ def _read(path: Path) -> bytes:
         raise RequestError(f"{path}: {error.strerror or error}") from None
 
 
-def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | NO_LINK, 0o666)  # the name can be foreseen, so a link may be planted there
+def _lock(file: FileIO) -> bool:
+    """Lock a file until it is closed; False if another process has. Without support nothing is locked."""
+    with suppress(ImportError, OSError):  # Windows; some network file systems
+        import fcntl  # noqa: PLC0415
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _write(file: FileIO, data: bytes) -> None:

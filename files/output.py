@@ -4,20 +4,19 @@ Writes are atomic: a file appears under its name when it is complete and on disk
 """
 
 import os
+import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EBADF, EINVAL, ENOTSUP
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import OptionError, OutputError
-from .file_lock import create_locked, left_over
 
-_NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that cannot sync a folder
-_POSIX = os.name == "posix"
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _PART = r"\..+\.[0-9a-f]{16}\.part"
+_LEFT_OVER_S = 6 * 3600  # no command goes so long without a change of its temporary files
 
 
 @contextmanager
@@ -31,26 +30,9 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents unless they exist, and flush the new names to disk."""
+    """Create a folder and its parents unless they exist."""
     with output_errors(folder):
-        new = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for path in new:
-            sync_folder(path.parent)
-
-
-@contextmanager
-def output_folder(folder: Path) -> Iterator[None]:
-    """Create a folder unless it exists; if the block fails, a new one that is still empty is removed."""
-    new = not folder.exists()
-    make_folder(folder)
-    try:
-        yield
-    except BaseException:
-        if new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-        raise
 
 
 def check_folder(folder: Path) -> None:
@@ -92,39 +74,13 @@ def check_target(target: Path, *sources: Path, replace: bool = True) -> None:
     check_folder(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can."""
-    if os.name != "posix":
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-
-
-def sync_tree(folder: Path) -> None:
-    """Flush the files in a folder and in those within it, and their names, to disk."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            sync_tree(path)
-            continue
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)
-
-
 @contextmanager
 def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a part file next to `target` that takes its name when the block ends without an error.
 
-    The part file has a random name and is locked while it is written. A part whose lock is free was left by a
-    process that was killed: it is removed by the next write into its folder. Of several writers of one target
-    at the same time, each writes a part of its own, and the last one that ends stays.
+    The part file has a random name: of several writers of one target at the same time, each writes a part of
+    its own, and the last one that ends stays. What a killed process left, a later write into its folder
+    removes.
 
     Args:
         target: the file to write or replace.
@@ -138,23 +94,19 @@ def atomic_write(target: Path, *, nbytes: int = 0, mode: int = 0o666) -> Iterato
         raise OutputError(f"{target}: is a folder, not a file")
     with output_errors(target):
         target = Path(os.path.realpath(target))  # a link stays one
-        file = _create_locked(target, mode)
-        part = Path(file.name)
+        remove_left_over(target.parent, _PART)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         try:
-            with file:
+            with open(part, "xb+", opener=lambda path, flags: os.open(path, flags, mode)) as file:
                 _check_space(target, nbytes)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                if _POSIX:  # under the lock: a part that is closed and unlocked counts as left over
-                    part.replace(target)
-            if not _POSIX:  # Windows cannot rename an open file
-                part.replace(target)
+            part.replace(target)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
-        sync_folder(target.absolute().parent)
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -163,16 +115,12 @@ def write_file(target: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _create_locked(target: Path, mode: int) -> BinaryIO:
-    """Create a part file under a random name, and lock it."""
-    for part in left_over(target.absolute().parent, _PART):
-        with suppress(OSError):
-            part.unlink()
-    part, descriptor = create_locked(
-        lambda random: target.with_name(f".{target.name}.{random}.part"),
-        lambda path: os.open(path, _NEW, mode),
-    )
-    return open(part, "rb+", opener=lambda *_: descriptor)
+def remove_left_over(folder: Path, name: str) -> None:
+    """Remove the files and folders, by a regex of their names, that a killed process left: old ones."""
+    with suppress(OSError):
+        for path in [Path(entry) for entry in os.scandir(folder) if re.fullmatch(name, entry.name)]:
+            if path.stat().st_mtime < time.time() - _LEFT_OVER_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _check_space(target: Path, nbytes: int) -> None:

@@ -22,7 +22,6 @@ from ..convert.source.architecture import OUTPUT
 from ..convert.source.checkpoint import FLOATS, Checkpoint, open_checkpoint
 from ..convert.source.tokenizer import CHAT_TEMPLATE
 from ..convert.tensors import count_weights, parse_type
-from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OptionError, RequestError, refuse_options
 from ..files.cache_folder import cache_key, cached, temporary_folder
 from ..files.gguf.header import read_header
@@ -35,9 +34,8 @@ from ..runtime.machine import default_threads
 from ..runtime.prompt.question_prompt import QuestionPrompt
 from .adapter import resolve_sources
 from .passages import CALIBRATION, chunk_passages, read_passages
-from .vocabulary_choice import SizeLoss, choose_vocabulary, choose_vocabulary_size
+from .vocabulary_choice import choose_vocabulary
 
-AUTO = "auto"  # as many tokens as lose the least
 _METHOD = "6"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
 # Most chunks by thoroughness, spread over the text; docs/figures.md has the KL of files planned with each.
@@ -57,19 +55,15 @@ class Conversion:
 
     recipe: Recipe  # what the file is made from, as far as nothing is measured for it
     thoroughness: str | None = None
-    tokens: str | None = None  # the number of tokens to choose, or AUTO; None to choose none
+    tokens: int | None = None  # the number of tokens to choose; None to choose none
     texts: Path | None = None  # passages of one's own, to measure on and to choose the tokens on
     compared: bool = False  # whether the file is compared with F16
 
-    def measured(self, run: Run = QUIET) -> tuple[Recipe, tuple[SizeLoss, ...]]:
-        """Measure the importance, and choose the tokens.
-
-        Returns:
-            The recipe, and what its file is predicted to lose by number of tokens, where that is chosen.
-        """
+    def measured(self, run: Run = QUIET) -> Recipe:
+        """The recipe, with the importance measured and the tokens chosen."""
         recipe, base = self.recipe, self.recipe.open_base()
-        if self.tokens is not None and self.tokens != AUTO:
-            recipe = replace(recipe, vocabulary=choose_vocabulary(base, int(self.tokens), self.texts, run))
+        if self.tokens is not None:
+            recipe = replace(recipe, vocabulary=choose_vocabulary(base, self.tokens, self.texts, run))
         if self.thoroughness:
             texts = self.texts or CALIBRATION
             if recipe.importance:
@@ -78,15 +72,12 @@ class Conversion:
             else:
                 importance = cached_importance(base, recipe.adapter, texts, self.thoroughness, run)
                 recipe = replace(recipe, importance=importance)
-        if self.tokens != AUTO:
-            return recipe, ()
-        best, losses = choose_vocabulary_size(recipe, base, self.texts, run)
-        return replace(recipe, vocabulary=best), losses
+        return recipe
 
 
 def write_model(request: "ConversionRequest", run: Run = QUIET) -> ConversionReport:
     """Convert what a person asks for, without a comparison."""
-    return convert(request.resolve(run).measured(run)[0], run)
+    return convert(request.resolve(run).measured(run), run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +85,6 @@ class ConversionRequest:
     """Options of a conversion.
 
     Attributes:
-        vocabulary: tokens to keep: their number, the file of a list, or `auto` for as many as lose the least.
         importance: importance file; measured and written if it is missing. By default it is measured once
             where it is needed, and cached.
         texts: texts to measure the importance on, and to choose tokens on besides the built-in ones.
@@ -109,7 +99,7 @@ class ConversionRequest:
     prompt: Path | None = None  # adapter folder, or file, whose prompt is written into the chat template
     type: str | None = None  # ggml type, or `same` for those of the base; by default Q4_K
     size: str | None = None  # maximum file size instead of a type: 600MB, 572MiB or 3.9bpw
-    vocabulary: str | None = None
+    vocabulary: int | None = None  # number of tokens to keep
     importance: Path | None = None
     texts: Path | None = None
     thoroughness: str | None = None
@@ -124,16 +114,12 @@ class ConversionRequest:
             raise OptionError("type", "cannot be given with {size}", self.type)
         if self.size is None:
             refuse_options(self, "requires {size}", "target", "prefer")
-            if self.vocabulary == AUTO:
-                raise OptionError("vocabulary", "requires {size}", AUTO)
-        elif parse_file_size(self.size).unit is None and self.vocabulary == AUTO:
-            raise OptionError("size", "{vocabulary} auto requires a size in bytes, such as 600MB", self.size)
         if self.prefer not in PREFERENCES:
             raise OptionError("prefer", "must be quality or speed", self.prefer)
         if self.thoroughness not in (None, *CHUNKS):
             reason = f"must be one of {', '.join(CHUNKS)}"
             raise OptionError("thoroughness", reason, repr(self.thoroughness))
-        useless = [] if self._chosen else ["texts"]
+        useless = [] if self.vocabulary else ["texts"]
         if not self._rounded:
             refuse_options(self, "nothing is rounded in blocks", "thoroughness", "importance", *useless)
         if self._has_importance:
@@ -147,7 +133,7 @@ class ConversionRequest:
     @property
     def files(self) -> Iterator[Path]:
         """The files and folders that are read, as far as they are here."""
-        names = (self.base, self.adapter, self.vocabulary)
+        names = (self.base, self.adapter)
         # Path.exists() raises for a code that is too long.
         yield from (Path(name) for name in names if name and os.path.exists(name))  # noqa: PTH110
         yield from filter(None, (self.texts, self.importance, self.prompt))
@@ -164,13 +150,11 @@ class ConversionRequest:
         if self.size and not self.vocabulary:
             specs = checkpoint.specs.values()
             parse_file_size(self.size).check_least(count_weights(s for s in specs if s.target != OUTPUT))
-        listed = Path(self.vocabulary) if self.vocabulary and not self._chosen else None
         recipe = Recipe(
             base,
             self.output,
             self._quantization(checkpoint),
             adapter=adapter,
-            vocabulary=VocabularyList.load(listed) if listed else None,
             importance=self.importance,
             chat_template=_with_prompt(self.prompt, checkpoint) if self.prompt else None,
             search_scales=self.thoroughness == THOROUGH,
@@ -180,13 +164,7 @@ class ConversionRequest:
         needed = self.size or self.importance or self.thoroughness or self.texts
         measured = self._rounded and needed and not self._has_importance
         thoroughness = (self.thoroughness or NORMAL) if measured else None
-        return Conversion(recipe, thoroughness, self._chosen, self.texts, compared)
-
-    @property
-    def _chosen(self) -> str | None:
-        """The number of tokens to choose, or `auto`; None if there is a list, or nothing to choose."""
-        number = self.vocabulary is not None and self.vocabulary.isascii() and self.vocabulary.isdigit()
-        return self.vocabulary if number or self.vocabulary == AUTO else None
+        return Conversion(recipe, thoroughness, self.vocabulary, self.texts, compared)
 
     @property
     def _has_importance(self) -> bool:

@@ -154,7 +154,7 @@ def trimmed_model(model: Path, run: Run = QUIET) -> Path:
         return model
     if len(tables.tokens) <= VOCABULARY:
         return model
-    request = ConversionRequest(base=str(model), type="same", vocabulary=str(VOCABULARY))
+    request = ConversionRequest(base=str(model), type="same", vocabulary=VOCABULARY)
     return cached(
         f"models/{model.stem}-{file_sha256(model)[:8]}-{VOCABULARY}.gguf",
         lambda output: write_model(replace(request, output=output), run),

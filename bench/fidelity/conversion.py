@@ -14,7 +14,6 @@ from ...errors import ThirteenError
 from ...files.cache_folder import temporary_folder
 from ...files.progress import QUIET, Run
 from ...models.conversion import Conversion
-from ...models.vocabulary_choice import SizeLoss
 from ..environment import ModelSource
 from .comparison import Role
 from .fidelity import FidelityReport, run_fidelity
@@ -31,13 +30,11 @@ class ConversionResult:
     Attributes:
         conversion: report of the conversion.
         fidelity: how near the file is to the model in high precision; None if that was not measured.
-        losses: what the file is predicted to lose by number of tokens, where this number was chosen.
         warnings: messages for the user.
     """
 
     conversion: ConversionReport
     fidelity: FidelityReport | None
-    losses: tuple[SizeLoss, ...]
     warnings: list[str]
 
 
@@ -53,7 +50,7 @@ def run_conversion(conversion: Conversion, run: Run = QUIET) -> ConversionResult
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
-    recipe, losses = conversion.measured(run)
+    recipe = conversion.measured(run)
     report, fidelity = convert(recipe, run), None
     warnings = list(report.warnings)
     if conversion.compared:
@@ -61,7 +58,7 @@ def run_conversion(conversion: Conversion, run: Run = QUIET) -> ConversionResult
             fidelity = _check_fidelity(recipe, run)
         except (ThirteenError, OSError) as error:
             warnings.append(f"fidelity was not measured: {error}")
-    return ConversionResult(report, fidelity, losses, warnings)
+    return ConversionResult(report, fidelity, warnings)
 
 
 def _check_fidelity(recipe: Recipe, run: Run) -> FidelityReport:

@@ -4,7 +4,6 @@ PEFT itself merges kinds without such factors: see peft_merge.py.
 """
 
 import hashlib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,10 +16,9 @@ import numpy as np
 
 from ...errors import FileError, shorten
 from ...files.json_file import layout_errors, read_json
-from ...files.output import atomic_write, output_folder, write_file
+from ...files.output import atomic_write, make_folder, write_file
 from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
-from ...stats import Floats
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
 from ..vocabulary.vocabulary_list import VocabularyList, vocabulary_of
@@ -58,24 +56,17 @@ class PeftAdapter:
     trained_on: str | None  # the base as the adapter's own config names it
     sha256: str  # see adapter_sha256()
     deltas: dict[str, Delta]  # by the name of the base's tensor
-    base_copies: dict[str, Floats]  # base tensors that PEFT saved with the adapter
-    target_modules: tuple[str, ...]  # name suffixes of the adapted modules; empty if unknown
 
     @property
     def rank(self) -> int:
         """The largest rank."""
         return max((delta.rank for delta in self.deltas.values()), default=0)
 
-    @property
-    def zero_deltas(self) -> list[str]:
-        """Names of the tensors whose delta changes nothing."""
-        return [name for name, delta in self.deltas.items() if delta.norm == 0 and delta.magnitude is None]
-
     def for_base(self, base: Checkpoint) -> "PeftAdapter":
         """The adapter for this base, without its changes to rows of tokens that the base has not kept.
 
         Raises:
-            FileError: it was trained on another model, is incomplete, or changes nothing.
+            FileError: it was trained on another model, or changes nothing.
         """
         kept = vocabulary_of(base)
         adapter = self if kept is None else self._select_tokens(kept)
@@ -84,32 +75,22 @@ class PeftAdapter:
 
     def _select_tokens(self, kept: VocabularyList) -> "PeftAdapter":
         rows = np.array(kept.tokens, np.int64)
-        deltas, copies = dict(self.deltas), dict(self.base_copies)
+        deltas = dict(self.deltas)
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
             if name in deltas and len(deltas[name].b) == kept.of:
                 deltas[name] = deltas[name].select_rows(rows)
-            if name in copies and copies[name].shape[:1] == (kept.of,):
-                copies[name] = copies[name][rows]
-        return replace(self, deltas=deltas, base_copies=copies)
+        return replace(self, deltas=deltas)
 
     def _check_fits(self, base: Checkpoint) -> None:
-        copies = [(name, rows.shape) for name, rows in self.base_copies.items()]
-        for name, shape in (*copies, *((name, delta.shape) for name, delta in self.deltas.items())):
+        for name, delta in self.deltas.items():
             expected: object = base.specs[name].shape if name in base.specs else "missing"
             if base.architecture.tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
                 expected = "tied to another"
-            if shape != expected:
+            if delta.shape != expected:
                 raise FileError(
-                    f"{self.id}: its {name!r} is {shape}, and that of the base {expected}: it was trained on "
-                    "another model"
+                    f"{self.id}: its {name!r} is {delta.shape}, and that of the base {expected}: it was "
+                    "trained on another model"
                 )
-        for name, rows in self.base_copies.items():
-            if not np.array_equal(rows, base.rows(name, 0, len(rows))):
-                raise FileError(f"{self.id}: its copy of {name!r} differs from the base's")
-        suffixes = tuple(f".{module}.weight" for module in self.target_modules)
-        targets = {name for name in base.specs if f".{name}".endswith(suffixes)}
-        if suffixes and (odd := targets ^ self.deltas.keys()):
-            raise FileError(f"{self.id}: {min(odd)!r} is not in both its target_modules and its deltas")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
             raise FileError(f"{self.id}: every delta is zero: it changes nothing")
 
@@ -159,12 +140,6 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
     if reason := peft_only_reason(config):
         raise FileError(f"{folder}: it has no low-rank factors, and only PEFT can merge it: {reason}")
     tensors, vectors = _group_tensors(SafetensorsFile(folder / WEIGHTS_FILE))
-    base_copies = {
-        f"{module}.weight": parts.pop("base_layer")
-        for module, parts in tensors.items()
-        if "base_layer" in parts
-    }
-    tensors = {module: parts for module, parts in tensors.items() if parts}
     # The norm shows an overflow.
     with np.errstate(all="ignore"), layout_errors(folder / CONFIG_FILE):
         if config["peft_type"] == "TINYLORA":
@@ -182,8 +157,6 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         trained_on=config["base_model_name_or_path"],
         sha256=adapter_sha256(folder),
         deltas={f"{module}.weight": delta for module, delta in deltas.items()},
-        base_copies=base_copies,
-        target_modules=_target_modules(config),
     )
 
 
@@ -194,7 +167,8 @@ def adapter_folder(folder: Path, others: Mapping[str, bytes]) -> Iterator[Binary
     The other files, by name, are written once the weights are on disk, and before these have their name: no
     failure leaves a config without weights, and weights mark a complete folder.
     """
-    with output_folder(folder), atomic_write(folder / WEIGHTS_FILE) as weights:
+    make_folder(folder)
+    with atomic_write(folder / WEIGHTS_FILE) as weights:
         yield weights
         weights.flush()
         os.fsync(weights.fileno())
@@ -210,16 +184,6 @@ def adapter_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def norms_by_layer(adapter: PeftAdapter) -> dict[str, float]:
-    """Frobenius norm of all deltas of a layer (`layer 0`, …) or of a module outside the layers."""
-    squares: dict[str, float] = {}
-    for name, delta in adapter.deltas.items():
-        layer = re.match(r"model\.layers\.(\d+)\.", name)
-        place = f"layer {layer[1]}" if layer else name.removesuffix(".weight")
-        squares[place] = squares.get(place, 0.0) + delta.norm**2
-    return {place: math.sqrt(square) for place, square in squares.items()}
-
-
 def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors]:
     """The tensors by module, in the order of the base's modules, and TinyLoRA's trained vectors."""
     tensors: ModuleTensors = {}
@@ -228,16 +192,9 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
     for key in file.entries:
         if vector := _VECTOR.fullmatch(key):
             vectors[int(vector[1])] = file.rows(key)
-        elif (found := _MODULE.fullmatch(key)) and (order := module_order(found["module"])):
+        elif not (found := _MODULE.fullmatch(key)) or not (order := module_order(found["module"])):
+            raise FileError(f"{file.path}: unknown key {key!r:.100}")
+        elif found["part"] != "base_layer":  # PEFT's copy of the base's own tensor
             orders[found["module"]] = order
             tensors.setdefault(found["module"], {})[found["part"]] = file.rows(key)
-        else:
-            raise FileError(f"{file.path}: unknown key {key!r:.100}")
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
-
-
-def _target_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The suffixes that PEFT adapts in all layers; none if the config has a pattern or excludes some."""
-    names = config.get("target_modules")
-    limited = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
-    return tuple(map(str, names)) if isinstance(names, list) and not limited else ()

@@ -167,30 +167,11 @@ class TokenizerTables:
             symbols[at : at + 2] = [joined]
             yield joined
 
-    def missing_parts(self, tokens: Iterable[int]) -> dict[int, int]:
-        """The tokens that `tokens` lack to be closed under merges: each with the first that needs it.
-
-        BPE runs only over the texts of tokens that no merge of kept parts gives.
-        """
-        kept = self._mask(tokens)
-        left, right, joined = self.merges.T
-        doubtful = np.unique(joined[kept[joined] & ~(kept[left] & kept[right])])
-        missing = dict[int, int]()
-        for token in doubtful.tolist():
-            for part in self.built_from(token):
-                if not kept[part]:
-                    missing.setdefault(part, token)
-        return missing
-
     def merges_among(self, tokens: Iterable[int]) -> NDArray[np.int32]:
         """The merges whose parts and result are all in `tokens`, in the original order, (kept, 3)."""
-        return self.merges[self._mask(tokens)[self.merges].all(axis=1)]
-
-    def _mask(self, tokens: Iterable[int]) -> NDArray[np.bool_]:
-        """Whether each token is among some, (tokens,)."""
-        mask = np.zeros(len(self.tokens), bool)
-        mask[list(tokens)] = True
-        return mask
+        kept = np.zeros(len(self.tokens), bool)
+        kept[list(tokens)] = True
+        return self.merges[kept[self.merges].all(axis=1)]
 
 
 def token_text(token: str) -> str | None:

@@ -1,6 +1,6 @@
 """Lists of the tokens of a base that a file keeps, and the base with only these.
 
-A list is a file of its own, and in the metadata of a GGUF. A trimmed base has fewer rows of the embedding and
+A list is in the metadata of a GGUF. A trimmed base has fewer rows of the embedding and
 of the output, and a tokenizer to match.
 
 A text whose original tokens are all kept gets exactly these tokens, renumbered. BPE joins, within a word, the
@@ -12,30 +12,23 @@ user-defined tokens, which are found before all this, are kept or not in both al
 SentencePiece: its merges are the pairs that make a token, its ranks the scores, its symbols characters.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from gguf import GGUFValueType
 from numpy.typing import NDArray
 
-from ...errors import FileError, shorten
 from ...files.gguf.header import Field, Header, read_header
-from ...files.json_file import layout_errors, read_json
-from ...files.output import write_file
 from ...stats import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint, GgufCheckpoint
 from .tokenizer_tables import PREFIX, TokenizerTables
 
-SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary
 _KEPT = "thirteen.vocabulary."
 _MAX_TOKENS = 1 << 24
-_MAX_BYTES = 160_000_000  # _MAX_TOKENS ids of eight digits
 _U32, _TEXT, _ARRAY = GGUFValueType.UINT32, GGUFValueType.STRING, GGUFValueType.ARRAY
 _BY_TOKEN = [f"{PREFIX}{name}" for name in ("tokens", "token_type", "scores")]
 # A copy of tokenizer.json, which llama.cpp does not read: it would describe the full vocabulary.
@@ -50,50 +43,6 @@ class VocabularyList:
     tokens: tuple[int, ...]  # original ids, ascending
     of: int  # tokens in the full vocabulary
     tokenizer_sha256: str  # see TokenizerTables, of the full tokenizer
-    name: str = field(default="the vocabulary list", compare=False)  # in errors: its file, if it has one
-
-    def __post_init__(self) -> None:
-        ascending = all(type(token) is int for token in self.tokens) and all(
-            token < after for token, after in pairwise((-1, *self.tokens, self.of))
-        )
-        if not self.tokens or not ascending or not isinstance(self.tokenizer_sha256, str):
-            raise FileError(
-                f"{self.name}: not a vocabulary list: it needs tokenizer_sha256 and tokens, which are "
-                f"ascending ids below {shorten(self.of)}"
-            )
-
-    def save(self, path: Path) -> None:
-        """Write the list as JSON, atomically."""
-        facts = {"of": self.of, "tokenizer_sha256": self.tokenizer_sha256, "tokens": self.tokens}
-        write_file(path, json.dumps(facts).encode() + b"\n")
-
-    @classmethod
-    def load(cls, path: Path) -> "VocabularyList":
-        """Read a list; FileError if the file is none."""
-        facts = read_json(path, _MAX_BYTES)
-        with layout_errors(path):
-            return cls(tuple(facts["tokens"]), facts["of"], facts["tokenizer_sha256"], str(path))
-
-
-def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
-    """Raise FileError if a list is for another tokenizer, or lacks a token that must stay."""
-    where, size = kept.name, len(tables.tokens)
-    if (kept.of, kept.tokenizer_sha256) != (size, tables.sha256):
-        raise FileError(
-            f"{where}: is for another tokenizer: of {kept.of} tokens with the hash "
-            f"{kept.tokenizer_sha256[:12]}…; {tables.where} has {size} with {tables.sha256[:12]}…"
-        )
-    if missing := sorted(tables.required_ids - set(kept.tokens)):
-        raise FileError(
-            f"{where}: lacks {len(missing)} single bytes or tokens that the chat template or generation "
-            f"uses, such as {missing[0]} ({shorten(tables.tokens[missing[0]])})"
-        )
-    if parts := tables.missing_parts(kept.tokens):
-        part, token = next(iter(parts.items()))
-        raise FileError(
-            f"{where}: is not closed under merges: token {token} ({shorten(tables.tokens[token])}) "
-            f"is built from {part} ({shorten(tables.tokens[part])}), which is not in the list"
-        )
 
 
 def vocabulary_fields(kept: VocabularyList) -> dict[str, Field]:
@@ -113,24 +62,23 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
         return None
     of, tokens = header.count(f"{_KEPT}of", _MAX_TOKENS), header.array(f"{_KEPT}tokens", _U32)
     count = len(header.array("tokenizer.ggml.tokens", _TEXT))
-    if len(tokens) != count:
+    if len(tokens) != count or any(token >= after for token, after in pairwise((*tokens, of))):
         raise header.error(
-            f"metadata key '{_KEPT}tokens' has {len(tokens)} ids, but the file has {count} tokens"
+            f"metadata key '{_KEPT}tokens' has {len(tokens)} ids, not {count} ascending ones below {of}"
         )
-    sha256 = header.value(f"{_KEPT}tokenizer_sha256", _TEXT)
-    return VocabularyList(tuple(tokens), of, sha256, str(header.path))
+    return VocabularyList(tuple(tokens), of, header.value(f"{_KEPT}tokenizer_sha256", _TEXT))
 
 
 class TrimmedCheckpoint(Checkpoint):
     """A Checkpoint that presents only the kept tokens of another, `full`."""
 
     def __init__(self, full: Checkpoint, kept: VocabularyList) -> None:
-        """Trim a base; FileError if the list does not fit it, or its tokenizer cannot be trimmed."""
+        """Trim a base to a list of its tokens; FileError if its tokenizer cannot be trimmed."""
         super().__init__(full, replace(full.architecture, vocab=len(kept.tokens)))
         self.kept = kept
         self._fields = full.tokenizer
         self._tables = TokenizerTables.from_fields(self._fields, str(full.path))
-        check_list(kept, self._tables)
+        assert kept.tokenizer_sha256 == self._tables.sha256, "the list is of another tokenizer"
         self._ids = np.array(kept.tokens, np.int64)  # (kept,)
 
     def is_trimmed(self, name: str) -> bool:
@@ -169,7 +117,7 @@ class TrimmedCheckpoint(Checkpoint):
 def trimmed_fields(
     fields: Mapping[str, Field], tables: TokenizerTables, kept: VocabularyList
 ) -> dict[str, Field]:
-    """Metadata of the tokenizer with only the kept tokens, which check_list() accepts, renumbered."""
+    """Metadata of the tokenizer with only the kept tokens, renumbered."""
     changed = {}
     if tables.scores is None:
         merges = [

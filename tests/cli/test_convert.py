@@ -4,7 +4,6 @@ import pytest
 from peft import LoraConfig
 
 from ..convert.peft_adapters import save_random_adapter
-from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..json_lines import write_rows
 
 TEXTS = [{"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}]
@@ -45,26 +44,25 @@ def test_the_importance_of_another_model_is_refused(thirteen, made, base, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_list_of_tokens_is_kept_with_an_adapter(thirteen, base, tmp_path):
-    folder, kept = base("llama untied"), tmp_path / "english.json"
-    closed_list(tables_of(folder), [261]).save(kept)
+def test_a_smaller_vocabulary_with_an_adapter(thirteen, base, tmp_path):
+    folder = base("llama untied")
     config = LoraConfig(target_modules=["q_proj", "lm_head"])
     adapter = save_random_adapter(folder, config, tmp_path / "adapter")
     texts = write_rows(tmp_path / "texts.jsonl", [{"text": "the theme of the other thesis in the inn"}] * 4)
-    options = ("--vocabulary", kept, "--adapter", adapter, "--size", "12bpw", "--texts", texts, "--json")
+    options = ("--vocabulary", "264", "--adapter", adapter, "--size", "12bpw", "--texts", texts, "--json")
     planned = thirteen("convert", folder, "--dry-run", *options).json
     tensors = {tensor["target"]: tensor for tensor in planned["tensors"]}
-    assert tensors["token_embd.weight"]["shape"] == tensors["output.weight"]["shape"] == [262, 64]
+    assert tensors["token_embd.weight"]["shape"] == tensors["output.weight"]["shape"] == [264, 64]
     report = thirteen("convert", folder, *options, "-o", tmp_path / "m.gguf").json
     types = [tensor["type"] for tensor in tensors.values()]
     assert report["types"] == {name: types.count(name) for name in dict.fromkeys(types)}
-    assert report["vocabulary"] == {"kept": 262, "of": 272}
+    assert report["vocabulary"] == {"kept": 264, "of": 272}
     fidelity = report["fidelity"]
     assert fidelity is not None, report["warnings"]
-    assert fidelity["vocabulary"]["kept"] == 262
+    assert fidelity["vocabulary"]["kept"] == 264
     assert 0.8 < fidelity["effect"]["slope"]["estimate"] < 1.2
     shown = thirteen("models", tmp_path / "m.gguf", "--json").json
-    assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("262", "272")
+    assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("264", "272")
 
 
 def test_a_merged_checkpoint_is_written(thirteen, base, my_lora, tmp_path):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
 BY_DATA = {
-    *("types", "norm_by_layer", "tally.votes", "memory", "metadata", "provenance", "tokenizer")
+    *("types", "tally.votes", "memory", "metadata", "provenance", "tokenizer")
 }  # objects whose keys are names out of the data
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}

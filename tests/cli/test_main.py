@@ -95,9 +95,8 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, my_lo
 def test_an_adapter_is_shown_as_a_table_or_json(thirteen, my_lora):
     shown = thirteen("adapter", my_lora, "--json").json
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
-    assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
     assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
-    assert "layer 1" in thirteen("adapter", my_lora).output
+    assert "my-lora" in thirteen("adapter", my_lora).output
 
 
 @pytest.mark.parametrize("dash", [(), ("-",)])

@@ -1,7 +1,6 @@
 """Each quantization lays out its file exactly before it is written."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -10,14 +9,14 @@ import pytest
 from gguf import GGMLQuantizationType
 from thirteen.convert import tensors
 from thirteen.convert.convert import convert, plan
-from thirteen.convert.fit_size import FileSize, FitSize, predict_losses
+from thirteen.convert.fit_size import FileSize, FitSize
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.recipe import Like, Recipe, Same, Uniform
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorSpec, plan_stored
 from thirteen.convert.write import FileLayout
-from thirteen.errors import FileError, OptionError
+from thirteen.errors import FileError
 from thirteen.files.gguf.header import read_header
 from thirteen.files.progress import Run
 
@@ -96,28 +95,6 @@ def test_a_plan_is_for_the_library_that_suits_it_best(base, measured, tmp_path):
     assert library == "ik" and weights > planned("speed", 0.95)[1]
 
 
-@pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_each_prediction_is_that_of_a_plan(base, measured, name, tmp_path):
-    recipe = Recipe(base(name), tmp_path / "a.gguf", Uniform("Q5_0"), importance=measured(name))
-    size = convert(replace(recipe, importance=None)).layout.file_bytes
-    tables = tables_of(base(name))
-    lists = [closed_list(tables, [261]), closed_list(tables, [261, 265]), None]
-
-    def predict(size: int) -> list[float | None]:
-        with ThreadPoolExecutor(1) as pool:
-            return predict_losses(fit(size), recipe.open(), lists, pool)
-
-    for kept, loss in zip(lists, predict(size), strict=True):
-        layout, _ = plan(replace(recipe, quantization=fit(size), vocabulary=kept))
-        assert loss == pytest.approx(layout.prediction and layout.prediction.divergence, rel=1e-6)
-    for impossible, kept in ((1000, lists[0]), (100_000_000, None)):  # the limit is theirs
-        with pytest.raises(OptionError, match=r"smallest file possible has [\d,]+ .* the larg") as predicted:
-            predict(impossible)
-        with pytest.raises(OptionError) as planned:
-            plan(replace(recipe, quantization=fit(impossible), vocabulary=kept))
-        assert limits(str(predicted.value)) == limits(str(planned.value))
-
-
 def test_searched_scales_are_the_same_for_any_number_of_threads(base, measured, tmp_path, monkeypatch):
     monkeypatch.setattr(tensors, "BLOCK_WEIGHTS", 1 << 15)  # many blocks, like a real model
 
@@ -160,14 +137,6 @@ def test_the_types_of_a_file_with_rope_factors_are_kept(base, tmp_path):
     plain, same = (read_gguf(tmp_path / f"{name}.gguf") for name in ("plain", "same"))
     assert "rope_freqs.weight" in plain and plain.keys() == same.keys()
     assert all(np.array_equal(plain[name], values) for name, values in same.items())
-
-
-@pytest.mark.parametrize(("other", "name"), [("llama untied", "output.weight"), ("llama wide", "blk")])
-def test_file_with_other_tensors_is_refused(other, name, base, tmp_path):
-    convert(Recipe(base(other), tmp_path / "other.gguf", Uniform("Q8_0")))
-    with pytest.raises(FileError, match=rf"other\.gguf: another model: only one .* '{name}"):
-        convert(Recipe(base("llama"), tmp_path / "alike.gguf", Like(tmp_path / "other.gguf")))
-    assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 
 
 @pytest.mark.parametrize(("shape", "type_", "planned"), [((8,), "BF16", "F32"), ((8, 8), "F64", None)])

@@ -1,5 +1,6 @@
 """Atomic writes: what a reader finds under the target's name, whatever ends a writer."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -44,12 +45,14 @@ def test_two_writers_of_one_target_mix_no_bytes(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
+def test_what_a_killed_writer_left_is_removed_later_and_what_a_running_one_writes_stays(tmp_path):
     dead = tmp_path / ".other.0123456789abcdef.part"
     dead.write_bytes(b"half")
     others = [tmp_path / name for name in (".a.part", "b.part", ".config.part", "data.0123456789abcdef.part")]
     for other in others:
         other.write_bytes(b"not ours")
+    for path in (dead, *others):
+        os.utime(path, (0, 0))
     with atomic_write(tmp_path / "one") as running:
         assert not dead.exists()
         with atomic_write(tmp_path / "two") as file:

@@ -6,7 +6,7 @@ from thirteen.convert.convert import convert
 from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.files.progress import Run
 from thirteen.models.passages import Passage, tokenize_passages
-from thirteen.models.vocabulary_choice import mean_probability, outside_probability
+from thirteen.models.vocabulary_choice import mean_probability
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 
@@ -45,13 +45,3 @@ def test_the_mean_is_over_all_positions(model, expected):
     mean = mean_probability(model, list(tokenize_passages(model, PASSAGES)), Run(1))
     assert mean.sum() == pytest.approx(1)
     np.testing.assert_allclose(mean, np.concatenate(expected).mean(0), rtol=0.02, atol=1e-6)
-
-
-def test_the_probability_outside_is_that_of_the_tokens_left_out(model, expected):
-    order = np.random.default_rng(3).permutation(model.vocabulary_size)
-    sizes = (1, 100, 270, model.vocabulary_size)
-    tokenized = list(tokenize_passages(model, PASSAGES))
-    outside = outside_probability(model, tokenized, order.tolist(), sizes, Run(1))
-    rows = np.concatenate(expected)
-    for size, values in zip(sizes, outside, strict=True):
-        np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)

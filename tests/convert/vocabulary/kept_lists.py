@@ -15,5 +15,12 @@ def tables_of(base: Path) -> TokenizerTables:
 def closed_list(tables: TokenizerTables, wanted: Iterable[int]) -> VocabularyList:
     """The wanted tokens, those that no file can lack, and all that these are built from."""
     ids = tables.required_ids | set(wanted)
-    ids |= tables.missing_parts(ids).keys()
+    ids |= {part for token in ids for part in tables.built_from(token)}
     return VocabularyList(tuple(sorted(ids)), len(tables.tokens), tables.sha256)
+
+
+def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
+    """Check that a list has what every file needs, and that it is closed under merges."""
+    parts = {part for token in kept.tokens for part in tables.built_from(token)}
+    assert parts | tables.required_ids <= set(kept.tokens)
+    assert (kept.of, kept.tokenizer_sha256) == (len(tables.tokens), tables.sha256)

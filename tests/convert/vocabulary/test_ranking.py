@@ -15,10 +15,10 @@ from thirteen.convert.vocabulary.ranking import (
     required_tokens,
 )
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.vocabulary_list import check_list
 from thirteen.errors import FileError
 
 from ...byte_level import byte_names
+from .kept_lists import check_list
 
 pytestmark = pytest.mark.slow
 

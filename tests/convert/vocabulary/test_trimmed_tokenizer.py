@@ -14,7 +14,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.source.tokenizer import BYTE_PIECES, tokenizer_fields
 from thirteen.convert.vocabulary.ranking import required_tokens
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
-from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list, trimmed_fields
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, trimmed_fields
 from thirteen.models.embedded import embedded
 
 from ..source import tokenizer_texts
@@ -51,7 +51,6 @@ def make(name: str, folder: Path) -> Trimmed:
     tables, full = TokenizerTables.from_fields(fields, name), LlamaVocabulary(folder / "full.gguf", fields)
     seen = {token for text in tokenizer_texts.lines(300)[::2] for token in full.ids(text)}
     kept = closed_list(tables, set(sorted(seen)[::2]))
-    check_list(kept, tables)
     trimmed = LlamaVocabulary(folder / "trimmed.gguf", trimmed_fields(fields, tables, kept))
     return Trimmed(tables, kept, full, trimmed)
 
