@@ -133,7 +133,9 @@ def test_a_key_learns_nothing_of_another_keys_prompts(serving, tmp_path):
 
 def test_a_model_name_chooses_the_adapter(serving):
     client = serving()
-    bodies = [WORK | {"model": model, "max_tokens": 12} for model in ("tiny", "math", "poems")]
+    models = [model["id"] for model in client.get("/v1/models").json()["data"]]
+    assert models == ["tiny", "math", "poems"]
+    bodies = [WORK | {"model": model, "max_tokens": 12} for model in models]
     answers = [client.post("/v1/completions", json=body).json() for body in bodies]
     assert len({answer["choices"][0]["text"] for answer in answers}) == 3
 

@@ -74,15 +74,7 @@ def test_logprobs(smollm2_server):
         assert logprobs == sorted(logprobs, reverse=True) and 0 < sum(map(math.exp, logprobs)) <= 1.000001
 
 
-FORECAST = {
-    "type": "object",
-    "properties": {
-        "city": {"enum": ["Oslo", "Rome"]},
-        "days": {"type": "integer", "minimum": 1, "maximum": 9},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
+FORECAST = FLAG | {"properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
 WEATHER = {"name": "weather", "description": "Forecast.", "parameters": FORECAST}
 CHAT_TOOLS = [{"type": "function", "function": function} for function in (WEATHER, {"name": "now"})]
 FLAG_FORMAT = {"type": "json_schema", "json_schema": {"name": "flag", "schema": FLAG, "strict": True}}
@@ -95,8 +87,7 @@ def notation(request):
 
 @pytest.fixture(scope="module")
 def notation_client(serve_template, notation):
-    with serve_template(tool_template(notation)).openai() as client:
-        yield client
+    return serve_template(tool_template(notation)).openai()
 
 
 def called(choice, content=None):
@@ -150,13 +141,6 @@ def test_a_call_that_is_repeated_ends_the_answer(notation_client, say, notation)
     assert answer.usage.completion_tokens <= 3 * len(oslo) + 3
 
 
-def test_models(tiny_client):
-    assert [model.id for model in tiny_client.models.list()] == ["tiny"]
-    assert tiny_client.models.retrieve("tiny").owned_by == "thirteen"
-    with pytest.raises(openai.NotFoundError):
-        tiny_client.models.retrieve("gpt-4o")
-
-
 def test_penalties_and_biases_reach_the_engine(tiny_client):
     def text(**options):
         return complete(tiny_client, "a", echo=False, max_tokens=12, **options).choices[0].text
@@ -200,13 +184,12 @@ def test_tokens_are_taken_as_they_are(tiny_client):
 
 
 def test_the_completion_follows_the_prompt(tiny_client):
-    alone, whole = (
-        complete(tiny_client, echo=echo, max_tokens=5, logprobs=1).choices[0] for echo in (False, True)
-    )
+    options = {"max_tokens": 5, "logprobs": 1}
+    alone, whole = (complete(tiny_client, echo=echo, **options).choices[0] for echo in (False, True))
     assert (whole.text, whole.finish_reason) == (TEXT + alone.text, alone.finish_reason)
     assert whole.logprobs.tokens[-5:] == alone.logprobs.tokens
     assert whole.logprobs.token_logprobs[-5:] == pytest.approx(alone.logprobs.token_logprobs, abs=1e-3)
-    chunks = [chunk.choices[0] for chunk in complete(tiny_client, max_tokens=5, logprobs=1, stream=True)]
+    chunks = [chunk.choices[0] for chunk in complete(tiny_client, stream=True, **options)]
     assert "".join(choice.text for choice in chunks) == whole.text
     streamed = [value for choice in chunks if choice.logprobs for value in choice.logprobs.token_logprobs]
     assert streamed == pytest.approx(whole.logprobs.token_logprobs, abs=1e-3)
@@ -259,8 +242,6 @@ def test_no_response_is_stored(tiny_client):
     with pytest.raises(openai.BadRequestError, match="send the whole conversation as input") as caught:
         respond(tiny_client, "Why?", previous_response_id=response.id)
     assert caught.value.param == "previous_response_id"
-    with pytest.raises(openai.NotFoundError):
-        tiny_client.responses.retrieve(response.id)
 
 
 def test_a_call_and_its_events(tool_client, say):
@@ -317,11 +298,7 @@ def test_ollamas_options_and_durations_in_nanoseconds(ollama_client):
 
 
 def test_a_request_to_ollamas_api_without_content_loads_the_model(ollama_client):
-    for answer in (
-        ollama_client.chat("tiny"),
-        ollama_client.generate("tiny"),
-        ollama_client.generate("tiny", keep_alive=0),
-    ):
+    for answer in (ollama_client.chat("tiny"), ollama_client.generate("tiny", keep_alive=0)):
         found = (answer.model, answer.done, answer.done_reason, answer.eval_count)
         assert found == ("tiny", True, "load", None)
     assert ollama_client.chat("tiny:latest", MESSAGES, keep_alive="5m").model == "tiny"
