@@ -34,12 +34,6 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def engine(tiny):
-    with open_engine(tiny, slots=2, queue=2, context=256) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
 def client(engine):
     """An HTTP client of one server for all tests that need no options."""
     with serve_engine(engine, name="tiny") as server, server.http() as client:
@@ -97,7 +91,7 @@ def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
     lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Length: 57", "Transfer-Encoding: chunked"]
     hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", client.running.port), timeout=TIMEOUT_S) as connection:
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=TIMEOUT_S) as connection:
         connection.sendall(("\r\n".join([*lines, "", ""]) + hidden).encode())
         received = b"".join(iter(lambda: connection.recv(10_000), b""))
     assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
@@ -106,15 +100,15 @@ def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client):
 
 def test_submission_is_all_or_nothing(client, engine):
     """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked for more."""
-    handles = [engine.submit(ENDLESS) for _ in range(3)]
+    handles = [engine.submit(ENDLESS) for _ in range(7)]
     full = client.post("/v1/completions", json=WORK | {"n": 2})
     assert refused(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
     for handle in handles:
         handle.abort()
     wait_until(lambda: not (engine.load.running or engine.load.waiting))
-    assert client.post("/v1/completions", json=WORK | {"n": 4}).is_success, "leaked a place in the queue"
-    too_many = refused(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
-    assert too_many["message"] == "5 requests at once: slots and queue hold 4"
+    assert client.post("/v1/completions", json=WORK | {"n": 8}).is_success, "leaked a place in the queue"
+    too_many = refused(client.post("/v1/completions", json=WORK | {"n": 9}), 400)
+    assert too_many["message"] == "9 requests at once: slots and queue hold 8"
 
 
 @pytest.fixture
@@ -129,9 +123,9 @@ def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serv
     client = serving()
     end = replace(engine.submit(Request((1,), Options(max_tokens=2))).wait(), timings=Timings(1.0, 1.0, 8.0))
     client.running.service.note_ends([end])
-    with halted(2):
-        handles = engine.submit_all([ENDLESS] * 4)
-        wait_until(lambda: engine.load.running == 2)
+    with halted(4):
+        handles = engine.submit_all([ENDLESS] * 8)
+        wait_until(lambda: engine.load.running == 4)
         full = client.post("/v1/completions", json=WORK)
         assert refused(full, 429)
         assert full.headers["retry-after"] == "18", "two rounds of 9 s"
@@ -255,7 +249,7 @@ def test_metrics_by_path_status_and_key(serving, tmp_path):
         'prompt_tokens_total{key="app"}': 2,
         "first_token_seconds_count": 1,
         "token_seconds_count": 1,
-        "slots": 2,
+        "slots": 4,
         "queue": 0,
     }
     assert {name: float(found[f"thirteen_{name}"]) for name in expected} == expected

@@ -13,7 +13,7 @@ from .formats import FORMATS
 COMPLETION, CHAT, RESPONSES, OLLAMA = "/v1/completions", "/v1/chat/completions", "/v1/responses", "/api/chat"
 HI = [{"role": "user", "content": "a"}]
 BODIES = {form.path: form.body(HI, {"max_tokens": 1}) for form in FORMATS.values()}
-BODIES[COMPLETION] = {"prompt": "a", "max_tokens": 1}
+BODIES |= {COMPLETION: {"prompt": "a", "max_tokens": 1}, "/v1/check": {}}
 CALL = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
 
 
@@ -80,7 +80,9 @@ def arguments(text):
         (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type "),
         (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name is missing"),
         ("/v1/answer", {"question": None}, 422, "question "),
+        (RESPONSES, {"truncation": "auto"}, 422, "truncation "),
         ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence "),
+        ("/v1/check", {"claim": "1" * 4097}, 422, "claim "),
         (OLLAMA, {"format": 5}, 422, "format must be"),
         (OLLAMA, {"options": {"temperature": "1"}}, 422, "options.temperature must be"),
     ],

@@ -244,9 +244,9 @@ def test_no_response_is_stored(tiny_client):
     assert caught.value.param == "previous_response_id"
 
 
-def test_a_call_and_its_events(tool_client, say):
+def test_a_call_and_its_events(tool_server, say):
     say(f"Let me see.\n{WRITTEN}")
-    with tool_client.responses.stream(model="tiny", input=QUESTION, tools=TOOLS) as stream:
+    with tool_server.openai().responses.stream(model="tiny", input=QUESTION, tools=TOOLS) as stream:
         (done,) = [one for one in stream if one.type == "response.function_call_arguments.done"]
         response = stream.get_final_response()
     assert (done.output_index, json.loads(done.arguments)) == (1, CALL["arguments"])
@@ -254,21 +254,24 @@ def test_a_call_and_its_events(tool_client, say):
     text, call = response.output
     assert (text.content[0].text, call.name, json.loads(call.arguments)) == ("Let me see.", *CALL.values())
     say(WRITTEN)
-    names = [event.type for event in respond(tool_client, tools=TOOLS, max_output_tokens=300, stream=True)]
+    names = [
+        event.type for event in respond(tool_server.openai(), tools=TOOLS, max_output_tokens=300, stream=True)
+    ]
     assert not any("output_text" in name for name in names) and names[-1] == "response.completed"
 
 
-def test_reasoning_is_an_item_of_its_own(tool_client, say):
+def test_reasoning_is_an_item_of_its_own(tool_server, say):
     """A response can be sent back with it."""
     say("The answer is 5.")
     question = "How much is 2 + 3?"
     asked = {"model": "tiny", "input": question, "reasoning": {"effort": "medium", "summary": "auto"}}
-    whole = tool_client.responses.create(**asked)
-    with tool_client.responses.stream(**asked) as stream:
+    client = tool_server.openai()
+    whole = client.responses.create(**asked)
+    with client.responses.stream(**asked) as stream:
         kinds = [event.type.removeprefix("response.") for event in stream]
         streamed = stream.get_final_response()
     sent_back = [*whole.output, {"role": "user", "content": question}]
-    for found in (whole, streamed, tool_client.responses.create(**asked | {"input": sent_back})):
+    for found in (whole, streamed, client.responses.create(**asked | {"input": sent_back})):
         reasoning, message = found.output
         assert reasoning.summary[0].text.endswith("2 of 2 agree on 5\n") and reasoning.id != message.id
         assert (message.content[0].text, found.reasoning.effort) == ("The answer is 5.", "medium")
