@@ -143,24 +143,13 @@ def test_signals_end_it_though_its_input_is_open(command, number):
         assert process.wait(TIMEOUT_S) == -number
 
 
-FAILING = """
-import sys
-from thirteen.errors import FileError
-from thirteen.runtime.engine.runner import Runner
-
-def fail(*_):
-    raise FileError("the computation failed")
-
-Runner.step = fail
-sys.argv[1:] = sys.argv[3:]  # without "-m thirteen"
-import thirteen.__main__
-"""
+FAILING = "from thirteen.runtime.engine.runner import Runner; Runner.step = None; import thirteen.__main__"
 
 
 @pytest.mark.exhaustive
 def test_a_failed_engine_ends_it_though_its_input_is_open(command):
     """It answered every later call "the engine is closed"."""
-    with server_process([sys.executable, "-c", FAILING, *command[1:]]) as (process, send):
+    with server_process([sys.executable, "-c", FAILING, *command[3:]]) as (process, send):
         send(id=2, method="tools/call", params={"name": "solve", "arguments": {"question": QUESTION}})
         replies = [json.loads(line) for line in process.stdout]
         (answer,) = (reply for reply in replies if reply.get("id") == 2)
