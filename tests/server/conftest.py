@@ -9,11 +9,11 @@ import pytest
 from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 
-from ..runtime.conftest import ending, say, smollm2, texts, tiny, typed, write_tiny
+from ..runtime.conftest import ending, engine, loras, say, smollm2, texts, tiny, typed, write_tiny
 from .serving import RunningServer, open_engine, serve_engine
 from .tool_model import tool_template
 
-__all__ = ["ending", "say", "smollm2", "texts", "tiny", "write_tiny"]
+__all__ = ["ending", "engine", "loras", "say", "smollm2", "texts", "tiny", "write_tiny"]
 
 CONTEXT = 2048
 
@@ -65,22 +65,14 @@ def tool_server(serve_template: Callable[[str], RunningServer]) -> RunningServer
 
 
 @pytest.fixture(scope="module")
-def tiny_client(tiny_server: RunningServer) -> Iterator[OpenAI]:
+def tiny_client(tiny_server: RunningServer) -> OpenAI:
     """OpenAI's client of the tiny model."""
-    with tiny_server.openai() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def tool_client(tool_server: RunningServer) -> Iterator[OpenAI]:
-    """OpenAI's client of the tiny model that takes tools."""
-    with tool_server.openai() as client:
-        yield client
+    return tiny_server.openai()
 
 
 @pytest.fixture
 def serving(engine: Engine) -> Iterator[Callable[..., Any]]:
-    """serving(**options): serve the module's engine; an HTTP client with the server as `running`."""
+    """serving(**options): serve the engine; an HTTP client with the server as `running`."""
     with ExitStack() as stack:
 
         def start(**options: Any) -> Any:

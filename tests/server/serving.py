@@ -1,6 +1,5 @@
 """The real server on a real socket, in a thread."""
 
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.options import BASE
-from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits
+from thirteen.server.config import ApiKeys, ListenConfig, RequestLimits, base_url
 from thirteen.server.engine_service import EngineService
 from thirteen.server.serving import DrainServer, bind_socket
 
@@ -33,22 +32,13 @@ FLAG = {
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A running server and its parts."""
+    """A running server."""
 
     service: EngineService
-    server: DrainServer
-    socket: socket.socket
+    url: str
 
-    @property
-    def port(self) -> int:
-        return int(self.socket.getsockname()[1])
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def openai(self, key: str = "none", *, timeout: float = TIMEOUT_S, max_retries: int = 0) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=timeout, max_retries=max_retries)
+    def openai(self) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", timeout=TIMEOUT_S, max_retries=0)
 
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=TIMEOUT_S)
@@ -71,7 +61,7 @@ def serve_engine(
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
-            yield RunningServer(service, server, bound)
+            yield RunningServer(service, base_url(*bound.getsockname()))
         finally:
             server.drain()
             thread.join(TIMEOUT_S)

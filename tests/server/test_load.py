@@ -2,14 +2,11 @@
 
 import asyncio
 import gc
-import json
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from threading import Event
 from time import sleep
 from unittest.mock import Mock
 
@@ -31,13 +28,8 @@ from .serving import TIMEOUT_S, WORK, halted, open_engine, refused, serve_engine
 
 pytestmark = pytest.mark.slow
 
+ENDLESS = Request((1,), Options(max_tokens=10**6, ignore_end=True))
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def engine(tiny):
-    with open_engine(tiny, slots=2, queue=2, context=256) as engine:
-        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +38,6 @@ def client(engine):
     with serve_engine(engine, name="tiny") as server, server.http() as client:
         client.running = server
         yield client
-
-
-def endless(engine):
-    return Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
 
 
 def metrics(client):
@@ -102,7 +90,7 @@ def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
     lines = ["POST /v1/check HTTP/1.1", "Host: localhost", "Content-Length: 57", "Transfer-Encoding: chunked"]
     hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", client.running.port), timeout=TIMEOUT_S) as connection:
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=TIMEOUT_S) as connection:
         connection.sendall(("\r\n".join([*lines, "", ""]) + hidden).encode())
         received = b"".join(iter(lambda: connection.recv(10_000), b""))
     assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
@@ -111,49 +99,43 @@ def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(client):
 
 def test_submission_is_all_or_nothing(client, engine):
     """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked for more."""
-    handles = [engine.submit(endless(engine)) for _ in range(3)]
+    handles = [engine.submit(ENDLESS) for _ in range(7)]
     full = client.post("/v1/completions", json=WORK | {"n": 2})
     assert refused(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
     for handle in handles:
         handle.abort()
     wait_until(lambda: not (engine.load.running or engine.load.waiting))
-    assert client.post("/v1/completions", json=WORK | {"n": 4}).is_success, "leaked a place in the queue"
-    too_many = refused(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
-    assert too_many["message"] == "5 requests at once: slots and queue hold 4"
+    assert client.post("/v1/completions", json=WORK | {"n": 8}).is_success, "leaked a place in the queue"
+    too_many = refused(client.post("/v1/completions", json=WORK | {"n": 9}), 400)
+    assert too_many["message"] == "9 requests at once: slots and queue hold 8"
 
 
 @pytest.fixture
-def tokenized(monkeypatch):
-    """The lengths of the texts that are tokenized."""
-    lengths, tokenize = [], Model.tokenize
-
-    def spy(model, text, **options):
-        lengths.append(len(text))
-        return tokenize(model, text, **options)
-
-    monkeypatch.setattr(Model, "tokenize", spy)
-    return lengths
+def no_tokenizer(monkeypatch):
+    """Whatever is tokenized fails."""
+    monkeypatch.setattr(Model, "tokenize", None)
 
 
-def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serving, engine, tokenized):
+@pytest.mark.usefixtures("no_tokenizer")
+def test_a_full_queue_refuses_before_it_prepares_and_says_when_to_ask_again(serving, engine):
     """It always said 1 s while the queue needed 36, and clients gave up."""
     client = serving()
     end = replace(engine.submit(Request((1,), Options(max_tokens=2))).wait(), timings=Timings(1.0, 1.0, 8.0))
     client.running.service.note_ends([end])
-    with halted(2):
-        handles = engine.submit_all([endless(engine)] * 4)
-        wait_until(lambda: engine.load.running == 2)
-        tokenized.clear()
+    with halted(4):
+        handles = engine.submit_all([ENDLESS] * 8)
+        wait_until(lambda: engine.load.running == 4)
         full = client.post("/v1/completions", json=WORK)
-        assert refused(full, 429) and not tokenized
+        assert refused(full, 429)
         assert full.headers["retry-after"] == "18", "two rounds of 9 s"
         for handle in handles:
             handle.abort()
 
 
-def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(client, tokenized):
+@pytest.mark.usefixtures("no_tokenizer")
+def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(client):
     too_many = refused(client.post("/v1/completions", json={"prompt": "a" * 900_000}), 400)
-    assert "900000 bytes" in too_many["message"] and max(tokenized, default=0) < 10_000
+    assert "900000 bytes" in too_many["message"]
 
 
 def test_clients_beyond_the_queue_get_429_and_all_others_an_answer(client):
@@ -166,24 +148,13 @@ def test_clients_beyond_the_queue_get_429_and_all_others_an_answer(client):
 
 def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
     """Ray cancels the task when the client disconnects: the answer ran on to its end."""
-    preparing, go_on = Event(), Event()
+    call = Call(EngineService(engine, {"tiny": BASE}), HttpRequest({"type": "http"}))
 
     def prepare():
-        preparing.set()
-        assert go_on.wait(TIMEOUT_S)
-        return [endless(engine)]
+        call.abort()  # as the middleware does, while a thread prepares
+        return [ENDLESS]
 
-    async def cancel():
-        call = Call(EngineService(engine, {"tiny": BASE}), HttpRequest({"type": "http"}))
-        task = asyncio.create_task(call.submit(prepare))
-        await asyncio.to_thread(preparing.wait)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        call.abort()  # as the middleware does
-        go_on.set()
-
-    asyncio.run(cancel())
+    asyncio.run(call.submit(prepare))
     wait_until(lambda: not (engine.load.running or engine.load.waiting))
 
 
@@ -212,35 +183,25 @@ def test_answers_that_a_shutdown_ends_are_503_in_response_log_and_metrics(servin
         wait_until(lambda: client.running.service.abort_all() or all(future.done() for future in futures))
         whole, *streams = (future.result() for future in futures)
     assert refused(whole, 503)["message"] == "the server is shutting down"
-    for stream in streams:
-        last = json.loads(stream.text.split("data: ")[-1])
-        assert last["error"]["message"] == "the server is shutting down"
+    assert all("the server is shutting down" in stream.text for stream in streams)
     wait_until(lambda: counted(client, 503) == 3)
     assert [r.fields["status"] for r in caplog.records if hasattr(r, "fields")] == [503] * 3
 
 
-def test_a_stream_that_waits_tells_its_place_until_it_begins(tiny, monkeypatch):
+def test_a_stream_that_waits_tells_its_place_until_it_begins(serving, engine, monkeypatch):
     """Clients and proxies give a silent connection up."""
     monkeypatch.setattr(core, "COMMENT_S", 0.2)
 
-    def comments(text):
-        body = {"prompt": text * 9, "max_tokens": 3, "stream": True}
-        with server.http() as http:
-            events = http.post("/v1/completions", json=body).text.split("\n\n")
-        found = [event for event in events if event.startswith(":")]
-        assert events[: len(found)] == found and len(events) > len(found) + 1
-        return found[0]
-
-    with ExitStack() as stack:
-        engine = stack.enter_context(open_engine(tiny, slots=1, queue=30, context=256))
-        server, threads = stack.enter_context(serve_engine(engine)), stack.enter_context(ThreadPoolExecutor())
+    client = serving()
+    with ThreadPoolExecutor() as threads:
         with halted():
-            streamed = [threads.submit(comments, "a")]
-            wait_until(lambda: engine.load.running == 1)
-            streamed += [threads.submit(comments, "b")]
-            wait_until(lambda: engine.load.waiting == 1)
+            body = WORK | {"stream": True}
+            streams = [threads.submit(client.post, "/v1/completions", json=body) for _ in range(5)]
+            wait_until(lambda: engine.load == (4, 1))
             sleep(0.5)
-        assert [stream.result() for stream in streamed] == [": computing", ": place 1 in the queue"]
+        blocks = [stream.result().text.split("\n\n") for stream in streams]
+    assert sorted(first for first, *_ in blocks) == [*[": computing"] * 4, ": place 1 in the queue"]
+    assert all(block[-2:] == ["data: [DONE]", ""] for block in blocks)
 
 
 def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, monkeypatch, caplog):
@@ -276,7 +237,7 @@ def test_metrics_by_path_status_and_key(serving, tmp_path):
         'prompt_tokens_total{key="app"}': 2,
         "first_token_seconds_count": 1,
         "token_seconds_count": 1,
-        "slots": 2,
+        "slots": 4,
         "queue": 0,
     }
     assert {name: float(found[f"thirteen_{name}"]) for name in expected} == expected
@@ -297,14 +258,10 @@ def test_a_failed_engine_ends_the_server_after_its_responses(tiny, say):
     """The process answered 503 for ever, and nothing restarted it."""
     say(ZeroDivisionError())
     with open_engine(tiny) as engine, ThreadPoolExecutor() as threads:
-        responses = []
-
-        def ask(url):
-            responses.append(threads.submit(httpx.post, f"{url}/v1/completions", json=WORK, timeout=60))
-
+        service, responses = EngineService(engine, {"tiny": BASE}), []
+        post = partial(threads.submit, httpx.post, json=WORK, timeout=TIMEOUT_S)
         with pytest.raises(ClosedError, match="engine has failed"):
-            service = EngineService(engine, {"tiny": BASE})
-            run_server(service, ListenConfig(), ask)
+            run_server(service, ListenConfig(), lambda url: responses.append(post(f"{url}/v1/completions")))
         assert responses[0].result().status_code == 500
 
 

@@ -32,20 +32,12 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
-def running() -> Iterator[PageServer]:
-    """The one server that the tests of the page share."""
-    server = PageServer(ANSWERS)
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    """The scripted server."""
+    server = PageServer(ANSWERS.copy())
     with background_server(server.app) as server.address:
         yield server
-
-
-@pytest.fixture
-def server(running: PageServer) -> PageServer:
-    running.requests.clear()
-    running.disconnected.clear()
-    running.release.clear()
-    return running
 
 
 @pytest.fixture

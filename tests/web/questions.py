@@ -5,24 +5,19 @@ from typing import Any
 from .page_server import answer
 
 EGGS = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
+VOTES = {"asked": 8, "ended": 5, "votes": {"7": 1, "31": 4}}
+WIDE = f"{'9' * 120} {'w' * 120}\n\n```\n{'c' * 200}\n```\n\\[{'x + ' * 60}y\\] \\({'1' * 99}\\)"
 ANSWERS = {
-    EGGS: answer("The boxes hold 3 * 12 = 36 eggs. 5 break, so 36 - 5 = 31 are left.", value="31", unread=0),
-    "wrong": answer("So 12 * 13 = 146. Then 146 + 1 = 147.", ("12 * 13 = 146", "156"), value="147", unread=1),
-    "vote": answer(
-        "36 - 5 = 31.",
-        value="31",
-        confidence=0.83,
-        tally={"asked": 8, "ended": 5, "votes": {"7": 1, "31": 4}},
-    ),
-    "tie": answer("I say 7.", sure=False, tally={"asked": 8, "ended": 8, "votes": {"6": 4, "7": 4}}),
+    EGGS: answer("The boxes hold 3 * 12 = 36 eggs. Left: 36 - 5 = 31."),
+    "wrong": answer("So 12 * 13 = 146. Then 146 + 1 = 147.", unread=1),
+    "vote": answer("36 - 5 = 31.", confidence=0.83, tally=VOTES),
+    "tie": answer("I say 7.", value=None, sure=False, tally=VOTES | {"ended": 8, "votes": {"6": 4, "7": 4}}),
     "cut": answer("It is 3 + 4", sure=False, stop_reason="length", dropped_turns=1),
     "code": answer("```python\nx = 2 * 2\n```", value="4"),
-    "think": answer("It is 7.", value="7", thinking="Is 2 + 2 = 5?\n\nNo."),
-    "wide": answer(
-        f"{'9' * 120} {'w' * 120}\n\n```\n{'c' * 200}\n```\n\\[{'x + ' * 60}y\\] \\({'1' * 99}\\)"
-    ),
+    "think": answer("It is 7.", thinking="Is 2 + 2 = 5?\n\nNo."),
+    "wide": answer(WIDE),
     "long": answer(" ".join(f"{n} + 1 = {n + 1}." for n in range(600))),
-    "!hold": answer("It is 3 + 4 = 7. So the answer is 7.", value="7"),
+    "!hold": answer("It is 3 + 4 = 7. So the answer is 7."),
 }
 
 

@@ -1,21 +1,19 @@
 """The static site in a real Chromium with a phone's screen, with the real wllama and real models."""
 
-import shutil
-
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 from thirteen import Engine
-from thirteen.convert.source.architecture import Architecture
+from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.files.gguf.header import read_header
-from thirteen.lab.random_model import write_uniform_model
-from thirteen.web.site import APP, tensor_layout, write_site
+from thirteen.web.site import tensor_layout, write_site
 from thirteen.web.static_files import site_app
 
 from ..axe_core import violations
 from ..background_server import background_server
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
+from ..runtime.conftest import finish
 from .conftest import PHONE
 from .questions import ask, ask_and_wait, part
 
@@ -23,17 +21,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 pytestmark = BROWSER_TEST
 expect = playwright.expect
 
-SHAPE = Architecture(
-    name="llama", layers=1, hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, vocab=300, context=64,
-    rms_eps=1e-5, rope_theta=10000.0, tied=True,
-)  # fmt: skip
-EXPAND = """async ([name, layout, max]) => {
-  const { expandTypes } = await import('/page/expand.js');
-  const blob = await (await fetch(name)).blob();
-  const expanded = await expandTypes(blob, layout, max);
-  if (expanded === blob) return null;
+EXPAND = """([name, layout, max]) => import('/page/expand.js').then(async ({ expandTypes }) => {
+  const expanded = await expandTypes(await (await fetch(name)).blob(), layout, max);
   return Array.from(new Uint8Array(await expanded.arrayBuffer()));
-}"""
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -158,40 +149,20 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(site, visit):
     expect(page.locator("#status")).to_contain_text("could not be loaded", timeout=60_000)
 
 
-@pytest.fixture(scope="module")
-def expand(tmp_path_factory, browser):
-    """expand(type, max_bytes): a model of this type, and what the page makes of it if that is another."""
-    folder = tmp_path_factory.mktemp("types")
-    (folder / "page").mkdir()
-    shutil.copy(APP / "expand.js", folder / "page")
-    (folder / "index.html").touch()
-
-    def run(name, max_bytes=2**31):
-        path, expanded = folder / f"{name}.gguf", folder / f"{name}-expanded.gguf"
-        write_uniform_model(path, SHAPE, GGMLQuantizationType[name], GGMLQuantizationType.Q4_1)
-        content = page.evaluate(EXPAND, [path.name, tensor_layout(read_header(path)), max_bytes])
-        if content:
-            expanded.write_bytes(bytes(content))
-        return path, expanded if content else None
-
-    with background_server(site_app(folder)) as address:
-        page = browser.new_page()
-        page.goto(address)
-        yield run
-        page.close()
-
-
-@pytest.mark.parametrize("name", ["Q4_0", "Q5_0", "IQ4_NL", "MXFP4"])
-def test_small_types_become_q8_0_with_the_same_weights(expand, name):
-    before, after = ({tensor.name: tensor for tensor in GGUFReader(file).tensors} for file in expand(name))
-    assert before.keys() == after.keys()
-    assert after["token_embd.weight"].tensor_type.name == "Q4_1"
-    assert after["blk.0.attn_q.weight"].tensor_type.name == "Q8_0"
-    for tensor, old in before.items():
-        weights = [dequantize(one.data, one.tensor_type) for one in (old, after[tensor])]
+def test_small_types_become_q8_0_with_the_same_weights_if_there_is_room(small, site, visit, tmp_path):
+    path, larger, types = small / "types.gguf", tmp_path / "larger.gguf", GGMLQuantizationType
+    small_types = (types.Q4_0, types.Q5_0, types.IQ4_NL, types.MXFP4)
+    weights = np.random.default_rng(1).normal(size=(64, 256)).astype(np.float32)
+    writer = GGUFWriter(path, "llama")
+    for type_ in (*small_types, types.Q4_1, types.Q4_K):
+        rows = quantize_rows(weights, type_, "weights", np.ones(256, np.float32))
+        writer.add_tensor(type_.name, np.frombuffer(rows, np.uint8).reshape(64, -1), raw_dtype=type_)
+    finish(writer, path)
+    page, layout = visit(site), tensor_layout(read_header(path))
+    larger.write_bytes(bytes(page.evaluate(EXPAND, [path.name, layout, 2**31])))
+    for before, after in zip(GGUFReader(path).tensors, GGUFReader(larger).tensors, strict=True):
+        expected = types.Q8_0 if before.tensor_type in small_types else before.tensor_type
+        assert (after.name, after.tensor_type) == (before.name, expected)
+        weights = [dequantize(tensor.data, tensor.tensor_type) for tensor in (before, after)]
         np.testing.assert_array_equal(*weights)
-
-
-def test_a_model_stays_without_small_types_or_room(expand):
-    assert expand("Q4_K")[1] is None and expand("Q8_0")[1] is None
-    assert expand("Q4_0", 10_000)[1] is None
+    assert bytes(page.evaluate(EXPAND, [path.name, layout, 10_000])) == path.read_bytes()

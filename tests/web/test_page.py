@@ -1,15 +1,15 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
 import pytest
+from thirteen.server.api.core import format_event
+from thirteen.server.config import ApiKeys
 
 from ..axe_core import violations
-from ..background_server import background_server
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
-from ..server import serving
+from ..server.serving import open_engine, serve_engine
 from ..waiting import wait_until
 from .conftest import PHONE
-from .page_server import PageServer
-from .questions import ANSWERS, EGGS, ask, ask_and_wait, part
+from .questions import ANSWERS, EGGS, VOTES, ask, ask_and_wait, part
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = BROWSER_TEST
@@ -54,14 +54,14 @@ def test_what_is_said_about_an_answer(page):
 
 def test_votes_are_the_servers(page, server):
     """JavaScript orders integer keys of an object by value, not by votes."""
-    server.answers["!hold"]["tally"] = ANSWERS["vote"]["tally"]
+    server.answers["!hold"] = ANSWERS["!hold"] | {"tally": VOTES}
     page.get_by_label("Effort").select_option("medium")
+    expect(page.get_by_label("Model")).to_have_text("smollm2sums-13")  # without the model for embeddings
     page.get_by_label("Model").select_option("sums-13")
     ask(page, "!hold")
     expect(part(page, "result")).to_have_text("Working it out: 2 of 3 answers say 31, 1 says 7")
     server.release.set()
     expect(page.get_by_text("4 of 5 answers say 31, 1 says 7", exact=True)).to_be_visible()
-    server.answers["!hold"]["tally"] = None
     assert [(sent["effort"], sent["model"]) for sent in server.requests] == [("medium", "sums-13")]
 
 
@@ -90,22 +90,30 @@ def test_a_double_click_on_ask_does_not_stop(page):
     expect(part(page, "result")).to_have_text("31")
 
 
+BUSY = {"status": 429, "json": {"error": {"message": "All slots are used."}}, "headers": {"Retry-After": "3"}}
+
+
 @pytest.mark.parametrize(
-    ("question", "message"),
+    ("response", "message"),
     [
-        ("!busy", "All slots are in use. (try again in 3 s)"),
-        ("!fail", "The computation failed."),
-        ("!break", "The connection was lost before the answer was complete."),
+        (BUSY, "All slots are used. (try again in 3 s)"),
+        ({"body": format_event(BUSY["json"], "error")}, "All slots are used."),
+        (
+            {"body": format_event({"text": "It"}, "text")},
+            "The connection was lost before the answer was complete.",
+        ),
     ],
 )
-def test_a_failure_leaves_the_turns_and_the_question(page, question, message):
+def test_a_failure_leaves_the_turns_and_the_question(page, response, message):
     ask_and_wait(page, EGGS)
-    ask(page, question)
+    page.route("**/v1/answer", lambda route: route.fulfill(**response))
+    ask(page, "Why?")
     error = page.get_by_role("alert")
     expect(error).to_have_text(message)
-    if question == "!busy":  # of the others there is some text, which stays
+    if response is BUSY:  # of the others there is some text, which stays
         expect(page.locator(".question")).to_have_text([EGGS])
-        expect(page.get_by_label("Ask a math question")).to_have_value(question)
+        expect(page.get_by_label("Ask a math question")).to_have_value("Why?")
+        page.unroute_all()
         ask(page, EGGS)
         expect(page.locator(".turn")).to_have_count(2)
         expect(error).to_be_empty()
@@ -119,25 +127,30 @@ def test_an_answer_is_copied_as_its_source(open_page):
     assert page.evaluate("navigator.clipboard.readText()") == ANSWERS["wrong"]["text"]
 
 
-def test_an_api_key_is_asked_for_and_kept_for_the_tab(visit):
-    """Medium is chosen where the server finds it cheap; models for embeddings answer nothing."""
-    models = ({"id": "a", "default_effort": "medium"}, {"id": "b", "capabilities": "embedding"})
-    with background_server(PageServer(ANSWERS, models, key="thirteen-26").app) as address:
-        page = visit(address, **PHONE)
+def test_the_page_works_with_the_real_server_whose_key_it_keeps_for_the_tab(visit, smollm2, tmp_path):
+    """The scripted server could deviate from the real protocol."""
+    secret, question = "thirteen-" * 3, "Repeat exactly: 1234 * 5678 ="
+    (tmp_path / "keys").write_text(secret)
+    with open_engine(smollm2) as engine, serve_engine(engine, keys=ApiKeys(tmp_path / "keys")) as real:
+        page = visit(real.url, **PHONE)
         key = page.get_by_label("This server requires an API key")
         expect(key).to_be_focused()
         assert violations(page) == []
         key.fill("guess")
         key.press("Enter")
-        expect(page.get_by_role("alert")).to_have_text("Incorrect API key provided.")
-        key.fill(" thirteen-26 ")
+        expect(page.get_by_role("alert")).to_contain_text("API key")
+        key.fill(f" {secret} ")
         page.get_by_role("button", name="Unlock").click()
         expect(key).to_be_hidden()
         page.reload()
-        ask_and_wait(page, EGGS)
-        assert page.evaluate("JSON.stringify(localStorage)").count("thirteen-26") == 0
-        expect(page.get_by_label("Effort")).to_have_value("medium")
-        expect(page.get_by_label("Model")).to_have_text("a")
+        expect(page.get_by_label("Effort")).to_have_value(real.service.default_effort("model"))
+        page.get_by_label("Effort").select_option("low")
+        ask_and_wait(page, question)
+        assert secret not in page.evaluate("JSON.stringify(localStorage)")
+        answer = engine.answer(question)
+        assert answer.steps
+        expect(page.locator(".step.ok")).to_have_count(len(answer.steps))
+        expect(part(page, "result")).to_have_text(answer.value or "")
 
 
 def test_a_thought_is_folded_above_the_answer_and_stored_with_it(page):
@@ -216,6 +229,7 @@ def test_axe_finds_nothing_and_all_fits_the_screen(open_page, scheme, screen):
     for question in (EGGS, "wrong", "vote", "think", "code", "wide"):
         ask_and_wait(page, question)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.route("**/v1/answer", lambda route: route.fulfill(**BUSY))
     ask(page, "!busy")
     expect(page.get_by_role("alert")).not_to_be_empty()
     page.get_by_role("button", name="History").click()
@@ -235,18 +249,3 @@ def test_a_conversation_by_keyboard_alone(page, server):
     page.keyboard.type(EGGS)
     page.keyboard.press("Enter")
     expect(part(page, "result")).to_have_text("31")
-
-
-def test_the_page_works_with_the_real_server(visit, smollm2):
-    """The scripted server could deviate from the real protocol."""
-    question = "Repeat exactly: 1234 * 5678 ="
-    with serving.open_engine(smollm2) as engine, serving.serve_engine(engine, name="smollm2") as real:
-        page = visit(real.url)
-        expect(page.get_by_label("Model")).to_have_value("smollm2")
-        page.get_by_label("Effort").select_option("low")
-        ask(page, question)
-        expect(part(page, "stats")).to_contain_text("tokens/s", timeout=60_000)
-        answer = engine.answer(question)
-        assert answer.steps
-        expect(page.locator(".step.ok")).to_have_count(len(answer.steps))
-        expect(part(page, "result")).to_have_text(answer.value or "")

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from thirteen.runtime.answer import VoteTally
 
 Json = dict[str, Any]
 
@@ -135,8 +136,7 @@ def _responses_part(event: Json) -> Said:
         case "output_item.done" if event["item"]["type"] == "function_call":
             return Said(calls=_calls([event["item"]]))
         case "completed" | "incomplete":
-            last = _responses_said(event["response"])
-            return Said(end=last.end, tokens=last.tokens, warning=last.warning)
+            return replace(_responses_said(event["response"]), text="", reasoning="", calls=[])
     return Said()
 
 
@@ -154,16 +154,12 @@ def _generate_body(messages: list[Json], options: Json) -> Json:
 
 def _ollama_said(found: Json) -> Said:
     assert found["done"] == ("done_reason" in found)
-    message = found.get("message") or {"content": found["response"], "thinking": found.get("thinking", "")}
-    calls = [call["function"] for call in message.get("tool_calls", ())]
-    return Said(
-        message["content"],
-        message.get("thinking", ""),
-        [(call["name"], call["arguments"]) for call in calls],
-        found.get("done_reason"),
-        found.get("eval_count", 0),
-        found.get("warning", ""),
-    )
+    message = found.get("message") or found | {"content": found["response"]}
+    said = Said(message["content"], message.get("thinking", ""), end=found.get("done_reason"))
+    said.tokens, said.warning = found.get("eval_count", 0), found.get("warning", "")
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    said.calls = [(one["name"], one["arguments"]) for one in functions]
+    return said
 
 
 def _ollama_back(found: Json) -> list[Json]:
@@ -175,9 +171,7 @@ def _answer_body(messages: list[Json], options: Json) -> Json:
 
 
 def _tally(tally: Json) -> str:
-    value, count = next(iter(tally["votes"].items()), ("", 0))
-    told = f"of {tally['ended']} agree on {value}"
-    return f"{count} {told}\n" if count else f"{tally['ended']} without a vote\n"
+    return f"{VoteTally(tally['asked'], tally['ended'], tally['votes']).agreement}\n"
 
 
 def _answer_said(found: Json) -> Said:
@@ -195,8 +189,7 @@ def _answer_part(event: Json) -> Said:
         case "tally":
             return Said(reasoning=_tally(event))
         case "answer":
-            last = _answer_said(event)
-            return Said(end=last.end, tokens=last.tokens)
+            return replace(_answer_said(event), text="", reasoning="")
     return Said()
 
 

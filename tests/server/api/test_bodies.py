@@ -12,15 +12,8 @@ from .formats import FORMATS
 
 COMPLETION, CHAT, RESPONSES, OLLAMA = "/v1/completions", "/v1/chat/completions", "/v1/responses", "/api/chat"
 HI = [{"role": "user", "content": "a"}]
-BODIES = {
-    COMPLETION: {"prompt": "a", "max_tokens": 1},
-    CHAT: {"messages": HI, "max_tokens": 1},
-    RESPONSES: {"input": "a", "max_output_tokens": 1},
-    OLLAMA: {"model": "tiny", "messages": HI, "stream": False, "options": {"num_predict": 1}},
-    "/api/generate": {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}},
-    "/v1/answer": {"question": "x", "max_tokens": 1},
-    "/v1/check": {},
-}
+BODIES = {form.path: form.body(HI, {"max_tokens": 1}) for form in FORMATS.values()}
+BODIES |= {COMPLETION: {"prompt": "a", "max_tokens": 1}, "/v1/check": {}}
 CALL = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
 
 
@@ -49,13 +42,10 @@ def arguments(text):
         (COMPLETION, b"[" * 100_000, 400, "the body is not JSON: recursion limit exceeded"),
         (COMPLETION, b'{"n": NaN}', 400, "the body is not JSON: expected value at line 1 column 7"),
         (COMPLETION, b"{\xff}", 400, "the body is not JSON: key must be a string at line 1 column 2"),
-        (COMPLETION, b"[]", 422, "the body must be an object"),
         (COMPLETION, b'{"prompt": "a", "top_p": -1e999}', 422, "top_p must be a finite number"),
-        (COMPLETION, {"n": True}, 422, "n must be a valid integer"),
         (COMPLETION, {"n": 10**4000}, 422, "n must be at most 24, for all prompts together"),
         (COMPLETION, {"prompt": ["a"] * 16, "n": 2}, 422, "n must be at most 24"),
         (COMPLETION, {"temperature": 10**400}, 422, "temperature must be a valid number"),
-        (COMPLETION, {"stream": "true"}, 422, "stream must be a valid boolean"),
         (COMPLETION, {"stream_options": []}, 422, "stream_options must be an object"),
         (COMPLETION, {"stop": {"a": 1}}, 422, "stop must be a valid list"),
         (COMPLETION, {"stop": ["a", ""]}, 422, "stop[1] must have at least 1 character"),
@@ -89,8 +79,8 @@ def arguments(text):
         (RESPONSES, {"input": [{"role": "user", "content": [{}]}]}, 422, "input[0].content[0].type "),
         (RESPONSES, {"input": [{"type": "item_reference", "id": "1"}]}, 422, "input[0].type "),
         (RESPONSES, {"input": [{"type": "function_call", "call_id": "1"}]}, 422, "input[0].name is missing"),
-        (RESPONSES, {"truncation": "auto"}, 422, "truncation "),
         ("/v1/answer", {"question": None}, 422, "question "),
+        (RESPONSES, {"truncation": "auto"}, 422, "truncation "),
         ("/v1/answer", {"min_confidence": 1}, 422, "min_confidence "),
         ("/v1/check", {"claim": "1" * 4097}, 422, "claim "),
         (OLLAMA, {"format": 5}, 422, "format must be"),

@@ -46,12 +46,10 @@ def test_every_kind_of_input(client, engine):
     ("fields", "status", "problem"),
     [
         ({"input": ""}, 422, "input must have at least 1 character"),
-        ({"input": []}, 422, "input"),
         ({"input": ["x"] * 2049}, 422, "at most 2048 items"),
         ({"input": {"a": 1}}, 422, "input must be a valid list"),
         ({"input": "x " * 100}, 400, "text 0 has 102 tokens, and the context holds 64"),
         ({"input": [10**6]}, 400, "token 1000000 is not one of"),
-        ({"input": "x", "dimensions": 65}, 400, "dimensions must be an integer from 1 to 64"),
         ({"input": "x", "encoding_format": "int8"}, 422, "encoding_format"),
         ({"input": "x", "model": "gpt"}, 404, "'gpt' does not exist"),
     ],

@@ -88,15 +88,8 @@ def test_an_effort_is_the_same_by_all_names(http, say, form):
 
 
 # The values: 6, 7, none, 5, 5, 5, 5. The answers that run together end one after the other.
-DISSENT = (
-    "The answer is 6.",
-    "So the answer is 7.",
-    "I do not know any answer.",
-    FIVE,
-    f"So {FIVE}",
-    FIVE,
-    FIVE,
-)
+OTHERS = ("The answer is 6.", "So the answer is 7.", "I do not know any answer.")
+DISSENT = (*OTHERS, FIVE, f"So {FIVE}", FIVE, FIVE)
 COUNTS = ["1 of 1", "1 of 2", "1 of 3", "1 of 4", "2 of 5", "3 of 6", "4 of 7"]
 
 
@@ -255,10 +248,9 @@ def test_errors_are_one_line_in_the_formats_own_shape(http, form):
 
 @every_format
 def test_a_stream_that_fails_says_so_at_its_end(tool_server, http, form):
+    body = form.body([{"role": "user", "content": QUESTION}], {"stream": True})
     with halted(running=1):
-        with http.stream(
-            "POST", form.path, json=form.body([{"role": "user", "content": QUESTION}], {"stream": True})
-        ) as response:
+        with http.stream("POST", form.path, json=body) as response:
             wait_until(lambda: tool_server.service.engine.load.running, pause_s=0.01)
             tool_server.service.abort_all()
             last = events("".join(response.iter_text()))[-1]

@@ -43,11 +43,8 @@ def fence(call, info="json"):
         (f"{tag(CALL)}\nDone.", "\nDone.", ADD),
         (f"<tool_call>{CALL}", "", ADD),  # the model ended its turn instead
         (tag(CALL.replace("arguments", "parameters")), "", ADD),
-        (tag(CALL.replace("1", '"</tool_call>\n"')), "", [("add", {"a": "</tool_call>\n"})]),
         (f"<tool_call>{tag(CALL)}", "<tool_call>", ADD),
         (tag(CALL.replace("1", NESTED % "")), "", [("add", {"a": json.loads(NESTED % "")})]),
-        (f" \n{CALL}\n", "", ADD),
-        (f"{CALL}; {CALL}", "", ADD),
         (f"{CALL}\n{CALL};", "", ADD),
         ('{"type": "function", ' + CALL[1:], "", ADD),
         ('{"type": "function", "function": ' + CALL + "}", "", ADD),
@@ -98,10 +95,8 @@ def test_only_the_first_of_several_calls_may_be_wanted():
 @pytest.mark.parametrize(
     ("pieces", "fed"),
     [
-        (
-            ["a <b", "> \n", "c <to", "ol", " d", "\n<tool_call", ">{}"],
-            ["a", " <b>", " \nc", "", " <tool d", "", ""],
-        ),
+        (["a <b", "> \n", "c <to", "ol", " d"], ["a", " <b>", " \nc", "", " <tool d"]),
+        (["d", "\n<tool_call", ">{}"], ["d", "", ""]),
         ([" ", "\n", "a ", "{", "b"], ["", "", " \na", " {", "b"]),
         (["a`b``", "\n``", "x`\n", "``", "`py", "\nx\n```\n"], ["a`b``", "", "\n``x`", "", "", ""]),
     ],
@@ -138,10 +133,7 @@ def test_calls_that_are_written_are_read(calls, before, ascii_only):
     """Whatever the arguments hold, tags and brackets included."""
     named = [{"name": name, "arguments": arguments} for name, arguments in calls]
     texts = [json.dumps(call, ensure_ascii=ascii_only) for call in named]
-    assert parse(before, *(f"<tool_call>\n{text}\n</tool_call>" for text in texts)) == (
-        before.rstrip(),
-        calls,
-    )
+    assert parse(before, *map(tag, texts)) == (before.rstrip(), calls)
     assert parse("; ".join(texts)) == parse(fence("\n".join(texts))) == ("", calls)
 
 

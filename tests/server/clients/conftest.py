@@ -1,4 +1,4 @@
-"""Fixture of the tests with clients: no other machine is reached."""
+"""Fixtures of the tests with clients: the server is where these look for one, and nothing else is reached."""
 
 import os
 import socket
@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
+from ..serving import RunningServer
+
 OFFLINE = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_EVALUATE_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_UPDATE_DOWNLOAD_COUNTS": "false",
     "LANGCHAIN_TRACING_V2": "false",
     "LANGSMITH_TRACING": "false",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -42,3 +40,14 @@ def offline() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", connect_locally)
         yield
     assert attempts == []
+
+
+@pytest.fixture(scope="module")
+def server(tool_server: RunningServer) -> Iterator[RunningServer]:
+    """The server of the tiny model, as the variables of the clients name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "unused")
+        patch.setenv("OPENAI_BASE_URL", f"{tool_server.url}/v1")
+        patch.setenv("OLLAMA_HOST", tool_server.url)
+        patch.setenv("OLLAMA_API_BASE", tool_server.url)
+        yield tool_server

@@ -1,10 +1,9 @@
 """Agents of LangChain, OpenAI's Agents SDK and Pydantic AI use two tools, one after the other, and answer."""
 
+import asyncio
 import json
 
 import pytest
-
-from ..serving import TIMEOUT_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of pydantic, in these clients
 
@@ -37,50 +36,33 @@ class Tools:
 
 
 @pytest.fixture
-def tools(say):
+def tools(server, say):
     say(*TEXTS)
     return Tools()
 
 
-@pytest.mark.parametrize("responses", [False, True])
-def test_langchain(tool_server, tools, responses):
-    agents = pytest.importorskip("langchain.agents")
+@pytest.mark.parametrize("options", [{"use_responses_api": True}, {"presence_penalty": 0.1}])
+def test_langchain(tools, options):
+    from langchain.agents import create_agent
     from langchain_openai import ChatOpenAI
 
-    url = f"{tool_server.url}/v1"
-    model = ChatOpenAI(
-        model="default",
-        base_url=url,
-        api_key="unused",
-        timeout=TIMEOUT_S,
-        use_responses_api=responses,
-        **({} if responses else {"presence_penalty": 0.1}),
-    )
-    agent = agents.create_agent(model, [tools.temperature, tools.add], system_prompt="Be brief.")
+    agent = create_agent(ChatOpenAI(model="tiny", **options), [tools.temperature, tools.add])
     messages = agent.invoke({"messages": [{"role": "user", "content": QUESTION}]})["messages"]
     assert messages[-1].text == TEXTS[-1] and tools.asked == ["Oslo", (3, 20)]
 
 
 @pytest.mark.parametrize("api", ["OpenAIResponsesModel", "OpenAIChatCompletionsModel"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_openai_agents(tool_server, tools, api, stream):
-    agents = pytest.importorskip("agents")
-    import asyncio
-
+def test_openai_agents(tools, api, stream):
+    import agents
     from openai import AsyncOpenAI
 
     agents.set_tracing_disabled(disabled=True)
 
     async def run():
-        async with AsyncOpenAI(
-            base_url=f"{tool_server.url}/v1", api_key="unused", timeout=TIMEOUT_S
-        ) as client:
-            agent = agents.Agent(
-                name="agent",
-                instructions="Be brief.",
-                model=getattr(agents, api)("default", client),
-                tools=[agents.function_tool(tools.temperature), agents.function_tool(tools.add)],
-            )
+        async with AsyncOpenAI() as client:
+            functions = [agents.function_tool(tools.temperature), agents.function_tool(tools.add)]
+            agent = agents.Agent("agent", model=getattr(agents, api)("tiny", client), tools=functions)
             if not stream:
                 return (await agents.Runner.run(agent, QUESTION)).final_output
             result = agents.Runner.run_streamed(agent, QUESTION)
@@ -91,14 +73,9 @@ def test_openai_agents(tool_server, tools, api, stream):
     assert asyncio.run(run()) == TEXTS[-1] and tools.asked == ["Oslo", (3, 20)]
 
 
-@pytest.mark.parametrize("api", ["OpenAIResponsesModel", "OpenAIChatModel"])
-def test_pydantic_ai(tool_server, tools, api):
-    pydantic_ai = pytest.importorskip("pydantic_ai")
-    from pydantic_ai.models import openai as models
-    from pydantic_ai.providers.openai import OpenAIProvider
+@pytest.mark.parametrize("api", ["openai-responses", "openai-chat"])
+def test_pydantic_ai(tools, api):
+    from pydantic_ai import Agent
 
-    provider = OpenAIProvider(base_url=f"{tool_server.url}/v1", api_key="unused")
-    agent = pydantic_ai.Agent(
-        getattr(models, api)("default", provider=provider), tools=[tools.temperature, tools.add]
-    )
+    agent = Agent(f"{api}:tiny", tools=[tools.temperature, tools.add])
     assert agent.run_sync(QUESTION).output == TEXTS[-1] and tools.asked == ["Oslo", (3, 20)]
