@@ -16,7 +16,7 @@ from typing import BinaryIO
 from ..errors import OptionError, OutputError
 
 _PART = r"\..+\.[0-9a-f]{16}\.part"
-_LEFT_OVER_S = 6 * 3600  # no command goes so long without a change of its temporary files
+_LEFT_OVER_S = 7 * 86400  # no command runs so long without a change of its temporary files
 
 
 @contextmanager

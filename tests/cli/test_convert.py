@@ -63,11 +63,3 @@ def test_a_smaller_vocabulary_with_an_adapter(thirteen, base, tmp_path):
     assert 0.8 < fidelity["effect"]["slope"]["estimate"] < 1.2
     shown = thirteen("models", tmp_path / "m.gguf", "--json").json
     assert (shown["provenance"]["vocabulary.kept"], shown["provenance"]["vocabulary.of"]) == ("264", "272")
-
-
-def test_a_merged_checkpoint_is_written(thirteen, base, my_lora, tmp_path):
-    model = base("llama")
-    options = ("--adapter", my_lora, "--to-safetensors", "--output", tmp_path / "merged")
-    report = thirteen("convert", model, *options, "--json").json
-    assert (tmp_path / "merged/model.safetensors").stat().st_size == report["total_bytes"]
-    assert "the folder is not empty" in thirteen("convert", model, *options).error

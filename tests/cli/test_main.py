@@ -1,5 +1,6 @@
 """The command line: imports, help, output, and the path from a checkpoint to an answer."""
 
+import json
 import re
 import subprocess
 import sys
@@ -18,16 +19,11 @@ HEAVY = ("torch", "transformers", "peft", "llama_cpp.llama_cpp", "numpy", "huggi
 SHORT = ("--max-tokens", "8", "--threads", "1")
 
 
-def command_lines() -> dict[str, object]:
-    """All commands and groups, by their words."""
-
-    def under(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
-        if words:
-            yield " ".join(words), command
-        for name, child in getattr(command, "commands", {}).items():
-            yield from under(child, (*words, name))
-
-    return dict(under(typer.main.get_command(app), ()))
+def command_lines(group: object, *words: str) -> Iterator[str]:
+    """The words of all commands and groups in a group."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield " ".join((*words, name))
+        yield from command_lines(command, *words, name)
 
 
 @pytest.mark.parametrize("words", ["--help", "convert --help", "--version"])
@@ -43,10 +39,9 @@ main()
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("words", command_lines())
-def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thirteen, monkeypatch):
+@pytest.mark.parametrize("words", [*command_lines(typer.main.get_command(app))])
+def test_the_help_of_every_command_has_an_example_and_a_first_screen(words, thirteen):
     """The screen has 80 columns and 40 lines; what few need comes after it."""
-    monkeypatch.setenv("COLUMNS", "80")
     text = thirteen(*words.split(), "--help").output
     assert f"Usage: thirteen {words}" in text
     assert f"Example: thirteen {words}" in " ".join(text.split())
@@ -65,7 +60,9 @@ def test_version_shows_the_version(thirteen):
     assert name == "thirteen" and version[0].isdigit()
 
 
-def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, my_lora, tmp_path, monkeypatch):
+def test_a_converted_checkpoint_can_be_inspected_and_asked(
+    thirteen, base, my_lora, tmp_path, monkeypatch, capsys
+):
     model = tmp_path / "model.gguf"
     convert = ("convert", base("llama"), "--adapter", my_lora, "--no-fidelity", "--type", "Q8_0", "-o", model)
     made = thirteen(*convert, "--json").json
@@ -79,8 +76,8 @@ def test_a_converted_checkpoint_can_be_inspected_and_asked(thirteen, base, my_lo
     assert found["memory"].keys() == PROFILES.keys()
     # With THIRTEEN_LIBRARY=ik, every file was an error: that of the phone's type of the KV cache.
     monkeypatch.setenv("THIRTEEN_LIBRARY", "ik")
-    assert thirteen("models", model, "--json").json == found
-    monkeypatch.delenv("THIRTEEN_LIBRARY")
+    app(["models", str(model), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out) == found
     table = thirteen("models", model).output
     assert "Q8_0" in table
     assert "my-lora" in table

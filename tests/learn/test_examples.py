@@ -52,15 +52,10 @@ def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rul
     assert 0 < some < all_
 
 
-def sampled_row(tokenizer, text="It is 12 + 30 = 42."):
-    """A solution to a question, and the tokens of its prompt."""
-    prompt = tokenizer.prompt("How many?")
-    return SampledRow("How many?", len(prompt), (*tokenizer.answer(text),), 2.0), prompt
-
-
 def test_the_example_of_a_solution_has_the_sampled_tokens(loaded):
     _, tokenizer = loaded
-    row, prompt = sampled_row(tokenizer)
+    prompt, solution = tokenizer.prompt("How many?"), (*tokenizer.answer("It is 12 + 30 = 42."),)
+    row = SampledRow("How many?", len(prompt), solution, 2.0)
     example = encode_sampled(tokenizer, row)
     assert example.ids == [*prompt, *row.tokens]
     assert example.prompt_tokens == len(prompt)

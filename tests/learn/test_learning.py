@@ -26,6 +26,7 @@ from thirteen.runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 from thirteen.stats.intervals import paired_difference
 
 from ..interruption import Interrupted
+from ..json_changes import change_json, put
 from ..json_lines import write_rows
 from ..runtime.fakes import TEMPLATES
 
@@ -111,25 +112,14 @@ def test_an_adapter_is_learned_and_measured(learn, tiny, tmp_path):
 )
 def test_the_verdict_is_on_the_base_and_on_the_prompt(prompted, adapted, verdict):
     def answers(right):
-        solutions = [(Solution((1,), number < right),) for number in range(60)]
         return [
-            QuestionRollouts(n, f"{n} {'ab'[n % 2] * n}?", "1", 9, one) for n, one in enumerate(solutions)
+            QuestionRollouts(n, f"How {'a' * n}?", "1", 9, (Solution((1,), n < right),)) for n in range(60)
         ]
 
-    result = LearnResult(
-        base_id="a/b",
-        asked=60,
-        sometimes_right=30,
-        never_right=0,
-        learned=LearnedNumbers("code", "basis", 13, 240, 0.1, paired_difference(30, 5, 5, 20)),
-        max_tokens=300,
-        prompt=Candidate("an instruction", QuestionPrompt(system="Solve it.")),
-        ranked=[],
-        searched=0,
-        in_folds=False,
-        held_out=HeldOutAnswers(answers(30), answers(prompted), answers(adapted)),
-        minutes=1,
-    )
+    learned = LearnedNumbers("code", "basis", 13, 240, 0.1, paired_difference(30, 5, 5, 20))
+    prompt = Candidate("an instruction", QuestionPrompt(system="Solve it."))
+    held_out = HeldOutAnswers(answers(30), answers(prompted), answers(adapted))
+    result = LearnResult("a/b", 60, 30, 0, learned, 300, prompt, [], 0, False, held_out, 1)
     assert result.verdict == verdict
 
 
@@ -226,9 +216,7 @@ def test_nothing_is_measured_on_or_learned_from_the_examples_of_a_given_prompt(t
 def test_a_model_that_thinks_learns_and_is_asked_without_a_thought(learn, base, tmp_path):
     """Its thoughts took all the tokens, and no question had a right solution."""
     folder, model = shutil.copytree(base("llama long"), tmp_path / "thinks"), tmp_path / "thinks.gguf"
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    thinks = config | {"chat_template": TEMPLATES["qwen3"]}
-    (folder / "tokenizer_config.json").write_text(json.dumps(thinks))
+    change_json(folder / "tokenizer_config.json", put("chat_template", value=TEMPLATES["qwen3"]))
     convert(Recipe(folder, model, Uniform("F32"), ids=("thinks", "")))
     facts = learn(model=model)
     assert "without a thought" in facts["announced"] and "no certain gain above" not in facts["verdict"]
@@ -288,31 +276,28 @@ def test_the_folder_of_the_base_is_no_output(learn, tiny, tmp_path):
     ("right", "message"),
     [
         ("none", r"0 of 26 questions .*, 26 have no right one; .* give more questions, or easier questions"),
-        ("some", r"[1-9] of 26 questions have right and wrong solutions, \d+ have no right one"),
+        ("3 p", r"[1-9] of 26 questions have right and wrong solutions, \d+ have no right one"),
     ],
 )
 def test_too_few_questions_are_told_before_more_is_sampled(learn, tmp_path, monkeypatch, right, message):
     """Those with right and wrong solutions were counted twice, and as never right."""
-
-    def is_correct(answer: Any, row: Any) -> bool:
-        return right == "some" and row.question.split()[-1][0] == "p" and sum(answer.text.encode()) % 2 == 0
-
-    monkeypatch.setattr(rollouts, "is_correct", is_correct)
+    by_chance = rollouts.is_correct
+    monkeypatch.setattr(
+        rollouts, "is_correct", lambda answer, row: right in row.question and by_chance(answer, row)
+    )
     with pytest.raises(RequestError, match=message):
         learn()
     assert not (tmp_path / "adapter/.rollouts-2.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(".learn.jsonl", marks=pytest.mark.exhaustive), ".scores.jsonl"]
-)
-def test_a_damaged_journal_is_one_line(learn, tmp_path, name):
+def test_a_damaged_journal_is_one_line(learn, tmp_path):
     learn()
-    journal = tmp_path / "adapter" / name
-    for entry in ('{"questions": "many", "scores": [["x"]]}', "{}"):
-        journal.write_text(journal.read_text().splitlines()[0] + f"\n{entry}\n")
-        with pytest.raises(FileError, match=rf"{name}"):
-            learn()
+    for name in (".scores.jsonl", ".learn.jsonl"):
+        journal = tmp_path / "adapter" / name
+        for entry in ('{"questions": "many", "scores": [["x"]]}', "{}"):
+            journal.write_text(journal.read_text().splitlines()[0] + f"\n{entry}\n")
+            with pytest.raises(FileError, match=name):
+                learn()
 
 
 def test_a_file_to_measure_on_has_no_near_duplicates_in_training(tmp_path):
