@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError, InsufficientMemoryError
+from ...errors import FileError
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle
@@ -64,7 +64,7 @@ class Context(NativeHandle):
         assert settings.context <= model.context_trained, "the plan has clamped it"
         load = partial(library.new_context, model.handle, settings)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
-        self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
+        self.acquire(load, library.free_context, library.log, what)
         self._batch = library.new_batch(settings.batch, 0, 1)
         self._owned.callback(library.free_batch, self._batch)
         self._adapter: LoraAdapter | None = None
