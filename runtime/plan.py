@@ -103,8 +103,8 @@ def decide_settings(options: EngineOptions, header: Header) -> Settings:
     """Decide what an engine allocates, and how it computes a file.
 
     What the options give stands. What they leave open is what `thirteen bench tune` found for such a file,
-    else the table's. Then memory decides: the first of _fallbacks() that fits.
-    RequestError or FileError: the named library does not compute such a file, or is not installed; nothing fits.
+    else the table's. Then memory decides: the first of _fallbacks() that fits. RequestError or FileError: the
+    named library does not compute such a file, or is not installed; or nothing fits.
     """
     settings = options.settings(_find_way(options, header))
     if options.kv is None and not holds_heads(header, settings.kv):
