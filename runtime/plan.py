@@ -81,22 +81,9 @@ class EnginePlan:
         }
 
     def __str__(self) -> str:
-        one = self.settings
-        attention = {True: "flash", False: "standard", None: "the library's choice of"}[one.flash_attention]
-        threads = f"{one.threads} threads" + (" or fewer" if one.adaptive_threads else "")
-        requests = f"{one.slots} at once, of {one.context:,} tokens, in steps of {one.batch}"
-        if self.embeds:
-            requests = f"embeddings of up to {one.slots} texts at once, of {one.context:,} tokens together"
-        rows = {
-            "model": self.header.path,
-            **{f"adapter {name}": path for name, path in self.adapters.items()},
-            "requests": requests,
-            "computed by": f"{attention} attention, KV cache in {one.kv}, {threads}",
-            "GPU layers": one.gpu_layers,
-            "memory needed": self.memory.text,
-            "library": f"{one.library} ({self.version})",
-        }
-        return "\n".join(f"{name}: {value}" for name, value in rows.items())
+        facts = self.json | {"memory": self.memory.text}
+        settings = facts.pop("settings")
+        return "\n".join(f"{name}: {value}" for name, value in (facts | settings).items())
 
 
 def decide_settings(options: EngineOptions, header: Header) -> Settings:

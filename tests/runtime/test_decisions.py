@@ -144,7 +144,7 @@ def test_a_plan_is_printable_and_has_what_is_given(tiny):
     found = json.loads(json.dumps(plan.json))
     assert found["settings"]["slots"] == 3 and found["queue"] == 5
     assert found["memory"]["total_bytes"] == plan.memory.total_bytes
-    assert str(tiny) in str(plan) and "flash attention, KV cache in f16" in str(plan)
+    assert str(tiny) in str(plan) and "flash_attention: True" in str(plan)
 
 
 @pytest.mark.parametrize("library", ["llama.cpp", "auto"])
