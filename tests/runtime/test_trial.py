@@ -57,7 +57,6 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no bytes": ({"tokenizer.ggml.model": "llama"}, {}, "unordered_map::at"),
     "an adapter": ({"general.type": "adapter"}, {}, "is an adapter, not a model"),
     "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "one part of 2; merge the parts first"),
-    "a template that is a number": (template(1), {}, "'tokenizer.chat_template' is not a string"),
     "a template that is broken": (template("{%"), {}, "template cannot be compiled"),
     "a template that fails": (template("{{ 1 / 0 }}"), {}, "template failed: ZeroDivisionError"),
     "a template that fills the memory": (template(DOUBLING), {}, "template failed: MemoryError"),
