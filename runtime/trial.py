@@ -151,9 +151,8 @@ def _lower_limit(name: str, value: int) -> None:
     """Lower a limit, such as "RLIMIT_CORE", to `value`, where the system has it."""
     number = getattr(resource, name, None)
     if number is not None:
-        limits = resource.getrlimit(number)
-        least = min([value, *(limit for limit in limits if limit != resource.RLIM_INFINITY)])
-        resource.setrlimit(number, (least, limits[1]))
+        with suppress(ValueError):  # the limit that cannot be raised is lower
+            resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
 
 
 def _try_files(path: Path, adapters: list[Path], library: str) -> None:
