@@ -9,7 +9,7 @@ class ThirteenError(Exception):
 
 
 class FileError(ThirteenError):
-    """A file that is read is missing, damaged, unsupported, or does not fit another one."""
+    """A file that is read is missing, damaged or unsupported, or does not fit another one or the memory."""
 
 
 class OfflineError(FileError):
@@ -58,10 +58,6 @@ class PromptLengthError(RequestError):
 
 class BusyError(ThirteenError):
     """All slots are taken and the queue is full; the request may succeed later."""
-
-
-class InsufficientMemoryError(ThirteenError):
-    """A model needs more memory than is available with the requested context and slots."""
 
 
 class OutputError(ThirteenError):

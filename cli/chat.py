@@ -104,8 +104,8 @@ class ChatSession:
         turn = self.conversation.next_turn(text, self.options)
         if turn.dropped:
             note(f"(the context is full: the oldest {turn.dropped} messages are forgotten)")
-        elif turn.context_share > _FULL:
-            note(f"({turn.context_share:.0%} of the context is used; the oldest messages will be forgotten)")
+        elif (share := len(turn.request.tokens) / self.engine.context) > _FULL:
+            note(f"({share:.0%} of the context is used; the oldest messages will be forgotten)")
         wait_for(f"reading {len(turn.request.tokens):,} tokens…")
         answer = stream_answer(self.engine.submit(turn.request, wait=True))
         self.conversation.add(text, answer.text)

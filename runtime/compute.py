@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import ClosedError, FileError, ThirteenError
+from ..errors import ClosedError, FileError
 
 if TYPE_CHECKING:
     from .llama.llama_cpp_library import ErrorLog
@@ -110,20 +110,15 @@ class NativeHandle:
         self.close()
 
     def acquire(
-        self,
-        load: Callable[[], Any],
-        free: Callable[[Any], None],
-        log: "ErrorLog",
-        what: object,
-        error: type[ThirteenError] = FileError,
+        self, load: Callable[[], Any], free: Callable[[Any], None], log: "ErrorLog", what: object
     ) -> None:
-        """Load a handle in the compute thread and own it, or free everything owned and raise an error."""
+        """Load a handle in the compute thread and own it, or free everything owned and raise FileError."""
 
         def take() -> None:
             log.install()
             handle = load()
             if not handle:
-                raise error(f"{what}: {log.take_errors()}")
+                raise FileError(f"{what}: {log.take_errors()}")
             self._handle = handle
             self._owned.callback(free, handle)
 

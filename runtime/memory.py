@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, replace
 
 from gguf.constants import GGMLQuantizationType as Type
 
-from ..errors import InsufficientMemoryError
+from ..errors import FileError
 from ..files.gguf.header import Header, row_bytes
 from ..files.gguf.model_shape import ENCODERS, DecoderShape, embeds_in_parts, read_decoder_shape, read_pooling
 from .defaults import build_features
@@ -108,13 +108,13 @@ def estimate_memory(header: Header, settings: Settings) -> MemoryEstimate:
     )
 
 
-def memory_error(header: Header, settings: Settings) -> InsufficientMemoryError | None:
+def memory_error(header: Header, settings: Settings) -> FileError | None:
     """The error, with the numbers, of a model that does not fit in memory; None of one that does."""
     estimate, available = estimate_memory(header, settings), available_bytes()
     needed = estimate.total_bytes - estimate.program_bytes  # the program itself is already in memory
     if needed <= available:
         return None
-    return InsufficientMemoryError(
+    return FileError(
         f"{header.path}: {_mb(needed)} of memory are needed for a context of {settings.context} "
         f"({estimate.parts}), but {_mb(available)} are available; the phone profile or a shorter context "
         "needs less"

@@ -81,30 +81,17 @@ class EnginePlan:
         }
 
     def __str__(self) -> str:
-        one = self.settings
-        attention = {True: "flash", False: "standard", None: "the library's choice of"}[one.flash_attention]
-        threads = f"{one.threads} threads" + (" or fewer" if one.adaptive_threads else "")
-        requests = f"{one.slots} at once, of {one.context:,} tokens, in steps of {one.batch}"
-        if self.embeds:
-            requests = f"embeddings of up to {one.slots} texts at once, of {one.context:,} tokens together"
-        rows = {
-            "model": self.header.path,
-            **{f"adapter {name}": path for name, path in self.adapters.items()},
-            "requests": requests,
-            "computed by": f"{attention} attention, KV cache in {one.kv}, {threads}",
-            "GPU layers": one.gpu_layers,
-            "memory needed": self.memory.text,
-            "library": f"{one.library} ({self.version})",
-        }
-        return "\n".join(f"{name}: {value}" for name, value in rows.items())
+        facts = self.json | {"memory": self.memory.text}
+        settings = facts.pop("settings")
+        return "\n".join(f"{name}: {value}" for name, value in (facts | settings).items())
 
 
 def decide_settings(options: EngineOptions, header: Header) -> Settings:
     """Decide what an engine allocates, and how it computes a file.
 
     What the options give stands. What they leave open is what `thirteen bench tune` found for such a file,
-    else the table's. Then memory decides: the first of _fallbacks() that fits, or InsufficientMemoryError.
-    RequestError or FileError: the named library does not compute such a file, or is not installed.
+    else the table's. Then memory decides: the first of _fallbacks() that fits. RequestError or FileError: the
+    named library does not compute such a file, or is not installed; or nothing fits.
     """
     settings = options.settings(_find_way(options, header))
     if options.kv is None and not holds_heads(header, settings.kv):

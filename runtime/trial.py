@@ -24,7 +24,7 @@ from .llama.context import Context, Span
 from .llama.embedding_context import EmbeddingContext
 from .llama.llama_cpp_library import llama_cpp
 from .llama.model import LoraAdapter, Model, read_model_header
-from .llama.settings import KV_TYPES, LIBRARIES, Settings
+from .llama.settings import KV_TYPES, LLAMA, Settings
 from .memory import embedding_settings
 from .prompt.chat_template import read_chat_template
 from .prompt.prompt_encoder import Message, PromptEncoder
@@ -40,7 +40,6 @@ _ADDRESS_BYTES, _ADDRESS_FACTOR = 2_000_000_000, 2
 # ggml's abort() waits for a debugger, if it finds one. More threads would only need address space.
 _ALONE = {"GGML_NO_BACKTRACE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _ALONE |= {} if os.name == "nt" else {"PATH": os.devnull}
-_HINT = "THIRTEEN_UNTRUSTED=never turns trials off"
 _SOURCE_FOLDER = re.compile(r"^/\S*/(?=\S+:[0-9]+: )")  # where the library was compiled
 _CONTEXT, _BATCH = 8, 2  # tokens
 _CONVERSATIONS = ("user", "system user", "user assistant user")
@@ -59,22 +58,20 @@ def try_files(
     adapters: Iterable[Path] = (),
     *,
     untrusted: bool | None = None,
-    library: str = "llama.cpp",
+    library: str = LLAMA,
     seconds: int = 20,
 ) -> None:
     """Try a model and its adapters in another process, unless this package wrote them or they have passed.
 
     `untrusted` tries all files, or none; by default, THIRTEEN_UNTRUSTED decides. The process gets so many
     seconds of processor time beside that of reading the files. FileError: a file cannot be used; it says why.
+    OSError: there is no such file, or no process can be started.
     """
     untrusted = untrusted_by_default() if untrusted is None else untrusted
     if untrusted is False:
         return
-    try:
-        stamps = {model: file_stamp(model, library, version("llama-cpp-python"))}
-        stamps |= {adapter: file_stamp(adapter, stamps[model]) for adapter in adapters}
-    except OSError as error:
-        raise FileError(f"{error.filename or model}: {error.strerror or error}") from None
+    stamps = {model: file_stamp(model, library, version("llama-cpp-python"))}
+    stamps |= {adapter: file_stamp(adapter, stamps[model]) for adapter in adapters}
     new = [
         path for path, stamp in stamps.items() if untrusted or not (is_trusted(path) or is_recorded(stamp))
     ]
@@ -106,8 +103,6 @@ def _run(files: Sequence[Path], library: str, seconds: int) -> None:
         )
     except subprocess.TimeoutExpired as expired:
         raise FileError(_reason(files, f"takes more than {timeout} seconds", expired.stderr)) from None
-    except OSError as error:
-        raise FileError(f"{files[0]}: a trial cannot be started: {error}; {_HINT}") from None
     finally:
         notice.cancel()
     if status := done.returncode:
@@ -119,9 +114,8 @@ def _end(status: int) -> str:
     if status == 2:
         return ""
     if status > 0:
-        return f"failed with exit status {status}; {_HINT}"
-    names = {one.value: one.name for one in signal.Signals}  # most real-time signals have none
-    return f"ended with {names.get(-status, f'signal {-status}')}"
+        return f"failed with exit status {status}; THIRTEEN_UNTRUSTED=never turns trials off"
+    return f"ended with {signal.Signals(-status).name}"
 
 
 def _reason(files: Sequence[Path], end: str, output: bytes | None) -> str:
@@ -157,9 +151,8 @@ def _lower_limit(name: str, value: int) -> None:
     """Lower a limit, such as "RLIMIT_CORE", to `value`, where the system has it."""
     number = getattr(resource, name, None)
     if number is not None:
-        limits = resource.getrlimit(number)
-        least = min([value, *(limit for limit in limits if limit != resource.RLIM_INFINITY)])
-        resource.setrlimit(number, (least, limits[1]))
+        with suppress(ValueError):  # the limit that cannot be raised is lower
+            resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
 
 
 def _try_files(path: Path, adapters: list[Path], library: str) -> None:
@@ -203,10 +196,8 @@ def _compute(model: Model, adapter: LoraAdapter | None) -> None:
     """Compute, also with each other attention and type of the KV cache that the library has for the model."""
     header, library = model.header, model.library.name
     _say(adapter.path if adapter else header.path, "computing")
-    if model.context_trained < _CONTEXT:
-        raise FileError(f"{header.path}: a context of {model.context_trained} tokens is too short")
-    own = library == LIBRARIES[0]
-    usual = Settings(_CONTEXT, slots=2, batch=_BATCH, threads=1, flash_attention=own, library=library)
+    own, tokens = library == LLAMA, min(_CONTEXT, model.context_trained)
+    usual = Settings(tokens, slots=2, batch=_BATCH, threads=1, flash_attention=own, library=library)
     if read_pooling(header):
         with EmbeddingContext(model, embedding_settings(header, usual)) as texts:
             texts.set_adapter(adapter)
@@ -230,8 +221,7 @@ def _use(context: Context) -> None:
     context.decode([Span(0, _BATCH, token, rows=1), Span(1, 0, token, rows=1)])
     state = context.save(1)
     context.clear(1)
-    if not context.restore(1, state, 1):
-        raise FileError(f"{model.header.path}: a saved sequence cannot be restored")
+    context.restore(1, state, 1)
     if model.rewinds:
         context.clear(0, _BATCH)
     context.decode([Span(0, _BATCH + (not model.rewinds), token, rows=1), Span(1, 1, token, rows=1)])

@@ -75,12 +75,11 @@ def _keep_to_loopback() -> None:
 def _check_reachable(address: str) -> None:
     """Refuse at once what Ray would try for a minute."""
     host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise OptionError("ray", f"must be {LOCAL}, auto or HOST:PORT of the head node", address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError, ValueError) as error:  # a host name may have no encoding
-        raise OptionError("ray", f"cannot connect: {error}", address) from None
+        reason = f"must be {LOCAL}, auto or HOST:PORT of a head node that can be reached: {error}"
+        raise OptionError("ray", reason, address) from None
 
 
 def error_line(error: Exception) -> str:

@@ -17,7 +17,6 @@ class Turn(NamedTuple):
 
     request: Request  # the request for the next answer
     dropped: int  # how many of the oldest messages were dropped for it
-    context_share: float  # share of the context that its prompt takes, from 0 to 1
 
 
 class Conversation:
@@ -44,9 +43,7 @@ class Conversation:
                 if len(asked.tokens) <= (limit if dropped == len(self.messages) else room):
                     del self.messages[:dropped]
                     said = "\n".join(message.content for message in self.messages)
-                    return Turn(
-                        replace(asked, question=f"{said}\n{text}"), dropped, len(asked.tokens) / limit
-                    )
+                    return Turn(replace(asked, question=f"{said}\n{text}"), dropped)
         raise PromptLengthError(
             f"the message does not fit the context of {limit} tokens; {engine.plan.context_hint}"
         )

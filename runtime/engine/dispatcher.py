@@ -113,7 +113,7 @@ class Dispatcher:
     def _output(self, sequence: SequenceState, grade: Grade, keep: object, undo: ExitStack) -> Output:
         thought = self._thought(sequence)
         sampler = undo.enter_context(self._sampler(sequence, thought))
-        handle = Handle(partial(self._abort, sequence), grade, partial(self._place, sequence))
+        handle = Handle(partial(self._abort, sequence), grade)
         stream = OutputStream(self._model, sequence.request.options, thought)
         return Output(sampler, stream, handle, keep)
 
@@ -143,10 +143,6 @@ class Dispatcher:
     def _abort(self, sequence: SequenceState) -> None:
         with suppress(ClosedError):  # the process is ending
             compute.post(partial(self._guard, partial(self._runner.abort, sequence)))
-
-    def _place(self, sequence: SequenceState) -> int:
-        waiting = list(self._runner.scheduler.waiting)
-        return waiting.index(sequence) + 1 if sequence in waiting else 0
 
     def _add(self, outputs: dict[SequenceState, Output]) -> None:
         self._guard(partial(self._runner.add, outputs))

@@ -20,13 +20,13 @@ class Handle:
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
-    def __init__(self, abort: Callable[[], None], grade: Grade, place: Callable[[], int]) -> None:
+    def __init__(self, abort: Callable[[], None], grade: Grade) -> None:
         """Wait for pieces; put() and fail() receive them.
 
         `abort` ends the request within one step; `grade` makes the answer of the whole text and its end, in a
         thread that waits for it.
         """
-        self._abort, self._grade, self._place = abort, grade, place
+        self._abort, self._grade = abort, grade
         self._listeners: list[Callable[[], None]] = []  # of threads and event loops that iterate
         self._pieces: deque[Piece] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
@@ -38,11 +38,6 @@ class Handle:
     def done(self) -> bool:
         """Whether the request has ended."""
         return self._end is not None
-
-    @property
-    def place(self) -> int:
-        """Place in the queue, by arrival: 1 is the next; 0 if it has a slot, or has ended."""
-        return 0 if self.done else self._place()
 
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended."""

@@ -38,7 +38,7 @@ class MajorityVote:
         self._min_confidence = request.options.min_confidence
         self._rule = rule = request.options.effort.rule.until(self._min_confidence)
         self._submit = submit
-        self.handle = Handle(self._abort, lambda *_: self._winner, self._place)
+        self.handle = Handle(self._abort, lambda *_: self._winner)
         self._waiting = sample_requests(request, rule)
         self._running: list[Handle] = []
         self._answers: list[Answer] = []
@@ -61,9 +61,6 @@ class MajorityVote:
         self._aborted = True
         for handle in tuple(self._running):
             handle.abort()
-
-    def _place(self) -> int:
-        return min((handle.place for handle in tuple(self._running)), default=0)
 
     def _run(self) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FileError, InsufficientMemoryError
+from ...errors import FileError
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle
@@ -50,45 +50,6 @@ class Span:
     rows: int
 
 
-class _Batch:
-    """The native batch, in arrays of ctypes: numpy's take five times as long for a decode step."""
-
-    def __init__(self, batch: Any, capacity: int) -> None:
-        types = dict(batch._fields_)
-        self.native = batch()
-        self._arrays = {  # the batch itself has only their addresses
-            name: (types[name]._type_ * capacity)()
-            for name in ("token", "pos", "n_seq_id", "seq_id", "logits")
-        }
-        self._slots = (ctypes.c_int32 * capacity)()
-        for name, array in self._arrays.items():
-            setattr(self.native, name, ctypes.cast(array, types[name]))
-        self._arrays["n_seq_id"][:] = [1] * capacity
-        for index in range(capacity):
-            slot = ctypes.byref(self._slots, index * ctypes.sizeof(ctypes.c_int32))
-            self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
-        self._rows: list[int] = []
-
-    def fill(self, spans: Sequence[Span]) -> list[int]:
-        """Write the spans one after the other; returns the batch index of each row of logits."""
-        tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
-        for row in self._rows:
-            outputs[row] = 0
-        end = 0
-        rows: list[int] = []
-        for span in spans:
-            length = len(span.tokens)
-            begin, end = end, end + length
-            tokens[begin:end] = span.tokens
-            positions[begin:end] = range(span.start, span.start + length)
-            self._slots[begin:end] = [span.slot] * length
-            rows.extend(range(end - span.rows, end))
-        for row in rows:
-            outputs[row] = 1
-        self.native.n_tokens, self._rows = end, rows
-        return rows
-
-
 class Context(NativeHandle):
     """KV cache of some sequences of a model, and the computation that extends it.
 
@@ -103,10 +64,9 @@ class Context(NativeHandle):
         assert settings.context <= model.context_trained, "the plan has clamped it"
         load = partial(library.new_context, model.handle, settings)
         what = f"{model.header.path}: no context of {settings.slots} slots of {settings.context} tokens"
-        self.acquire(load, library.free_context, library.log, what, InsufficientMemoryError)
-        self._batch = _Batch(library.batch, settings.batch)
-        self._row_type: Any = ctypes.c_float * model.vocabulary_size
-        self._views: dict[int, Floats] = {}  # by address: the library reuses its buffer of logits
+        self.acquire(load, library.free_context, library.log, what)
+        self._batch = library.new_batch(settings.batch, 0, 1)
+        self._owned.callback(library.free_batch, self._batch)
         self._adapter: LoraAdapter | None = None
         self._limit = settings.threads  # of threads that llama.cpp has
         self._governor = ThreadGovernor(self._limit) if settings.adaptive_threads else None
@@ -148,9 +108,24 @@ class Context(NativeHandle):
             assert 0 <= span.slot < settings.slots
             assert 0 <= span.start <= settings.context - len(span.tokens)
             assert 0 <= min(span.tokens) <= max(span.tokens) < vocabulary
-        rows = self._batch.fill(spans)
+        rows = self._fill_batch(spans)
         status = compute.call(self._compute)
         self._require(not status, f"decoding failed (status {status})")
+        return rows
+
+    def _fill_batch(self, spans: Sequence[Span]) -> list[int]:
+        """Write the spans one after the other; returns the batch index of each row of logits."""
+        batch, index, rows = self._batch, 0, list[int]()
+        tokens, positions, outputs = batch.token, batch.pos, batch.logits
+        counts, slots = batch.n_seq_id, batch.seq_id
+        for span in spans:
+            first_row = span.start + len(span.tokens) - span.rows
+            for position, token in enumerate(span.tokens, span.start):
+                tokens[index], positions[index], outputs[index] = token, position, position >= first_row
+                counts[index], slots[index][0] = 1, span.slot
+                index += 1
+            rows += range(index - span.rows, index)
+        batch.n_tokens = index
         return rows
 
     def decode_text(self, tokens: Sequence[int]) -> Iterator[int]:
@@ -161,22 +136,20 @@ class Context(NativeHandle):
             yield from self.decode([Span(0, start, part, len(part))])
 
     def _compute(self) -> int:
-        compute = partial(self._library.decode, self.handle, self._batch.native)
+        compute = partial(self._library.decode, self.handle, self._batch)
         if self._governor is None:
             return int(compute())
         self._governor.resume()
         if self._governor.limit != self._limit:
             self._limit = self._governor.limit
             self.set_threads(*self._limited_threads)
-        return int(self._governor.run(compute, self._limited_threads[self._batch.native.n_tokens > 1]))
+        return int(self._governor.run(compute, self._limited_threads[self._batch.n_tokens > 1]))
 
     def logits_row(self, row: int) -> "Floats":
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
-        address = self._library.logits(self.handle, row)
-        assert address, "decode() returned this index"
-        if address not in self._views:
-            self._views[address] = np.frombuffer(self._row_type.from_address(address), np.float32)  # (vocab,)
-        return self._views[address]
+        logits = self._library.logits(self.handle, row)
+        assert logits, "decode() returned this index"
+        return np.ctypeslib.as_array(logits, (self.model.vocabulary_size,))
 
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         """Return the log-probability of a token at a batch index from decode(), and the `top` likeliest."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import FileError, one_line
 from ...files.processors import read_cpuinfo
-from .llama_cpp_library import ErrorLog, row_function
+from .llama_cpp_library import ErrorLog
 from .settings import IK, PACKAGES, GpuLayers, Handle, Settings
 
 PACKAGE, KNOWN_VERSION = PACKAGES[IK], "0.1.5"
@@ -81,8 +81,8 @@ class IkLlamaLibrary:
             function = getattr(api._lib, name)
             function.argtypes, function.restype = arguments, result
             self._call[name] = function
-        self.logits = row_function(api._lib)
-        self.batch = api.llama_batch
+        self.new_batch, self.free_batch = api.llama_batch_init, api.llama_batch_free
+        self.logits = api.llama_get_logits_ith
         callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         set_log = api._lib.llama_log_set
         set_log.argtypes, set_log.restype = [callback, _POINTER], None

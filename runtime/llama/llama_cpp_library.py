@@ -18,7 +18,7 @@ except (OSError, RuntimeError) as error:  # a library that it needs is missing, 
     remedy = "install llama-cpp-python again, or what it lacks, such as libgomp1"
     raise FileError(f"llama.cpp cannot be loaded: {one_line(error)}; {remedy}") from None
 
-__all__ = ["LLAMA_CPP", "SLOTS_MAX", "ErrorLog", "LlamaCppLibrary", "gpu_found", "llama_cpp", "row_function"]
+__all__ = ["LLAMA_CPP", "SLOTS_MAX", "ErrorLog", "LlamaCppLibrary", "gpu_found", "llama_cpp"]
 SLOTS_MAX = int(llama_cpp.llama_max_parallel_sequences())
 _NO_DEVICES = (ctypes.c_void_p * 1)()  # a list that ends at once
 _FLASH_ATTENTION = {
@@ -59,29 +59,21 @@ class ErrorLog:
         return line[:_LINE_MAX]
 
 
-def row_function(native: ctypes.CDLL) -> Any:
-    """The library's llama_get_logits_ith() as an integer: bindings make a pointer object for each row."""
-    return ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-        ("llama_get_logits_ith", native)
-    )
-
-
 class LlamaCppLibrary:
     """The calls that an engine needs of a library. Nothing is checked here: the library may abort.
 
-    decode() and set_adapter() return 0 if all went well. `logits` gives the address of a row, (vocab,)
-    float32, or 0. `state_bytes` is the size of a sequence's
-    state, which read_state() copies to memory and write_state() to an empty sequence; 0 bytes if it is
-    refused.
+    decode() and set_adapter() return 0 if all went well. `logits` gives a pointer to a row, (vocab,) float32.
+    `state_bytes` is the size of a sequence's state, which read_state() copies to memory and write_state() to
+    an empty sequence; 0 bytes if it is refused.
     """
 
     name = LLAMA
-    batch = llama_cpp.llama_batch
 
     def __init__(self) -> None:
         self.log = ErrorLog(self.name, llama_cpp.llama_log_callback, llama_cpp.llama_log_set)
         llama_cpp.llama_backend_init()
-        self.logits = row_function(llama_cpp._lib)
+        self.new_batch, self.free_batch = llama_cpp.llama_batch_init, llama_cpp.llama_batch_free
+        self.logits = llama_cpp.llama_get_logits_ith
         self.set_threads, self.decode = llama_cpp.llama_set_n_threads, llama_cpp.llama_decode
         self.state_bytes = llama_cpp.llama_state_seq_get_size
         self.read_state = llama_cpp.llama_state_seq_get_data

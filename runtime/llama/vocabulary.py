@@ -32,6 +32,7 @@ _RUN = re.compile(r"\S+|\s+")  # no pattern matches more than two neighbouring o
 _LETTERS = re.compile(r".+", re.DOTALL)  # but for this one, which matches letters with spaces between them
 _RUNS = {"exaone-moe": _LETTERS}
 _UNKNOWN = 100  # llama.cpp's default for WordPiece
+_PIECE_MORE = 8  # bytes that a piece may be longer than its token: an unknown one is written as U+2585
 
 
 class Vocabulary(NativeHandle):
@@ -142,11 +143,8 @@ class Vocabulary(NativeHandle):
     def _token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token: not always whole characters, and none for a control token."""
         assert 0 <= token < self.vocabulary_size, "tokens are checked where they enter"
-        buffer = ctypes.create_string_buffer(64)
+        buffer = ctypes.create_string_buffer(len(self._raw_tokens[token]) + _PIECE_MORE)
         length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
-        if length < 0:
-            buffer = ctypes.create_string_buffer(-length)
-            length = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:length]
 
     def _is_eog(self, token: int) -> bool:
@@ -167,18 +165,11 @@ class Vocabulary(NativeHandle):
     @cached_property
     def control_tokens(self) -> dict[str, int]:
         """Control tokens by name; text from outside must never become one."""
-        normal = llama_cpp.LLAMA_TOKEN_TYPE_NORMAL
-        named = tuple(one.encode() for one in ("<", "[", "_<", "▁<"))
-        types = self.header.metadata.get("tokenizer.ggml.token_type") or [normal] * len(self._raw_tokens)
-        tokens = (
-            token
-            for token, (name, type_) in enumerate(zip(self._raw_tokens, types, strict=True))
-            # llama.cpp also turns some normal tokens into control tokens by name: all these begin like this.
-            if (type_ != normal or name.startswith(named)) and self._attributes(token) & CONTROL
-        )
+        vocab = self.vocab
         return {
-            llama_cpp.llama_vocab_get_text(self.vocab, token).decode(*_NAME_ENCODING): token
-            for token in tokens
+            llama_cpp.llama_vocab_get_text(vocab, token).decode(*_NAME_ENCODING): token
+            for token in range(self.vocabulary_size)
+            if llama_cpp.llama_vocab_get_attr(vocab, token) & CONTROL
         }
 
     @cached_property

@@ -153,11 +153,10 @@ def _raise(message: str) -> None:
 
 
 def read_chat_template(vocabulary: "Vocabulary", date: str | None = None) -> ChatTemplate:
-    """Compile the template in a model's file, with an empty source if it is blank; see ChatTemplate."""
+    """Compile the template in a model's file, with an empty source if there is no text; see ChatTemplate."""
     header = vocabulary.header
     source = header.metadata.get("tokenizer.chat_template", "")
-    if not isinstance(source, str):
-        raise FileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     tokens = header.metadata["tokenizer.ggml.tokens"]
     bos, eos = ("" if token is None else tokens[token] for token in (vocabulary.bos, vocabulary.eos))
-    return ChatTemplate(source if source.strip() else "", bos, eos, date, f"{header.path}: ")
+    has_template = isinstance(source, str) and source.strip()
+    return ChatTemplate(source if has_template else "", bos, eos, date, f"{header.path}: ")

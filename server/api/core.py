@@ -153,8 +153,8 @@ async def respond(call: Call, form: Format, tools: ToolUse = NO_TOOL_USE, *, str
                     yield part
                     sent = monotonic()
                 if form.media_type == EVENT_STREAM_TYPE and monotonic() - sent >= COMMENT_S:
-                    place, sent = min(handle.place for handle in call.handles), monotonic()
-                    yield f": place {place} in the queue\n\n" if place else ": computing\n\n"
+                    sent = monotonic()
+                    yield ": computing\n\n"
             for part in form.end():
                 yield part
         except Exception as error:

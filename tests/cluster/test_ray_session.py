@@ -128,8 +128,8 @@ def test_a_client_without_its_token_is_refused(session, tmp_path):
 @pytest.mark.parametrize(
     ("address", "problem"),
     [
-        ("head:²", "must be local, auto or HOST:PORT of the head node"),
-        ("127.0.0.1:1", "cannot connect: .*Connection refused"),
+        ("head:²", "must be local, auto or HOST:PORT of a head node that can be reached: "),
+        ("127.0.0.1:1", ".*Connection refused"),
     ],
     ids=["no number", "nobody listens"],
 )

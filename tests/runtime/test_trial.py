@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -54,12 +53,10 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no layers": ({"llama.block_count": 0}, {}, "ASSERT.*n_layer_all > 0"),
     "a layer more": ({"llama.block_count": 3}, {}, r"blk\.2\.attn_norm.weight' not found"),
     "negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": -1.0}, {}, "ASSERT.*eps"),
-    "a short context": ({"llama.context_length": 3}, {}, "a context of 3 tokens is too short"),
     "a long value": ({"tokenizer.ggml.pre": "x" * 100_000}, {}, "unknown pre-tokenizer type: 'x{400,450}"),
     "no bytes": ({"tokenizer.ggml.model": "llama"}, {}, "unordered_map::at"),
     "an adapter": ({"general.type": "adapter"}, {}, "is an adapter, not a model"),
     "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "one part of 2; merge the parts first"),
-    "a template that is a number": (template(1), {}, "'tokenizer.chat_template' is not a string"),
     "a template that is broken": (template("{%"), {}, "template cannot be compiled"),
     "a template that fails": (template("{{ 1 / 0 }}"), {}, "template failed: ZeroDivisionError"),
     "a template that fills the memory": (template(DOUBLING), {}, "template failed: MemoryError"),
@@ -133,18 +130,16 @@ def test_a_template_that_never_ends_is_stopped_and_a_long_trial_says_so(model, c
     rendering = r"model\.gguf: rendering its chat template "
     with pytest.raises(FileError, match=rendering + "(ended with SIGXCPU|takes more than 3 seconds)$"):
         try_files(model, seconds=1)
-    without_name = signal.SIGRTMIN + 1
-    for number, name in ((signal.SIGKILL, "SIGKILL"), (without_name, f"signal {without_name}")):
-        caplog.clear()
-        with ThreadPoolExecutor(1) as thread:
-            tried = thread.submit(try_files, model)
-            while not caplog.records:
-                sleep(0.05)
-            next(one for one in psutil.Process().children() if "-m" in one.cmdline()).send_signal(number)
-            with pytest.raises(FileError, match=rendering + f"ended with {name}$"):
-                tried.result()
-        assert caplog.messages == ["trying model.gguf once in a separate process …"]
-        assert caplog.records[0].levelno == logging.WARNING
+    caplog.clear()
+    with ThreadPoolExecutor(1) as thread:
+        tried = thread.submit(try_files, model)
+        while not caplog.records:
+            sleep(0.05)
+        next(one for one in psutil.Process().children() if "-m" in one.cmdline()).kill()
+        with pytest.raises(FileError, match=rendering + "ended with SIGKILL$"):
+            tried.result()
+    assert caplog.messages == ["trying model.gguf once in a separate process …"]
+    assert caplog.records[0].levelno == logging.WARNING
 
 
 def is_tried(*files, **options):
@@ -179,17 +174,11 @@ def test_own_files_are_not_tried_and_the_environment_decides(model, smollm2, mon
     assert not is_tried(model)
 
 
-def test_a_process_that_cannot_be_started_tells_how_to_go_on(model, tmp_path, monkeypatch):
-    with pytest.raises(FileError, match=r"missing\.gguf: No such file or directory$"):
-        try_files(tmp_path / "missing.gguf")
-    for program, problem in (
-        ("/no/python", "cannot be started: "),
-        ("/bin/false", "failed with exit status 1"),
-    ):
-        monkeypatch.setattr(sys, "executable", program)
-        message = rf"model\.gguf: a trial {problem}.*THIRTEEN_UNTRUSTED=never turns"
-        with pytest.raises(FileError, match=message):
-            try_files(model)
+def test_a_process_that_fails_tells_how_to_go_on(model, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    message = r"model\.gguf: a trial failed with exit status 1.*THIRTEEN_UNTRUSTED=never turns"
+    with pytest.raises(FileError, match=message):
+        try_files(model)
 
 
 def check_ends_nothing(path, base, trial, ask):

@@ -86,7 +86,7 @@ def test_the_plan_is_for_embeddings_and_a_file_from_elsewhere_is_tried(write, re
     plan = EnginePlan.make(write("bert", "mean"), EngineOptions(context=32))
     assert (plan.settings.context, plan.settings.batch, plan.settings.prefix_bytes) == (32, 32, 0)
     assert plan.memory.kv_bytes == 0
-    assert "embeddings of up to 32 texts at once, of 32 tokens together" in str(plan)
+    assert "slots: 32\n" in str(plan)
     assert json.dumps(plan.json)
     with Engine(write("qwen3", "lasttoken"), untrusted=True, **FIXED) as engine:
         assert engine.embed(["x"]).shape == (1, 64)
