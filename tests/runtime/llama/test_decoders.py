@@ -25,7 +25,7 @@ FEW = ("gemma3", "mamba", "lfm2", "jamba", "qwen3moe", "deepseek2")
 
 
 def decode_alone(path, tokens, answer):
-    """By llama.cpp's own functions: logits after the last tokens, the likeliest ones, bytes of a cache."""
+    """By llama.cpp's own functions: the logits before each token of an answer, and the bytes of a cache."""
     logged: list[str] = []
     log = llama_cpp.llama_log_callback(lambda level, text, _: logged.append(text.decode()))
     llama_cpp.llama_log_set(log, None)
@@ -38,18 +38,16 @@ def decode_alone(path, tokens, answer):
     native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32
     native.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     context = llama_cpp.llama_init_from_model(model, native)
-    given, rows, said = tokens, [], []
-    for _ in range(answer):
+    rows = []
+    for given in (tokens, *((token,) for token in answer[:-1])):
         ids = (llama_cpp.llama_token * len(given))(*given)
         assert not llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(ids, len(given)))
         rows.append(np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (VOCABULARY,)).copy())
-        given = (int(rows[-1].argmax()),)
-        said += given
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
     LLAMA_CPP.log.install()  # the other one ends with this function
     sizes = re.findall(r"(KV|RS) buffer size = +([\d.]+) MiB", "".join(logged))
-    return rows[0], said, sum(float(size) / (2 if kind == "KV" else 1) for kind, size in sizes) * 2**20
+    return rows, sum(float(size) / (2 if kind == "KV" else 1) for kind, size in sizes) * 2**20
 
 
 @pytest.mark.parametrize(
@@ -57,17 +55,18 @@ def decode_alone(path, tokens, answer):
 )
 def test_an_engine_computes_what_llama_cpp_computes(tmp_path, name):
     path = write_decoder(tmp_path / "a.gguf", name)
-    said, cached = [], []
+    cached = []
     with Engine(path, slots=2, batch=64, context=256, repack=False, **FIXED) as engine:
         # Again, continued, shorter, and parting from it twice at one place.
         for tokens in (PROMPT, PROMPT, MORE, MORE[:60], (*MORE[:90], 3), (*MORE[:90], 4)):
-            logits, alone, kv_bytes = decode_alone(path, tokens, 6)
             handle = engine.submit(Request(tokens, Options(max_tokens=6, ignore_end=True)))
             answer = [token for piece in handle for token in piece.tokens]
             cached.append(handle.answer().usage.cached_tokens)
-            said.append((answer, alone))
-            np.testing.assert_allclose(engine.logits(tokens)[-1], logits, atol=1e-3)
-    assert [one for one, _ in said] == [other for _, other in said]
+            rows, kv_bytes = decode_alone(path, tokens, answer)
+            np.testing.assert_allclose(engine.logits(tokens)[-1], rows[0], atol=1e-3)
+            # Of two tokens that are nearly as likely, rounding chooses, and it differs between processors.
+            for token, logits in zip(answer, rows, strict=True):
+                assert logits[token] > logits.max() - 0.01
     assert cached[:3] == [0, 99, 100 if engine.model.cuts_states else 99] and cached[5] == 90
     alone = Settings(CONTEXT, slots=1, batch=CONTEXT, threads=1)
     assert estimate_memory(read_header(path), alone).kv_bytes == pytest.approx(kv_bytes, rel=0.01, abs=2e4)
