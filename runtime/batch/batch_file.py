@@ -94,23 +94,31 @@ class BatchFile:
                     journal.add(record)
                     progress(len(invalid) + len(journal.records), len(rows))
             outcomes = [invalid.get(n) or journal.records[n].outcome for n in range(len(rows))]
-            self.check_output()
-            with atomic_write(self.output) as file:
-                file.writelines(map(_output_line, rows, outcomes))
+            self._write(b"".join(map(_output_line, rows, outcomes)))
             with suppress(OSError):
                 self.part.unlink()
         return self._report(rows, outcomes, earlier.keys(), perf_counter() - began)
 
     def check_output(self) -> None:
-        """Raise OutputError if the output exists or cannot be written."""
+        """Raise OutputError if the output cannot be written, or exists without records of a killed run."""
         check_target(self.output)
-        if self.output.exists():
-            raise OutputError(f"{self.output}: already exists: remove it or choose another name")
+        if self.output.exists() and not self.part.exists():
+            raise self._output_exists
 
     @property
     def part(self) -> Path:
         """The file of the records."""
         return self.output.with_name(f"{self.output.name}.part")
+
+    @property
+    def _output_exists(self) -> OutputError:
+        return OutputError(f"{self.output}: already exists: remove it or choose another name")
+
+    def _write(self, content: bytes) -> None:
+        if self.output.exists() and self.output.read_bytes() != content:
+            raise self._output_exists
+        with atomic_write(self.output) as file:
+            file.write(content)
 
     def _parse(self, data: bytes) -> list[Row]:
         data = data.removeprefix(codecs.BOM_UTF8)
