@@ -21,7 +21,7 @@ LLAMA_BUILD = CMAKE_ARGS="-DLLAVA_BUILD=OFF $(LLAMA_ONLY) $(1) $$CMAKE_ARGS"
 
 # Where `make lock`, `make sbom`, `make wheel` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test exhaustive quick lint check format wheel llama oldest lock sbom fuzz interop arm arm-costs vulkan clean
+.PHONY: demo test exhaustive quick lint check format wheel llama oldest lock sbom fuzz arm arm-costs vulkan clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -85,10 +85,6 @@ fuzz: $(VENV)/fuzz
 	@failed=0; for name in $(TARGETS); do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$name -max_total_time=$(or $(SECONDS),60) || failed=1; \
 	done; exit $$failed
-
-# GGUF files of this project in other loaders, from npm and PyPI. They are downloaded once.
-interop: $(VENV)/test
-	$(BIN)/pytest -m interop -s tests/interop
 
 # llama.cpp for Arm under an emulator: apt-get install g++-aarch64-linux-gnu qemu-user cmake ninja-build.
 # It is compiled once into the cache, half an hour on two cores.

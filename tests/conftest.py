@@ -47,9 +47,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process an empty cache folder, so that no result depends on earlier runs or other workers.
 
-    `make interop` and `make arm` keep what they download and compile in the user's.
+    `make arm` keeps what it downloads and compiles in the user's.
     """
-    if config.option.markexpr not in {"interop", "arm"}:
+    if config.option.markexpr != "arm":
         config.stash[_CACHE] = ExitStack()
         config.stash[_CACHE].enter_context(_empty_cache())
 
@@ -157,7 +157,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     run on one worker, because two clusters on one machine would compete for its processors. The longest
     groups start first.
     """
-    unless_named = [name for name in ("interop", "arm", "vulkan") if name not in config.option.markexpr]
+    unless_named = [name for name in ("arm", "vulkan") if name not in config.option.markexpr]
     names = unless_named + ([] if EXHAUSTIVE else ["exhaustive", "browser"])
     left_out = [item for item in items if any(map(item.get_closest_marker, names))]
     items[:] = [item for item in items if item not in left_out]
