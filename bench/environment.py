@@ -1,4 +1,7 @@
-"""Machine, build and files of a benchmark run: figures are only comparable where all agree."""
+"""What every benchmark reports: machine, build and files of the run, its finding, and a table.
+
+Figures are only comparable where machine, build and files agree.
+"""
 
 import os
 import platform
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import rich.table
 from rich.console import Group
 from rich.text import Text
 
@@ -18,13 +22,13 @@ from ..files.processors import processor_name, read_cpuinfo
 from ..files.received_files import file_sha256
 from ..runtime.llama.llama_cpp_library import llama_cpp
 from ..runtime.machine import physical_cores
-from .table import Table
 
 # Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
     *("amx_int8", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
+_TABLE_WIDTH = 76  # wide enough for most lines of a caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,28 @@ class Build:
     thirteen: str
     llama_cpp_python: str
     llama_cpp_system: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The table of a measurement; `notes` are lines below it, and no row is longer than the header."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __rich__(self) -> rich.table.Table:
+        first, *others = self.header
+        title, caption = Text(self.title), Text("\n".join(self.notes))
+        table = rich.table.Table(
+            first, title=title, caption=caption, caption_justify="left", min_width=_TABLE_WIDTH
+        )
+        for column in others:
+            table.add_column(column, justify="right")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from ..files.progress import Progress, no_progress
 from ..runtime.engine.engine import Engine
 from ..stats import Doubles
 from ..stats.intervals import NOISE_MAX, RATIO_LEVEL, ROUNDS_MIN, Interval, ratio_level
-from .environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
+from .environment import BenchReport, ModelFile, ModelSource, Table, describe_model, report_head
 from .program_run import ProgramRun, run_program
 from .rounds import (
     ITERATIONS_PER_ROUND,
@@ -26,7 +26,6 @@ from .rounds import (
     interleave,
     summarize,
 )
-from .table import Table
 from .workload import Workload, load_engine, random_prompt, time_answers
 
 

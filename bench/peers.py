@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.progress import Progress, no_progress
-from ..stats.intervals import ROUNDS_MIN, Interval, paired_ratio, ratio_level
-from .environment import BenchReport, ModelSource, report_head
+from ..files.progress import Progress
+from ..stats.intervals import Interval, paired_ratio, ratio_level
+from .environment import BenchReport, ModelSource, Table, report_head
 from .program_run import PROGRAMS, ProgramRun, run_program
 from .rounds import ProgressCounter, in_turns
-from .table import Table
 from .workload import Workload
 
 
@@ -78,9 +77,7 @@ class PeersReport(BenchReport):
         )
 
 
-def run_peers(
-    model: Path, work: Workload, rounds: int = ROUNDS_MIN, progress: Progress = no_progress
-) -> PeersReport:
+def run_peers(model: Path, work: Workload, rounds: int, progress: Progress) -> PeersReport:
     """Measure this engine and the others.
 
     Raises:

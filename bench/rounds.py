@@ -61,7 +61,7 @@ def interleave(
     loaders: Sequence[EngineLoader],
     task: Callable[[Engine, int], T],
     rounds: int,
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[], None],
     until: float = inf,
 ) -> list[list[T]]:
     """Run a task on models in alternation, A B B A in each round, with the same iteration numbers.

@@ -26,9 +26,8 @@ from ..runtime.machine import default_threads, usable_threads
 from ..runtime.plan import table_way, usable_libraries
 from ..stats import Doubles
 from ..stats.intervals import RATIO_LEVEL, ROUNDS_MIN, Interval, paired_ratio
-from .environment import BenchReport, report_head
+from .environment import BenchReport, Table, report_head
 from .rounds import ProgressCounter, in_turns
-from .table import Table
 from .workload import random_prompt
 
 # An ordinary question, asked alone, and four of them at once.
@@ -83,7 +82,7 @@ class TuneReport(BenchReport):
         return Table(f"{Path(self.model).name}: tokens/s", columns, tuple(rows), notes)
 
 
-def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_progress) -> TuneReport:
+def tune_engine(model: Path, progress: Progress = no_progress) -> TuneReport:
     """Time a model in each way to compute, and by default with other numbers of threads.
 
     What is faster than the default beyond doubt is kept for engines with models of this shape and type.
@@ -99,12 +98,12 @@ def tune_engine(model: Path, rounds: int = ROUNDS_MIN, progress: Progress = no_p
     libraries = usable_libraries(EngineOptions(), header)
     ways = [*dict.fromkeys([table_way(EngineOptions(), header, libraries), *_ways(libraries)])]
     others = [replace(ways[0], threads=n) for n in {max(1, cores // 2), usable_threads()} - {cores}]
-    advance = ProgressCounter(progress, (rounds + 1) * (len(ways) + len(others)))
+    advance = ProgressCounter(progress, (ROUNDS_MIN + 1) * (len(ways) + len(others)))
     with ExitStack() as loaded:
         contexts = open_contexts(header, [_settings(way) for way in ways], loaded)
         measures = [partial(time_question, context, threads=cores) for context in contexts]
         measures += [partial(time_question, contexts[0], threads=way.threads) for way in others]
-        prompts = [random_prompt(contexts[0].model, n, PROMPT_TOKENS) for n in range(rounds)]
+        prompts = [random_prompt(contexts[0].model, n, PROMPT_TOKENS) for n in range(ROUNDS_MIN)]
         seconds = time_in_turns(measures, prompts, advance)
     timed = timed_ways([*map(way_name, ways), *map(way_name, others)], seconds)
     of_ways, of_threads = timed[: len(ways)], [timed[0], *timed[len(ways) :]]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -18,9 +18,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files.progress import Progress, Run
-
-if TYPE_CHECKING:
-    from ..stats.intervals import Interval
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10
@@ -114,11 +111,6 @@ def facts_table(rows: Mapping[str, object]) -> Table:
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print the path, size and hash of a file that was written."""
     show(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
-
-
-def interval_json(interval: "Interval") -> dict[str, float]:
-    """The JSON form of a confidence interval."""
-    return {"low": interval.low, "value": interval.estimate, "high": interval.high}
 
 
 def command_line() -> str:

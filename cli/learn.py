@@ -11,10 +11,11 @@ from ..files.progress import Run
 from ..learn.recipe import RECIPES, Recipe
 from . import options
 from .application import ADVANCED, advanced_option, command, refuse_given
-from .console import command_line, interval_json, note, run_bars, show
+from .console import command_line, note, run_bars, show
 
 if TYPE_CHECKING:
     from ..learn.learning import LearnBase
+    from ..stats.intervals import Interval
 
 
 @command(
@@ -88,11 +89,15 @@ def learn(
             "lora": str(output / learning.LORA_FILE),
             "solutions": learned.solutions,
         }
-    facts |= {name: interval_json(one) for name, one in points.items()}
+    facts |= {name: _interval_json(one) for name, one in points.items()}
     facts |= {"prompt": result.prompt.text, "verdict": result.verdict, "minutes": result.minutes}
     of = {"expected": " among samples, to first order"}
     shown = {name: f"{one.text(1, 100)} points{of.get(name, '')} (95 %)" for name, one in points.items()}
     show(as_json, facts, facts | shown | {"minutes": f"{result.minutes:.1f}"})
+
+
+def _interval_json(interval: "Interval") -> dict[str, float]:
+    return {"low": interval.low, "value": interval.estimate, "high": interval.high}
 
 
 def _find_base(model: str, output: Path, numbers: int, run: Run) -> "LearnBase":
@@ -173,6 +178,6 @@ def train(
     training.remove_state(output)
     names = ("trained_numbers", "rows", "steps", "train_s", "loss_before", "loss_after")
     facts: dict[str, Any] = {"output": str(output), **{name: getattr(result, name) for name in names}}
-    facts["difference"] = interval_json(result.difference)
+    facts["difference"] = _interval_json(result.difference)
     shown = {"difference": f"{result.difference.text(4)} nats per token (95 %)"}
     show(as_json, facts, facts | shown)

@@ -1,7 +1,6 @@
 """The model to write: a base with an adapter merged into its rows, in float32, and their quantizer."""
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,34 +66,29 @@ class MergedModel:
             self.base, messages = _tie_embeddings(self.base)
             self.warnings += messages
 
-    def trimmed(self, vocabulary: VocabularyList) -> "MergedModel":
-        """The model with these tokens only; what the adapter changes in the rows of others is dropped."""
-        model, kept = copy(self), np.array(vocabulary.tokens, np.int64)
-        model.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
-        model.deltas = {
-            name: delta.select_rows(kept) if trimmed.is_trimmed(name) else delta
-            for name, delta in self.deltas.items()
-        }
-        if self.importance is not None:
-            model.importance = self.importance.select_tokens(vocabulary.tokens)
-        return model
-
-    def weighted(self, importance: Path | None, *, search_scales: bool = False) -> "MergedModel":
-        """The model with the importance of its matrices, by which its rows are quantized.
+    def weigh(self, importance: Path | None, *, search_scales: bool = False) -> None:
+        """Quantize rows by the importance of their matrices.
 
         With `search_scales`, scales of blocks are searched where the importance has covariances.
 
         Raises:
             FileError: the importance file is invalid, or for another model.
         """
-        model = copy(self)
         if importance is not None:
-            model.importance = fitting_importance(read_importance(importance), self.base)
-        if search_scales and not (model.importance and model.importance.covariance_blocks):
+            self.importance = fitting_importance(read_importance(importance), self.base)
+        if search_scales and not (self.importance and self.importance.covariance_blocks):
             self.warnings.append("scales are not searched: the importance file has no covariances")
             search_scales = False
-        model.quantizer = RowQuantizer(model.importance, search_scales=search_scales)
-        return model
+        self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
+
+    def trim(self, vocabulary: VocabularyList) -> None:
+        """Keep these tokens only; what the adapter changes in the rows of others is dropped."""
+        self.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
+        kept = np.array(vocabulary.tokens, np.int64)
+        changed = {n: delta.select_rows(kept) for n, delta in self.deltas.items() if trimmed.is_trimmed(n)}
+        self.deltas = self.deltas | changed
+        if self.importance is not None:
+            self.importance = self.importance.select_tokens(vocabulary.tokens)
 
     @property
     def specs(self) -> list[TensorSpec]:
@@ -193,35 +187,21 @@ def _tie_embeddings(base: Checkpoint) -> tuple[Checkpoint, list[str]]:
     Returns:
         The base, tied or as it is, and messages for the user.
     """
-    kept, dropped = _by_size(base)
-    if not all(_is_one_matrix(base, start) for start in range(0, base.architecture.vocab, _BLOCK)):
-        return base, []
-    types = " and ".join(base.stored_type(name).name for name in _matrix_names(base))
-    embedding, _ = _matrix_names(base)
+    embedding, output = _matrix_names(base)
+    rows, columns = base.specs[output].shape
+    nbytes = {name: rows * row_bytes(columns, base.stored_type(name)) for name in (embedding, output)}
+    dropped, kept = sorted(nbytes, key=lambda name: nbytes[name])
+    for start in range(0, rows, _BLOCK):
+        stop = min(start + _BLOCK, rows)
+        part, other = base.rows(kept, start, stop), base.rows(dropped, start, stop)
+        rounding = _rounding_errors(part, base.stored_type(dropped))
+        if not (np.linalg.norm(other - part, axis=1) <= _ROUNDING_MAX * rounding).all():
+            return base, []
+    types = " and ".join(base.stored_type(name).name for name in nbytes)
     return Checkpoint(base, replace(base.architecture, tied=True), {embedding: kept}), [
         f"{EMBEDDING} and {OUTPUT} are one matrix, in {types}: it is stored once, which saves "
-        f"{_stored_bytes(base, dropped):,} bytes of the base"
+        f"{nbytes[dropped]:,} bytes of the base"
     ]
-
-
-def _by_size(base: Checkpoint) -> tuple[str, str]:
-    """The name of the matrix with more bits a weight, and that of the other one."""
-    smaller, larger = sorted(_matrix_names(base), key=lambda name: _stored_bytes(base, name))
-    return larger, smaller
-
-
-def _stored_bytes(base: Checkpoint, name: str) -> int:
-    rows, columns = base.specs[name].shape
-    return rows * row_bytes(columns, base.stored_type(name))
-
-
-def _is_one_matrix(base: Checkpoint, start: int) -> bool:
-    """Whether no row of a block differs by more than rounding."""
-    stop = min(start + _BLOCK, base.architecture.vocab)
-    names = _by_size(base)
-    kept, dropped = (base.rows(name, start, stop) for name in names)
-    rounding = _rounding_errors(kept, base.stored_type(names[1]))
-    return bool((np.linalg.norm(dropped - kept, axis=1) <= _ROUNDING_MAX * rounding).all())
 
 
 def _rounding_errors(rows: Floats, type_: GGMLQuantizationType) -> Floats:

@@ -58,7 +58,6 @@ class Uniform(Quantization):
         return FileLayout.planned(model.metadata(self.text), plans)
 
 
-@dataclass(frozen=True)
 class Same(Quantization):
     """The type that each tensor has in the base."""
 
@@ -126,6 +125,7 @@ class Recipe:
             model.warnings.append(
                 f"the adapter was learned with a prompt: --prompt {self.adapter} writes it into the file"
             )
+        model.weigh(self.importance, search_scales=self.search_scales)
         if self.vocabulary is not None:
-            model = model.trimmed(self.vocabulary)
-        return model.weighted(self.importance, search_scales=self.search_scales)
+            model.trim(self.vocabulary)
+        return model

@@ -12,8 +12,8 @@ from time import perf_counter
 
 import httpx
 import numpy as np
+from thirteen.bench.environment import Table
 from thirteen.bench.rounds import ProgressCounter, alternating_order
-from thirteen.bench.table import Table
 from thirteen.cli.console import out, progress_bar
 from thirteen.stats.intervals import paired_ratio, ratio_level
 

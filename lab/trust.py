@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from thirteen.bench.environment import BenchReport, ModelSource, report_head
+from thirteen.bench.environment import BenchReport, ModelSource, Table, report_head
 from thirteen.bench.latency import time_in_turns
 from thirteen.bench.rounds import (
     ITERATIONS_PER_ROUND,
@@ -25,7 +25,6 @@ from thirteen.bench.rounds import (
     count_iterations,
     summarize,
 )
-from thirteen.bench.table import Table
 from thirteen.bench.workload import Workload, load_engine
 from thirteen.cli.console import progress_bar, show
 from thirteen.files.progress import Progress

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..stats import Doubles
-from ..stats.intervals import Interval, Passages, mean_interval
+from ..stats.intervals import Interval, Passages, ratio_interval
 
 KL = 0.03  # nats a token: see docs/figures.md
 DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
@@ -92,7 +92,8 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
     problem = _Eigenbasis(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
-    gain = _widened(mean_interval(problem.left_out_gains(fold), questions.astype(np.float64)))
+    gains = problem.left_out_gains(fold)
+    gain = _widened(ratio_interval(np.stack((gains, questions), axis=1)))
     damping = problem.best_damping()
     return NaturalStep(vectors @ problem.step(damping), damping, gain)
 

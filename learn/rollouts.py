@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 from zlib import crc32
-
-from pydantic import Field
 
 from ..errors import RequestError
 from ..files.journal import RecordJournal
@@ -24,7 +21,6 @@ from ..runtime.options import SEED_MAX, Request, VotingRule
 from ..runtime.prompt.question_prompt import PLAIN, QuestionPrompt
 
 ROLLOUTS = "rollouts"
-SOLUTIONS_MAX = 64  # to a question
 SLOTS = 48
 FIRST = 4  # solutions to each question; as many more if some are right and some wrong
 TEMPERATURE = 0.5  # at 0.7 and 1 the gradients told less of greedy answers
@@ -47,7 +43,7 @@ class QuestionRollouts:
     question: str
     answer: str
     prompt_tokens: int
-    solutions: Annotated[tuple[Solution, ...], Field(max_length=SOLUTIONS_MAX)]
+    solutions: tuple[Solution, ...]
     error: str | None = None
 
     @property

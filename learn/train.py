@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, TinyLoraConfig, get_peft_model, get_peft_model_state_dict
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from ..convert.adapter.adapter import adapter_folder
 from ..convert.adapter.basis import Basis
@@ -29,13 +30,13 @@ from ..convert.source.checkpoint import open_checkpoint
 from ..convert.source.families import CLASSES
 from ..errors import OptionError
 from ..files.journal import Journal
-from ..files.progress import QUIET, Progress, Run
+from ..files.progress import QUIET, Progress, Run, no_progress
 from ..files.safetensors import write_tensors
 from ..models.adapter import find_basis
 from ..models.base import resolve_base
-from ..models.rows import TrainingRow, read_rows, split_rows
-from ..stats.intervals import Interval, mean_interval, sum_by_passage
-from .base_model import Tokenizer, load_base_model, open_tokenizer
+from ..models.rows import read_rows, split_rows
+from ..stats.intervals import Interval, ratio_interval, sum_by_passage
+from .base_model import load_base_model, open_tokenizer
 from .cards import check_output, refuse_base_folder
 from .examples import Example, encode_example, held_out_losses, row_losses
 from .recipe import Recipe
@@ -82,8 +83,15 @@ def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET)
         original = resolve_base(base, original=True)
         basis = find_basis(original, run, numbers=recipe.numbers, groups=recipe.groups)
     with open_tokenizer(found.path) as tokenizer:
-        examples = _short_examples(tokenizer, training, recipe)
-        held = [_encode(tokenizer, row, recipe) for row in held_rows]
+        encode = partial(
+            encode_example, tokenizer, final_line=recipe.final_line, calculator=recipe.calculator
+        )
+        limit = recipe.max_tokens + tokenizer.worked_tokens
+        short = (example for example in map(encode, training) if len(example.ids) <= limit)
+        examples = list(islice(short, recipe.max_rows))
+        held = list(map(encode, held_rows))
+    if not examples:
+        raise OptionError("max_tokens", f"all {len(training)} training rows are longer", recipe.max_tokens)
     identity = {
         **asdict(recipe),
         "base_sha256": open_checkpoint(found.path).sha256(),
@@ -95,8 +103,7 @@ def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET)
         torch.manual_seed(recipe.seed)
         adapted = attach_adapter(model, basis)
         losses = held_out_losses(model, held, recipe.bf16, run.stage("held out, before"))
-        if not journal.entries:
-            journal.record({})
+        journal.record({})
         began = time.monotonic()
         steps = fit(adapted, examples, recipe, output / CHECKPOINTS, run.stage("train"))
         train_s = time.monotonic() - began
@@ -116,7 +123,7 @@ def train(base: str, data: Path, output: Path, recipe: Recipe, run: Run = QUIET)
         held_out=len(tokens),
         loss_before=float(before.sum() / tokens.sum()),
         loss_after=float(after.sum() / tokens.sum()),
-        difference=mean_interval(after - before, tokens),
+        difference=ratio_interval(np.stack((after - before, tokens), axis=1)),
     )
 
 
@@ -126,24 +133,11 @@ def remove_state(output: Path) -> None:
     (output / STATE).unlink(missing_ok=True)
 
 
-def _encode(tokenizer: Tokenizer, row: TrainingRow, recipe: Recipe) -> Example:
-    return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
-
-
-def _short_examples(tokenizer: Tokenizer, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
-    """The rows in tokens without those that are too long, up to the recipe's maximum."""
-    limit = recipe.max_tokens + tokenizer.worked_tokens
-    encoded = (_encode(tokenizer, row, recipe) for row in rows)
-    examples = list(islice((one for one in encoded if len(one.ids) <= limit), recipe.max_rows))
-    if not examples:
-        raise OptionError("max_tokens", f"all {len(rows)} training rows are longer", recipe.max_tokens)
-    return examples
-
-
 class _Trainer(Trainer):  # type: ignore[misc]
-    """Computes the loss on the answers alone, without the logits of the prompts."""
+    """Computes the loss on the answers alone, without the logits of the prompts, and reports each step."""
 
     bf16 = False
+    progress: Progress = staticmethod(no_progress)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -152,16 +146,11 @@ class _Trainer(Trainer):  # type: ignore[misc]
         assert not return_outputs
         return row_losses(model, inputs["examples"], bf16=self.bf16).sum() / num_items_in_batch
 
-
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, learning_rate: float, progress: Progress) -> None:
-        self._learning_rate, self._progress = learning_rate, progress
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Report a step."""
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Report a step, in place of the Trainer's own lines."""
         if not math.isfinite(loss := logs.get("loss", 0.0)):
-            raise OptionError("learning_rate", f"the loss became {loss}: lower it", self._learning_rate)
-        self._progress(state.global_step, state.max_steps)
+            raise OptionError("learning_rate", f"the loss became {loss}: lower it", self.args.learning_rate)
+        self.progress(self.state.global_step, self.state.max_steps)
 
 
 def attach_adapter(model: Any, basis: Basis | None = None) -> Any:
@@ -219,12 +208,10 @@ def fit(adapted: Any, examples: Sequence[Example], recipe: Recipe, folder: Path,
         logging_nan_inf_filter=False,
         log_level="error",
         disable_tqdm=True,
-        report_to=[],
     )
     rows = [row for epoch in range(recipe.epochs) for row in _shuffled(examples, recipe, epoch)]
-    trainer = _Trainer(adapted, settings, _collate, rows, callbacks=[_Watch(recipe.learning_rate, progress)])
-    trainer.remove_callback(PrinterCallback)
-    trainer.bf16 = recipe.bf16
+    trainer = _Trainer(adapted, settings, _collate, rows)
+    trainer.bf16, trainer.progress = recipe.bf16, progress
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     return int(trainer.state.global_step)
 

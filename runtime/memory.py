@@ -144,10 +144,8 @@ def _buffer_bytes(shape: DecoderShape, settings: Settings, tokens: int, rows: in
     cells = _cells(settings.context)
     mask = cells * _F16_BYTES
     if settings.flash_attention is False:
-        widest = max(
-            widest,
-            (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim) * _F32_BYTES,
-        )
+        scores = cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_heads * shape.head_dim
+        widest = max(widest, scores * _F32_BYTES)
         mask = cells * _F32_BYTES
     logits = rows * shape.vocab * _F32_BYTES
     masks = (1 + shape.windows) * mask if shape.kv_widths else 0

@@ -54,12 +54,6 @@ class EnginePlan:
         return self.settings.pooling > 0
 
     @property
-    def version(self) -> str:
-        """Package and version of the library that computes."""
-        package = PACKAGES[self.settings.library]
-        return f"{package} {version(package)}"
-
-    @property
     def context_hint(self) -> str:
         """What to do about a prompt that is too long."""
         if self.context_trained <= self.settings.context:
@@ -69,10 +63,11 @@ class EnginePlan:
     @property
     def json(self) -> dict[str, Any]:
         """The plan as JSON values."""
+        package = PACKAGES[self.settings.library]
         return {
             "model": str(self.header.path),
             "library": self.settings.library,
-            "version": self.version,
+            "version": f"{package} {version(package)}",
             "settings": asdict(self.settings),
             "memory": asdict(self.memory) | {"total_bytes": self.memory.total_bytes},
             "context_trained": self.context_trained,

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -61,18 +60,21 @@ Text = Annotated[
 
 
 def create_server(engine: Engine, options: Options) -> MCPServer:
-    """Create a server whose tools one engine runs; it must outlive the server."""
-    server = MCPServer("thirteen", version=version("thirteen"), log_level="CRITICAL")
-    tool = partial(server.tool, annotations=_READS)
+    """Create a server whose tools one engine runs; it must outlive the server.
 
-    @tool(
-        description="Solve a word problem. Gives the final value, the reasoning, each equation in it with "
-        "whether its arithmetic is right, whether all equations could be read, hold and lead to the value "
-        "(verified), whether all of their numbers also stem from the problem (grounded), how likely the "
-        "value is right (confidence), and whether the reasoning is complete: if it was cut off, the value "
-        "may not be the final one."
-    )
+    A client reads the docstrings of the tools as their descriptions.
+    """
+    server = MCPServer("thirteen", version=version("thirteen"), log_level="CRITICAL")
+
+    @server.tool(annotations=_READS)
     async def solve(question: Question, effort: AnswerEffort = Effort.LOW) -> Solution:
+        """Solve a word problem.
+
+        Gives the final value, the reasoning, each equation in it with whether its arithmetic is right,
+        whether all equations could be read, hold and lead to the value (verified), whether all of their
+        numbers also stem from the problem (grounded), how likely the value is right (confidence), and whether
+        the reasoning is complete: if it was cut off, the value may not be the final one.
+        """
         try:
             request = await asyncio.to_thread(engine.request, question, replace(options, effort=effort))
             answer = await engine.submit(request)
@@ -80,11 +82,12 @@ def create_server(engine: Engine, options: Options) -> MCPServer:
         except ThirteenError as error:  # of others, the SDK tells the client nothing
             raise ToolError(as_line(str(error))) from None
 
-    @tool(
-        description="Check the arithmetic of a text. Gives each equation with whether it is right, and "
-        "unchecked what could not be read with certainty."
-    )
+    @server.tool(annotations=_READS)
     async def check_arithmetic(text: Text) -> CheckedText:
+        """Check the arithmetic of a text.
+
+        Gives each equation with whether it is right, and unchecked what could not be read with certainty.
+        """
         found = await asyncio.to_thread(read_equations, text)
         return CheckedText(steps=list(found.steps), unchecked=list(found.unread))
 

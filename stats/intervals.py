@@ -86,12 +86,6 @@ def ratio_interval(sums: Doubles) -> Interval:
     return bootstrap_interval(sums, lambda totals: totals[..., 0] / totals[..., 1])
 
 
-def mean_interval(values: Doubles, weights: Doubles | None = None) -> Interval:
-    """The mean of independent values, (units,), perhaps weighted, with its bootstrap interval."""
-    weights = np.ones(len(values)) if weights is None else weights
-    return ratio_interval(np.stack((values, weights), axis=1))
-
-
 def grouped_mean(values: Doubles, groups: Passages) -> Interval:
     """The mean of values, (values,), with its bootstrap interval over their groups, (values,)."""
     return ratio_interval(sum_by_passage(np.stack((values, np.ones_like(values)), axis=1), groups))

@@ -1,13 +1,14 @@
-"""A server in a thread, for browsers, and a free port for one in a process of its own."""
+"""A server in a thread, and a free port for one in a process of its own."""
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from .waiting import wait_until
 
 
 @contextmanager
@@ -18,8 +19,7 @@ def background_server(app: ASGIApp) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            while not server.started:
-                time.sleep(0.01)
+            wait_until(lambda: server.started)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -172,23 +172,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (not item.get_closest_marker("ray"), item.path not in slow_modules))
 
 
-def _skipped_browser_tests(config: pytest.Config) -> int:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter.stats.get("skipped", []) if reporter else []
-    return sum("browser" in getattr(report, "keywords", ()) for report in skipped)  # a module has none
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print a line if browser tests did not run."""
-    if skipped := _skipped_browser_tests(config):
-        reason = "is Chromium installed (apt-get install chromium), and npm's registry reachable?"
-        terminalreporter.write_line(f"{skipped} browser tests did not run: {reason}", yellow=True)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail if REQUIRE_BROWSER is set and a browser test is skipped."""
+    report = yield
+    if report.skipped and item.get_closest_marker("browser") and os.environ.get("REQUIRE_BROWSER"):
+        report.outcome = "failed"
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail if REQUIRE_BROWSER is set and browser tests were skipped."""
-    if os.environ.get("REQUIRE_BROWSER") and not exitstatus and _skipped_browser_tests(session.config):
-        session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
+    """Keep the exit status for the end of the process."""
     session.config.stash[_STATUS] = int(exitstatus)
 
 

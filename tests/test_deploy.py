@@ -8,96 +8,74 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import httpx
 import pytest
-import typer
-from thirteen.cli.main import app
 from thirteen.server.config import RequestLimits
 
 from .background_server import free_port
 from .runtime.conftest import write_gguf
 from .server.serving import open_engine, serve_engine
-from .waiting import wait_until
+from .test_docs import parse_command
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "deploy" / "thirteen.service"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")  # nginx's folders
-Instruction = tuple[str, str]
 
 
-def stages() -> list[list[Instruction]]:
-    """The instructions of each stage of the Dockerfile."""
-    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
-    found: list[list[Instruction]] = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, _, words = line.partition(" ")
-        if name == "FROM":
-            found.append([])
-        if found:  # an argument may stand before the first stage
-            found[-1].append((name, " ".join(words.split())))
-    return found
+def stages() -> list[str]:
+    """The text of each stage of the Dockerfile."""
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", "")
+    return re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]
 
 
-def last(name: str) -> str:
-    """The value of an instruction of the image that is shipped."""
-    return [words for instruction, words in stages()[-1] if instruction == name][-1]
+def instructions(stage: str, name: str) -> list[str]:
+    """What stands after each instruction of this name."""
+    return re.findall(rf"^{name} +(.*)$", stage, re.MULTILINE)
 
 
-def unit() -> dict[str, list[str]]:
-    """The settings of the unit; each may be given several times."""
-    settings: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
-        name, equals, value = line.partition("=")
-        if equals and not line.startswith("#"):
-            settings.setdefault(name, []).append(value)
-    return settings
-
-
-def parse(words: list[str]) -> dict[str, Any]:
-    """The parameters of `thirteen serve` from its command line; nothing is run."""
-    group: Any = typer.main.get_command(app)
-    _, command, rest = group.resolve_command(group.make_context("thirteen", words), words)
-    return dict(command.make_context("serve", rest).params)
+def shipped(name: str) -> str:
+    """The only instruction of this name in the image that is shipped."""
+    (words,) = instructions(stages()[-1], name)
+    return words
 
 
 def test_the_shipped_image_has_no_compiler_and_no_root():
-    build, shipped = stages()
-    assert any("g++" in words for _, words in build)
-    commands = " ".join(words for name, words in shipped if name == "RUN")
-    assert re.findall(r"install --yes --no-install-recommends (.*?) &&", commands) == ["libgomp1"]
-    assert "--no-index" in commands and not any(name == "COPY" for name, _ in shipped)
-    user, group = map(int, last("USER").split(":"))
+    build, image = stages()
+    commands = " ".join(instructions(image, "RUN"))
+    assert "g++" in build and re.findall(r"--no-install-recommends (.*?) +&&", commands) == ["libgomp1"]
+    assert "--no-index" in commands and not instructions(image, "COPY")
+    user, group = map(int, shipped("USER").split(":"))
     assert user > 0 and group > 0
     assert f"--owner={user} --group={group} --mode=0700 /cache" in commands
-    assert "THIRTEEN_CACHE=/cache" in last("ENV").split()
+    assert "THIRTEEN_CACHE=/cache" in shipped("ENV").split()
 
 
 def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them():
     build, _ = stages()
-    assert any("--require-hashes --requirement requirements.lock" in words for _, words in build)
-    copied = [source for name, words in build if name == "COPY" for source in words.split()[:-1]]
-    assert all((ROOT / source).exists() for source in copied)
+    assert "--require-hashes --requirement requirements.lock" in build
+    copied = [source for words in instructions(build, "COPY") for source in words.split()[:-1]]
+    assert copied and all((ROOT / source).exists() for source in copied)
     ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().split()
     assert not {"README.md", "LICENSE", "pyproject.toml", "models", "web"} & set(ignored)
 
 
 def test_both_serve_with_keys_where_other_machines_can_connect():
-    image = parse(json.loads(last("CMD")))
+    image = parse_command(json.loads(shipped("CMD")))
     assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))
     # a mount, not part of the image
     assert image["model"].startswith("/models/")
-    assert json.loads(last("ENTRYPOINT")) == ["thirteen"]
-    (start,) = unit()["ExecStart"]
-    service = parse(shlex.split(start)[1:])
+    assert json.loads(shipped("ENTRYPOINT")) == ["thirteen"]
+    unit = ConfigParser(interpolation=None, strict=False)
+    unit.read(UNIT)
+    service = parse_command(shlex.split(unit["Service"]["ExecStart"])[1:])
     assert (service["host"], service["api_key_file"]) == ("127.0.0.1", Path("%d/api-keys"))
-    assert int(unit()["TimeoutStopSec"][0]) > RequestLimits().drain_s
+    assert unit.getint("Service", "TimeoutStopSec") > RequestLimits().drain_s
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -125,16 +103,11 @@ exec "$@"
 UNSHARE = ("unshare", "--mount", "sh", "-c", READ_ONLY, "sh")
 
 
-def can_remount() -> bool:
-    """Whether this process may have a view of the files of its own."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.exhaustive
-@pytest.mark.skipif(not can_remount(), reason="needs the right to mount")
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare is not installed")
 def test_it_serves_where_no_file_can_be_made_and_the_health_check_sees_it(tmp_path):
+    if subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
     model, keys = write_gguf(tmp_path / "model.gguf", {}, {}), tmp_path / "keys"
     keys.write_text("a-secret-of-twenty-characters\n")
     keys.chmod(0o600)
@@ -159,7 +132,7 @@ def test_it_serves_where_no_file_can_be_made_and_the_health_check_sees_it(tmp_pa
 
 def healthy(port: int) -> bool:
     """What the health check of the image finds, at this port."""
-    words = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+    words = json.loads(shipped("HEALTHCHECK").partition("CMD ")[2])
     assert words[:2] == ["python", "-c"] and "8080" in words[2] and "'/health'" in words[2]
     code = words[2].replace("8080", str(port))
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
@@ -175,7 +148,7 @@ def proxied(tmp_path: Path) -> Iterator[int]:
         for pattern, text in (
             (r"listen 443 ssl;", f"listen 127.0.0.1:{port};"),
             (r"ssl_certificate.*;", ""),
-            (r"127\.0\.0\.1:8080", f"127.0.0.1:{server.port}"),
+            (r"127\.0\.0\.1:8080", server.url.removeprefix("http://")),
             (r"(client_header_timeout|client_body_timeout) 10s", r"\1 1s"),
             (r"http {", "http {\n" + "".join(f"{kind}_temp_path {tmp_path};\n" for kind in TEMPORARY)),
         ):
@@ -186,7 +159,8 @@ def proxied(tmp_path: Path) -> Iterator[int]:
         words = ["-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", "stderr", "-g", options]
         with subprocess.Popen(["nginx", *words]) as nginx:
             try:
-                wait_until(lambda: is_open(port))
+                with httpx.Client(transport=httpx.HTTPTransport(retries=6)) as client:  # until nginx listens
+                    client.get(f"http://127.0.0.1:{port}/health")
                 yield port
             finally:
                 nginx.terminate()
@@ -210,10 +184,3 @@ def test_the_proxy_ends_slow_clients_streams_at_once_and_hides_the_metrics(proxi
             slow.sendall(sent)
             with suppress(ConnectionError):
                 assert not slow.recv(10_000).startswith(b"HTTP/1.1 2")
-
-
-def is_open(port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port)).close()
-        return True
-    return False

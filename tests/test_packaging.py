@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".jinja", ".safetensors", ".woff2"}
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+HERE = ("PYTHONPATH", "MYPYPATH")  # variables by which a program finds this checkout
 IMPORT_ALL = """
 import importlib, pkgutil, thirteen
 names = [module.name for module in pkgutil.walk_packages(thirteen.__path__, "thirteen.")]
@@ -49,11 +51,20 @@ def copy_tracked(folder: Path) -> Path:
     return folder
 
 
-def make_environment(folder: Path, *words: str | Path) -> Path:
+def run(*words: object, cwd: Path) -> str:
+    """Run a program that does not see this checkout; returns its standard output."""
+    environment = {name: value for name, value in os.environ.items() if name not in HERE}
+    command = [str(word) for word in words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def make_environment(folder: Path, *words: object) -> Path:
     """Make an environment and install into it without dependencies; returns its Python."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    venv.create(folder, with_pip=False)
     python = folder / "bin/python"
-    subprocess.run([*PIP, "--python", python, "install", "--no-deps", *words], check=True)
+    run(*PIP, "--python", python, "install", "--no-deps", *words, cwd=folder)
     return python
 
 
@@ -62,28 +73,18 @@ def test_sources_and_wheel_work_in_a_fresh_environment(tmp_path):
     """The wheel is made from the archive of the sources, as `make wheel` does."""
     source = copy_tracked(tmp_path / "source")
     build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    run(sys.executable, "-c", build, cwd=source)
     (archive,) = tmp_path.glob("*.tar.gz")
-    subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, archive], check=True)
+    run(*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, archive, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     python = make_environment(tmp_path / "venv", wheel)
     (site,) = tmp_path.glob("venv/lib/*/site-packages")
     # The dependencies of this environment, without its editable install of the checkout.
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-
-    def run(*words: str | Path) -> str:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    place, count = run(python, "-c", IMPORT_ALL).split()
+    place, count = run(python, "-c", IMPORT_ALL, cwd=tmp_path).split()
     assert Path(place) == site / "thirteen/__init__.py"
     assert int(count) + 1 == len(modules())
-    assert "thirteen demo" in run(tmp_path / "venv/bin/thirteen", "demo", "--help")
-    assert "smollm2-135m-sums-13" in run(tmp_path / "venv/bin/thirteen", "models")
+    assert "smollm2-135m-sums-13" in run(tmp_path / "venv/bin/thirteen", "models", cwd=tmp_path)
     folders = ("models", "runtime", "convert", "web", "bench")
     data = [path for folder in folders for path in tracked(folder) if path.suffix in DATA]
     assert len(data) > 30
@@ -97,12 +98,5 @@ def test_an_editable_install_shows_its_types(tmp_path):
     python = make_environment(tmp_path / "venv", "--editable", checkout)
     (tmp_path / "use.py").write_text("from thirteen import Engine\nreveal_type(Engine().answer('x').value)\n")
     mypy = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent"]
-    done = subprocess.run(
-        [*mypy, "--python-executable", python, "use.py"],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Revealed type is "str | None"' in done.stdout, done.stdout
+    shown = run(*mypy, "--python-executable", python, "use.py", cwd=tmp_path)
+    assert 'Revealed type is "str | None"' in shown

@@ -14,9 +14,8 @@ from ...runtime.engine.engine import Engine
 from ...runtime.options import MAX_TOKENS
 from ...stats import Doubles
 from ...stats.intervals import NOISE_MAX, PASSAGES_MIN, Interval, ratio_interval
-from ..environment import BenchReport, ModelSource, report_head
+from ..environment import BenchReport, ModelSource, Table, report_head
 from ..rounds import ITERATIONS_PER_ROUND, EngineLoader, ProgressCounter, count_iterations, interleave
-from ..table import Table
 from .datasets import QuestionSet
 from .evaluate import ModelResult, PairedScores, QuestionRecord, Scores, evaluate, pair_scores
 from .prompts import PromptSettings

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...stats import Doubles, Floats
-from ...stats.intervals import Interval, bootstrap_interval, grouped_mean, sum_by_passage
+from ...stats.intervals import Interval, bootstrap_interval, grouped_mean, ratio_interval, sum_by_passage
 from .text_logits import WindowPrediction
 
 # The adapted and the unadapted model in full precision, and both of them quantized alike.
@@ -119,12 +119,7 @@ class AdapterEffect:
         if not products[:, 2].any():
             return None
         sums = sum_by_passage(products, passages)
-        return cls(bootstrap_interval(sums, _slope), bootstrap_interval(sums, _cosine))
-
-
-def _slope(sums: Doubles) -> Doubles:
-    effect_reference, _, reference_reference = np.moveaxis(sums, -1, 0)
-    return np.asarray(effect_reference / reference_reference)
+        return cls(slope=ratio_interval(sums[:, [0, 2]]), cosine=bootstrap_interval(sums, _cosine))
 
 
 def _cosine(sums: Doubles) -> Doubles:

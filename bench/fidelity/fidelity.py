@@ -21,9 +21,8 @@ from ...runtime.engine.engine import Engine
 from ...runtime.llama.settings import LLAMA
 from ...stats import Doubles
 from ...stats.intervals import PASSAGES_MIN, Interval
-from ..environment import BenchReport, ModelFile, ModelSource, describe_model, report_head
+from ..environment import BenchReport, ModelFile, ModelSource, Table, describe_model, report_head
 from ..rounds import ProgressCounter
-from ..table import Table
 from .comparison import EFFECT_MIN, OUTSIDE, AdapterEffect, Divergence, Role, compare_position
 from .text_logits import WINDOW_TOKENS, Window, WindowPrediction, read_windows
 from .token_map import TokenMap, VocabularyCoverage, measure_coverage

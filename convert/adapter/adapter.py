@@ -21,7 +21,7 @@ from ...files.received_files import PROMPT_FILE, check_links, file_sha256
 from ...files.safetensors import SafetensorsFile
 from ..source.checkpoint import Checkpoint
 from ..source.families import module_order
-from ..vocabulary.vocabulary_list import VocabularyList, vocabulary_of
+from ..vocabulary.vocabulary_list import vocabulary_of
 from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors, read_lora, read_tinylora
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -43,6 +43,7 @@ _PEFT_ONLY_SETTINGS = (
     *("fan_in_fan_out", "modules_to_save", "trainable_token_indices"),
     *("target_parameters", "alora_invocation_tokens", "arrow_config"),
 )
+_BY_TOKEN = {"lm_head.weight", "model.embed_tokens.weight"}  # have a row for each token
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -68,23 +69,19 @@ class PeftAdapter:
         Raises:
             FileError: it was trained on another model, or changes nothing.
         """
-        kept = vocabulary_of(base)
-        adapter = self if kept is None else self._select_tokens(kept)
+        deltas = dict(self.deltas)
+        if kept := vocabulary_of(base):
+            for name in _BY_TOKEN & deltas.keys():
+                if len(deltas[name].b) == kept.of:
+                    deltas[name] = deltas[name].select_rows(np.array(kept.tokens, np.int64))
+        adapter = replace(self, deltas=deltas)
         adapter._check_fits(base)
         return adapter
-
-    def _select_tokens(self, kept: VocabularyList) -> "PeftAdapter":
-        rows = np.array(kept.tokens, np.int64)
-        deltas = dict(self.deltas)
-        for name in ("model.embed_tokens.weight", "lm_head.weight"):
-            if name in deltas and len(deltas[name].b) == kept.of:
-                deltas[name] = deltas[name].select_rows(rows)
-        return replace(self, deltas=deltas)
 
     def _check_fits(self, base: Checkpoint) -> None:
         for name, delta in self.deltas.items():
             expected: object = base.specs[name].shape if name in base.specs else "missing"
-            if base.architecture.tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
+            if base.architecture.tied and name in _BY_TOKEN:
                 expected = "tied to another"
             if delta.shape != expected:
                 raise FileError(

@@ -98,11 +98,6 @@ class Basis:
             for module, factors in self.factors.items()
         }
 
-    @property
-    def targets(self) -> list[str]:
-        """The last parts of the modules' names; sorted."""
-        return sorted({module.rpartition(".")[2] for module in self.factors})
-
     def tensors(self) -> dict[str, Floats]:
         """The factors under PEFT's names."""
         return {
@@ -192,7 +187,7 @@ def write_tinylora_folder(basis: Basis, numbers: Floats, folder: Path, base_id: 
         "projection_seed": origin.seed,
         "r": origin.rank,
         "save_projection": True,
-        "target_modules": basis.targets,
+        "target_modules": sorted({module.rpartition(".")[2] for module in basis.factors}),
         "task_type": "CAUSAL_LM",
         "tinylora_dropout": 0.0,
         "u": origin.numbers,

@@ -37,27 +37,19 @@ Chunk = tuple[int, ...]  # tokens of a piece of calibration text
 _F16_MAX = np.finfo(np.float16).max
 
 
-class _HiddenStates:
-    """The hidden states of some chunks of text before each layer, in files: they outgrow a laptop's memory.
+def _save(folder: Path, layer: int, chunk: int, states: NDArray[Any], kind: str = "hidden") -> None:
+    """Keep the states of a chunk before a layer, (tokens, hidden), in a file: they outgrow a laptop's memory.
 
-    The outputs of ffn_gate and ffn_up are kept too, in float16: to compute them again takes longer than to
-    read them.
+    Of the kind "ffn", they are the outputs of the layer's ffn_gate and ffn_up, (2, tokens, ffn), in float16:
+    to compute them again takes longer than to read them.
     """
+    with output_errors(folder):
+        np.save(folder / f"{kind}-{layer}-{chunk}.npy", states)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def save(self, layer: int, chunk: int, states: NDArray[Any], kind: str = "hidden") -> None:
-        """Save the states of a chunk before a layer, (tokens, hidden).
-
-        Of the kind "ffn", they are the outputs of the layer's ffn_gate and ffn_up, (2, tokens, ffn).
-        """
-        with output_errors(self._folder):
-            np.save(self._folder / f"{kind}-{layer}-{chunk}.npy", states)
-
-    def load(self, layer: int, chunk: int, kind: str = "hidden") -> Floats:
-        """What save() has saved, in float32; after all layers, the states too."""
-        return np.asarray(np.load(self._folder / f"{kind}-{layer}-{chunk}.npy"), np.float32)
+def _load(folder: Path, layer: int, chunk: int, kind: str = "hidden") -> Floats:
+    """What _save() has saved, in float32; after all layers, the states too."""
+    return np.asarray(np.load(folder / f"{kind}-{layer}-{chunk}.npy"), np.float32)
 
 
 def collect_activation_stats(
@@ -79,8 +71,8 @@ def collect_activation_stats(
     # each other after every product.
     lanes = worker_pool(min(threads, LANES), max(1, threads // LANES))
     with temporary_folder("hidden") as folder, lanes as pool:
-        hidden = _compute_hidden_states(weights, chunks, folder, pool, forward)
-        return _propagate_back(weights, chunks, hidden, pool, backward)
+        _compute_hidden_states(weights, chunks, folder, pool, forward)
+        return _propagate_back(weights, chunks, folder, pool, backward)
 
 
 def _compute_hidden_states(
@@ -89,14 +81,14 @@ def _compute_hidden_states(
     folder: Path,
     pool: ThreadPoolExecutor,
     progress: Progress,
-) -> _HiddenStates:
+) -> None:
     """Run chunks of text through a model, one layer after the other, and keep the states in a folder."""
-    kept, layers, numbers = _HiddenStates(folder), weights.architecture.layers, range(len(chunks))
+    layers, numbers = weights.architecture.layers, range(len(chunks))
     tokens, scale = sorted({*np.concatenate(chunks).tolist()}), weights.architecture.embedding_scale
     rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] * scale for token in tokens}
     states = [np.stack([rows[token] for token in chunk]) for chunk in chunks]
     for number in numbers:
-        kept.save(0, number, states[number])
+        _save(folder, 0, number, states[number])
     for index in range(layers):
         layer = DecoderLayer(weights, index, pool)
 
@@ -104,36 +96,35 @@ def _compute_hidden_states(
             with np.errstate(all="ignore"):  # what is not finite is reported below
                 made = layer.forward(states[chunk])
                 ffn = [np.clip(part, -_F16_MAX, _F16_MAX).astype(np.float16) for part in made[1].parts]
-                kept.save(layer.index, chunk, np.stack(ffn), "ffn")
+                _save(folder, layer.index, chunk, np.stack(ffn), "ffn")
                 output = layer.output(made)
-            kept.save(layer.index + 1, chunk, output)
+            _save(folder, layer.index + 1, chunk, output)
             return output
 
         states = list(pool.map(run, numbers))
         if not all(np.isfinite(one).all() for one in states):
             raise FileError(f"the model's activations are not finite numbers: those after layer {index}")
         progress(index + 1, layers)
-    return kept
 
 
 def _propagate_back(
     weights: DecoderWeights,
     chunks: Sequence[Chunk],
-    hidden: _HiddenStates,
+    folder: Path,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> ImportanceStats:
     layers = weights.architecture.layers
     sums, gradients = InputSums(weights.architecture.hidden, 1), list[Floats]()
     for number in range(len(chunks)):
-        gradient, last, traces = _output_gradient(weights, hidden.load(layers, number), number, pool)
+        gradient, last, traces = _output_gradient(weights, _load(folder, layers, number), number, pool)
         sums.add(last, [traces])
         gradients.append(gradient)
     output = sums.finish(weights.output)
     found: dict[tuple[str, ...], Future[InputSums]] = {}
     progress(1, 1 + layers)
     for index in reversed(range(layers)):
-        found |= _run_layer(DecoderLayer(weights, index, pool), hidden, gradients, pool)
+        found |= _run_layer(DecoderLayer(weights, index, pool), folder, gradients, pool)
         progress(1 + layers - index, 1 + layers)
     inputs = {(weights.output,): output} | {names: one.result() for names, one in found.items()}
     energies = {
@@ -142,7 +133,7 @@ def _propagate_back(
         for name, energy in zip(names, one.energies.tolist(), strict=True)
     }
     lookup = sum(
-        _lookup_energy(chunk, hidden.load(0, number), gradients[number])
+        _lookup_energy(chunk, _load(folder, 0, number), gradients[number])
         for number, chunk in enumerate(chunks)
     )
     tokens = sum(map(len, chunks))
@@ -235,13 +226,13 @@ def _logit_gradient(
 
 
 def _run_layer(
-    layer: DecoderLayer, hidden: _HiddenStates, gradients: list[Floats], pool: ThreadPoolExecutor
+    layer: DecoderLayer, folder: Path, gradients: list[Floats], pool: ThreadPoolExecutor
 ) -> dict[tuple[str, ...], Future[InputSums]]:
     """Replace the gradients of a layer's outputs by those of its inputs."""
     lanes = [[InputSums(one.columns, len(one.names)) for one in layer.projections] for _ in range(LANES)]
 
     def run(chunk: int) -> None:
-        made = layer.forward(hidden.load(layer.index, chunk), (*hidden.load(layer.index, chunk, "ffn"),))
+        made = layer.forward(_load(folder, layer.index, chunk), (*_load(folder, layer.index, chunk, "ffn"),))
         gradients[chunk], outputs = layer.backward(made, gradients[chunk])
         multiplied = [inputs for block in made for inputs in (block.inputs, block.inner)]
         for one, inputs, sums in zip(layer.projections, multiplied, lanes[chunk % LANES], strict=True):

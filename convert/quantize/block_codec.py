@@ -22,7 +22,6 @@ Bytes = NDArray[np.uint8]
 _IQ4_NL_LEVELS = np.array(IQ4_NL.kvalues, np.float32)
 _E2M1_LEVELS = np.array(MXFP4.kvalues, np.float32)  # doubled, as in ggml
 _INT8_LEVELS = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
-_E8M0_MAX = 254  # an exponent; 255 is no number
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,11 @@ class BlockLayout:
         return scales, np.zeros_like(scales)
 
     def write_scales(self, blocks: Bytes, scales: Floats, offsets: Floats) -> None:
-        """Replace scales and offsets of blocks, in place, by the nearest that their super-scales allow."""
-        if not self.super_scales:
-            exponents = np.rint(np.log2(np.maximum(2 * scales, np.finfo(np.float32).tiny))) + 127
-            blocks[..., :1] = np.clip(exponents, 0, _E8M0_MAX).astype(np.uint8)
-        elif self.scale_levels is None:
+        """Replace scales and offsets of blocks, in place, by the nearest that their super-scales allow.
+
+        MXFP4 has no super-scales, and is left as it is.
+        """
+        if self.scale_levels is None:
             for at, values in zip(self.super_scales, (scales, offsets), strict=False):
                 _write_float16(blocks, at, values)
         else:

@@ -16,12 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any
 
 from gguf import GGMLQuantizationType
 
-from ...errors import FileError, OptionError, shorten
-from ...files.json_file import read_json
+from ...errors import FileError, OptionError
+from ...files.json_file import from_json, read_json
 from ..source.architecture import EMBEDDING
 
 _PROCESSORS = ("x86", "x86-avx512", "arm")  # of "any"
@@ -67,24 +66,25 @@ def read_costs(path: Path) -> CostTable:
     Raises:
         FileError: the file is missing or not JSON, or a field is missing or out of range.
     """
-    content = read_json(path)
-    parts = {part: content.get(part) or {} for part in PARTS}
-    problem = "" if content.get("target") in TARGETS else f"target must be one of {', '.join(TARGETS)}"
-    for part, costs in parts.items():
-        entries = costs.items() if isinstance(costs, dict) else [(shorten(costs), None)]
-        if wrong := [
-            f"{part} has {name}: {shorten(cost)}" for name, cost in entries if not _is_cost(name, cost)
-        ]:
-            problem = f"{wrong[0]:.200}; it must have ggml types with numbers above 0 and below {_COST_MAX:g}"
-        elif part in PARTS[:2] and REFERENCE not in costs:
-            problem = f"{part} must have {REFERENCE}"
-    if problem:
-        raise FileError(f"{path}: no table of costs: {problem}")
-    return CostTable(content["target"], **parts, library=str(content.get("library", _LIBRARY)))
+    where = f"{path}: no table of costs"
+    table = from_json(CostTable, read_json(path), where)
+    if problem := _problem(table):
+        raise FileError(f"{where}: {problem}")
+    return table
 
 
-def _is_cost(name: str, cost: Any) -> bool:
-    return name in GGMLQuantizationType.__members__ and type(cost) in (int, float) and 0 < cost < _COST_MAX
+def _problem(table: CostTable) -> str | None:
+    """Why a table cannot be used, if so."""
+    if table.target not in TARGETS:
+        return f"target must be one of {', '.join(TARGETS)}"
+    if not (REFERENCE in table.layer and REFERENCE in table.output):
+        return f"layer and output must have {REFERENCE}"
+    for part in PARTS:
+        for name, cost in getattr(table, part).items():
+            if name not in GGMLQuantizationType.__members__ or not 0 < cost < _COST_MAX:
+                types = f"ggml types with numbers above 0 and below {_COST_MAX:g}"
+                return f"{part} has {name:.100}: {cost:g}; it must have {types}"
+    return None
 
 
 @cache

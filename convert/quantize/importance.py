@@ -24,7 +24,7 @@ from ...stats import Floats
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
-from ..vocabulary.vocabulary_list import TrimmedCheckpoint, vocabulary_of
+from ..vocabulary.vocabulary_list import vocabulary_of
 from ..write import write_arrays
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
@@ -240,8 +240,6 @@ def fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
     Raises:
         FileError: it is for another model.
     """
-    if isinstance(base, TrimmedCheckpoint):
-        return fitting_importance(importance, base.full).select_tokens(base.kept.tokens)
     kept, counts = vocabulary_of(base), importance.lookup_counts
     if kept and counts is not None and len(counts) == kept.of:
         importance = importance.select_tokens(kept.tokens)

@@ -152,7 +152,7 @@ def _shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors that are no norms of the hidden state, by their names in a GGUF."""
     queries = a.heads * a.head_dim
     wide = a.family.wide_norms
-    fused = "ffn_gate" not in a.family.kinds  # gate and up are one matrix
+    fused = "ffn_gate" not in a.family.layer.values()  # gate and up are one matrix
     return {
         **a.layer_matrices,
         "token_embd": (a.vocab, a.hidden),

@@ -93,11 +93,6 @@ class Family:
         return {module: str(known.get_name(prefix + module)) for module in modules}
 
     @property
-    def kinds(self) -> frozenset[str]:
-        """Names of a layer's parts in a GGUF."""
-        return frozenset(self.layer.values())
-
-    @property
     def targets(self) -> list[str]:
         """The last parts of the names of a layer's matrices, which adapters change by default; sorted."""
         return sorted({module.split(".")[-1] for module, kind in self.layer.items() if kind in INPUTS})

@@ -30,7 +30,6 @@ TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 class TokenizerTables:
     """The tables of a tokenizer, byte-level BPE or SentencePiece, as a GGUF holds them."""
 
-    where: str  # the base, for errors
     tokens: tuple[str, ...]  # in byte-level characters, or with ▁ for spaces
     types: NDArray[np.int32]  # (tokens,), of gguf.TokenType
     merges: NDArray[np.int32]  # (merges, 3): ids of the left part, the right part and the result, by rank
@@ -57,7 +56,6 @@ class TokenizerTables:
                 scores = np.array(values["scores"], np.float32).reshape(count)
                 merges = _scored_merges(tokens, types, scores, ids)
             return cls(
-                where=where,
                 tokens=tuple(tokens),
                 types=types,
                 merges=merges,

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import NamedTuple
 
 from . import Step
 from .expression import PERCENT, Side, parse_side, stem
@@ -19,8 +19,7 @@ _UNITS = _THINGS.union(map(stem, WORDS["measures"] | WORDS["symbols"]), CURRENCI
 _STARTS = "0$([/+"  # letters of what an expression begins with
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What was read in a text."""
 
     steps: tuple[Step, ...]  # its equations, in order
@@ -74,8 +73,7 @@ class _Reader:
         self.steps += steps
 
 
-@dataclass(frozen=True, slots=True)
-class Sentence:
+class Sentence(NamedTuple):
     """A sentence, or a line."""
 
     text: str

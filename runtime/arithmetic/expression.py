@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import add, mul, sub, truediv
+from typing import NamedTuple
 
 from .lexer import CURRENCIES, PATTERNS, WORDS, Lexeme
 
@@ -55,8 +56,7 @@ def stem(unit: str) -> str:
     return PATTERNS["plural_end"].sub("", unit)
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """A side of an equation."""
 
     quantity: Quantity

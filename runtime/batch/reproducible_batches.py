@@ -133,20 +133,14 @@ def answer_missing(
     computed together.
     """
     missing = {number for number in questions if number not in done}
-    batches = split_into_batches(questions, job.settings.batch_size)
+    remaining = iter(questions.items())
+    batches = iter(lambda: dict(islice(remaining, job.settings.batch_size)), {})
     with closing(executor(job, (batch for batch in batches if missing & batch.keys()))) as results:
         for result in results:
             if result.failed:
                 raise FileError(f"{job.model}: {result.error}")
             if result.number in missing:
                 yield result
-
-
-def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[QuestionBatch]:
-    """Split questions into batches of `size`, in their order."""
-    remaining = iter(questions.items())
-    while batch := dict(islice(remaining, size)):
-        yield batch
 
 
 def answer_batch(engine: Engine, settings: BatchSettings, batch: QuestionBatch) -> Iterator[BatchResult]:

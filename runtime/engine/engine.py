@@ -88,14 +88,10 @@ class Engine:
         self.plan = plan = _plan(model, options)
         settings, self.context = plan.settings, plan.settings.context
         with ExitStack() as owned:
-            self.model = owned.enter_context(
-                Model(
-                    plan.header,
-                    repack=settings.repack,
-                    gpu_layers=settings.gpu_layers,
-                    library=settings.library,
-                )
+            loaded = Model(
+                plan.header, repack=settings.repack, gpu_layers=settings.gpu_layers, library=settings.library
             )
+            self.model = owned.enter_context(loaded)
             date = REPRODUCIBLE_DATE if settings.reproducible else None
             template = read_chat_template(self.model, date)
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
@@ -106,9 +102,8 @@ class Engine:
                 from ..llama.embedding_context import EmbeddingContext  # noqa: PLC0415 - few models embed
 
                 self._embedding = EmbeddingContext(self.model, settings)
-            context = self._embedding or Context(self.model, settings)
+            context = owned.enter_context(self._embedding or Context(self.model, settings))
             self._runner = Runner(context, self._adapters, self._prefixes)
-            owned.callback(self._runner.close)
             bytes_max = self.model.max_bytes(self.context)
             self._encoder = PromptEncoder(
                 self.model, template, bytes_max, plan.context_hint, self.context // 2

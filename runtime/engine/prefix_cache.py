@@ -7,8 +7,7 @@ The number of cached tokens and the time to the first token tell a client what w
 must not learn that of each other have namespaces, which share nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,30 +24,18 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _CachedPrefix:
-    key: PrefixKey
-    tokens: tuple[int, ...]
-    state: KvState
-
-    def match(self, key: PrefixKey, tokens: tuple[int, ...]) -> int:
-        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful."""
-        if self.key != key or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
-            return 0
-        return common_length(self.tokens, tokens)
-
-
 class PrefixCache:
     """Prompt prefixes of one model, of at most `capacity` bytes; for `cuts`, see Model.cuts_states."""
 
     def __init__(self, capacity: int, *, cuts: bool = True) -> None:
         self.capacity, self.cuts = capacity, cuts
-        self._entries: list[_CachedPrefix] = []  # most recently used last
+        # By key and tokens, the most recently used last.
+        self._entries: dict[tuple[PrefixKey, tuple[int, ...]], KvState] = {}
 
     @property
     def nbytes(self) -> int:
         """Size of the entries."""
-        return sum(entry.state.nbytes for entry in self._entries)
+        return sum(state.nbytes for state in self._entries.values())
 
     def find(self, key: PrefixKey, prompt: tuple[int, ...]) -> tuple[int, KvState] | None:
         """Tokens of the longest useful prefix of a prompt, and the KV cache of these and perhaps of more.
@@ -56,37 +43,42 @@ class PrefixCache:
         It never includes the prompt's last token, whose logits are needed.
         """
         matches = (
-            (length, entry)
-            for entry in reversed(self._entries)
-            if (length := entry.match(key, prompt[:-1])) == len(entry.tokens) or self.cuts
+            (length, tokens)
+            for tokens, length in self._shared(key, prompt[:-1])
+            if length == len(tokens) or self.cuts
         )
         # Of equal ones the smallest, which is copied fastest; of these the newest.
-        length, best = max(matches, key=lambda match: (match[0], -match[1].state.nbytes), default=(0, None))
-        if best is None or length < PREFIX_TOKENS_MIN:
+        length, tokens = max(
+            matches, key=lambda match: (match[0], -self._entries[key, match[1]].nbytes), default=(0, ())
+        )
+        if length < PREFIX_TOKENS_MIN:
             return None
-        self._entries.remove(best)
-        self._entries.append(best)
-        return length, best.state
+        state = self._entries[key, tokens] = self._entries.pop((key, tokens))
+        return length, state
+
+    def _shared(self, key: PrefixKey, prompt: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Yield the tokens of entries, the newest first, and how many of them a prompt begins with."""
+        for other, tokens in reversed(self._entries):
+            if other == key and tokens[:PREFIX_TOKENS_MIN] == prompt[:PREFIX_TOKENS_MIN]:
+                yield tokens, common_length(tokens, prompt)
 
     def saves(self, key: PrefixKey, prompt: tuple[int, ...], cached: int) -> list[int]:
         """Where a prompt must be saved so that others can use it although entries are not cut, descending.
 
         Before its last token, whose logits each prompt needs; and where it parts from an entry.
         """
-        parts = (entry.match(key, prompt[:-1]) for entry in self._entries)
+        parts = (length for _, length in self._shared(key, prompt[:-1]))
         ends = {len(prompt) - 1, max(parts, default=0)}
         return sorted((end for end in ends if end >= cached + PREFIX_TOKENS_MIN), reverse=True)
 
     def add(self, key: PrefixKey, prompt: tuple[int, ...], state: KvState) -> None:
         """Add the KV cache of a prompt, which fits; if it may be cut, it replaces those of its prefixes."""
-        self._entries = [
-            entry
-            for entry in self._entries
-            if entry.key != key or entry.tokens != (prompt[: len(entry.tokens)] if self.cuts else prompt)
-        ]
-        self._entries.append(_CachedPrefix(key, prompt, state))
+        for tokens, length in [*self._shared(key, prompt)]:
+            if tokens == (prompt[:length] if self.cuts else prompt):
+                del self._entries[key, tokens]
+        self._entries[key, prompt] = state
         while self.nbytes > self.capacity:
-            del self._entries[0]
+            del self._entries[next(iter(self._entries))]
 
     def clear(self) -> None:
         """Remove everything."""

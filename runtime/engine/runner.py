@@ -38,8 +38,8 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes = adapters, prefixes
         settings = context.settings
-        cacheable = math.inf if prefixes.capacity else 0
-        self.scheduler = Scheduler(settings.slots, settings.batch, cacheable, self._model.cuts_states)
+        cacheable, cuts = math.inf if prefixes.capacity else 0, self._model.cuts_states
+        self.scheduler = Scheduler(settings.slots, settings.batch, cacheable, cuts_prefixes=cuts)
         self._outputs: dict[SequenceState, Output] = {}
 
     def add(self, outputs: Mapping[SequenceState, Output]) -> None:
@@ -64,12 +64,6 @@ class Runner:
             _, output = self._outputs.popitem()
             output.sampler.close()
             output.handle.fail(failure)
-
-    def close(self) -> None:
-        """Free the context, and the samplers of sequences that have not ended."""
-        for output in self._outputs.values():
-            output.sampler.close()
-        self._context.close()
 
     def step(self) -> None:
         """Compute one batch. If the computation fails, its sequences end with the failure."""

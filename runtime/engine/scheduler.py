@@ -103,22 +103,21 @@ class Chunk(Span):
     sequence: SequenceState
 
 
-@dataclass(slots=True)
 class Scheduler:
-    """First come, first served, over a fixed number of slots."""
+    """First come, first served, over a fixed number of slots.
 
-    slots: int  # number of sequences that run at once
-    budget: int  # maximum tokens per batch, at least one per slot
-    cacheable: float = 0  # maximum tokens of a prompt that fits the prefix cache, as far as is known
-    cuts_prefixes: bool = True  # whether a part of a cached prompt can be used
-    waiting: deque[SequenceState] = field(default_factory=deque)  # sequences without a slot yet, oldest first
-    running: list[SequenceState] = field(default_factory=list)  # sequences with a slot, oldest first
-    _free_slots: set[int] = field(init=False)
-    _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
-    _batches: "count[int]" = field(default_factory=count)
+    Attributes:
+        cacheable: maximum tokens of a prompt that fits the prefix cache, as far as is known.
+        waiting: sequences without a slot yet, oldest first.
+        running: sequences with a slot, oldest first.
+    """
 
-    def __post_init__(self) -> None:
-        self._free_slots = set(range(self.slots))
+    def __init__(self, slots: int, budget: int, cacheable: float = 0, *, cuts_prefixes: bool = True) -> None:
+        """Schedule batches of at most `budget` tokens; with `cuts_prefixes`, a part of a prefix is of use."""
+        self._budget, self.cacheable, self._cuts_prefixes = budget, cacheable, cuts_prefixes
+        self.waiting, self.running = deque[SequenceState](), list[SequenceState]()
+        self._free_slots = set(range(slots))
+        self._scheduled, self._batches = dict[str, int](), count()  # by adapter, the number of its last batch
 
     @property
     def idle(self) -> bool:
@@ -146,7 +145,7 @@ class Scheduler:
         if not self.will_cache(other) or other.decoding or other.prefix_key != sequence.prefix_key:
             return False
         length, tokens = other.cached + PREFIX_TOKENS_MIN, sequence.request.tokens
-        if not self.cuts_prefixes:
+        if not self._cuts_prefixes:
             length = len(other.request.tokens) - 1
         # The last token of a prompt is always computed.
         return len(tokens) > length and tokens[:length] == other.request.tokens[:length]
@@ -158,7 +157,7 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
-        budget, answering = self.budget, any(sequence.decoding for sequence in self.running)
+        budget, answering = self._budget, any(sequence.decoding for sequence in self.running)
         chunks: list[Chunk] = []
         # The sort is stable: single tokens before prefills and forced tokens, the oldest first in each.
         for sequence in sorted(self._next_group(), key=lambda sequence: sequence.pending > 1):

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FileError
+from ...stats import Doubles, Floats
 from .. import compute
 from ..answer import TokenLogprob
 from ..compute import NativeHandle
@@ -22,11 +23,10 @@ from .model import LoraAdapter, Model
 from .settings import Settings
 from .thread_governor import ThreadGovernor
 
-if TYPE_CHECKING:
-    from ...stats import Doubles, Floats
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
-def log_softmax(logits: NDArray[Any]) -> "Doubles":
+def log_softmax(logits: NDArray[Any]) -> Doubles:
     """Compute the log-softmax over the last axis, (…, vocab), in nats, in float64."""
     logits = logits.astype(np.float64)
     logits -= logits.max(-1, keepdims=True)
@@ -34,7 +34,7 @@ def log_softmax(logits: NDArray[Any]) -> "Doubles":
     return logits
 
 
-def log_sum_exp(logits: "Floats") -> float:
+def log_sum_exp(logits: Floats) -> float:
     """Compute the logarithm of the sum of the exponentials of a row, (vocab,), in nats."""
     highest = float(logits.max())
     return highest + log(float(np.exp(logits - highest).sum()))
@@ -145,7 +145,7 @@ class Context(NativeHandle):
             self.set_threads(*self._limited_threads)
         return int(self._governor.run(compute, self._limited_threads[self._batch.n_tokens > 1]))
 
-    def logits_row(self, row: int) -> "Floats":
+    def logits_row(self, row: int) -> Floats:
         """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
         logits = self._library.logits(self.handle, row)
         assert logits, "decode() returned this index"
@@ -174,7 +174,7 @@ class Context(NativeHandle):
     def save(self, slot: int) -> NDArray[np.uint8]:
         """Copy the KV cache of a sequence, for restore() in a context with the same settings."""
         state = np.empty(self.state_bytes(slot), np.uint8)
-        written = self._library.read_state(self.handle, _pointer(state), len(state), slot)
+        written = self._library.read_state(self.handle, state.ctypes.data_as(_BYTES), len(state), slot)
         assert written == len(state), "the library writes as many bytes as it announced"
         return state
 
@@ -184,13 +184,9 @@ class Context(NativeHandle):
         The state must come from a context of the same model, adapter, KV type and number of slots, and have
         so many tokens; unless Model.cuts_states, no more.
         """
-        read = self._library.write_state(self.handle, _pointer(state), len(state), slot)
+        read = self._library.write_state(self.handle, state.ctypes.data_as(_BYTES), len(state), slot)
         accepted: bool = read == len(state)
         self.clear(slot, length if accepted else 0)
         if not accepted:
             self._library.log.take_errors()  # dropped, so that the next error message does not quote them
         return accepted
-
-
-def _pointer(data: NDArray[np.uint8]) -> Any:
-    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -108,13 +108,8 @@ def _penalties(model: Model, options: Options) -> Iterator[Any]:
         yield llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(native), native)
     if options.penalizes:
         window = _WINDOW_MAX if options.repeat_last_n < 0 else min(options.repeat_last_n, _WINDOW_MAX)
-        yield llama_cpp.llama_sampler_init_penalties(
-            model.vocabulary_size,
-            window,
-            options.repeat_penalty,
-            options.frequency_penalty,
-            options.presence_penalty,
-        )
+        penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+        yield llama_cpp.llama_sampler_init_penalties(model.vocabulary_size, window, *penalties)
 
 
 def _samplers(options: Options) -> Iterator[Any]:

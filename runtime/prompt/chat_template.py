@@ -9,10 +9,9 @@ memory here: a file from outside is tried before, in a process with limits.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension
@@ -38,8 +37,7 @@ THINKING_MAX_TOKENS = 2048  # of a thought and its answer, where no other number
 _MARKER_TOKENS = 16  # of a prompt, in which a marker at its end begins
 
 
-@dataclass(frozen=True, slots=True)
-class Thinking:
+class Thinking(NamedTuple):
     """How a model thinks."""
 
     opening: str  # marker of a thought's beginning

@@ -155,6 +155,7 @@ Stop = Annotated[
     Field(max_length=16, fail_fast=True, description="Strings that end the answer, and are not part of it."),
     BeforeValidator(lambda stop: _several(stop) if stop else [], str | list[str]),
 ]
+FormatType = Literal["text", "json_object", "json_schema"]
 ToolChoiceWord = Literal["", "none", "auto", "required"]
 ModelName = Annotated[str | None, Field(description="A model name from /v1/models; by default the first.")]
 EffortName = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"] | bool
@@ -182,6 +183,15 @@ Content = str | MessageList[TextPart]
 def text_of(content: str | Sequence[TextPart] | None) -> str:
     """The text of a message's content, whose parts are joined."""
     return content if isinstance(content, str) else "".join(part.text for part in content or ())
+
+
+class SchemaFormat(RequestBody):
+    """A JSON schema for an answer; it is always enforced."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: Schema | None = Field(None, alias="schema", description="Required for json_schema.")
+    strict: bool | None = None
 
 
 class NamedFunction(RequestBody):

@@ -51,20 +51,11 @@ class ChatMessage(RequestBody):
     tool_call_id: str | None = Field(None, description="Required for the role tool, and only for it.")
 
 
-class JsonSchemaFormat(RequestBody):
-    """A JSON schema for an answer; it is always enforced."""
-
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    description: str | None = None
-    schema_: bodies.Schema = Field(alias="schema")
-    strict: bool = False
-
-
 class ResponseFormat(RequestBody):
     """Format of an answer."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    json_schema: JsonSchemaFormat | None = None
+    type: bodies.FormatType = "text"
+    json_schema: bodies.SchemaFormat | None = None
 
 
 class TemplateVariables(RequestBody):

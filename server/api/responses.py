@@ -54,14 +54,10 @@ class FunctionChoice(bodies.NamedFunction):
     type: Literal["function"]
 
 
-class TextFormat(RequestBody):
+class TextFormat(bodies.SchemaFormat):
     """Format of an answer."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    description: str | None = None
-    schema_: bodies.Schema | None = Field(None, alias="schema", description="Required for json_schema.")
-    strict: bool | None = None
+    type: bodies.FormatType = "text"
 
 
 class TextConfig(RequestBody):

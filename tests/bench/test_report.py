@@ -1,6 +1,5 @@
 """Reports as a reader sees them: one self-contained page that begins with sentences, with text escaped."""
 
-import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,15 +56,6 @@ def reports(tiny, lora, tmp_path_factory):
     }
 
 
-@pytest.fixture
-def file(tmp_path):
-    def file(value: object) -> Path:
-        (tmp_path / "report.json").write_text(json.dumps(value))
-        return tmp_path / "report.json"
-
-    return file
-
-
 @pytest.mark.parametrize(
     "names", [("latency",), ("accuracy",), ("fidelity",), ("latency", "accuracy", "fidelity")]
 )
@@ -97,14 +87,15 @@ def test_texts_are_escaped_and_the_home_folder_is_not_told(reports):
     assert HOSTILE in text_of(page) and home not in text_of(page) and page.find(".//script") is None
 
 
-def test_what_a_command_printed_is_read_back(reports, file):
+def test_what_a_command_printed_is_read_back(reports, tmp_path):
     for report in reports.values():
-        assert read_reports(file(asdict(report))) == [report]
+        assert read_reports(write_rows(tmp_path / "report.json", [asdict(report)])) == [report]
     both = {name: asdict(reports[name]) for name in ("latency", "accuracy")}  # of bench --quick
-    assert read_reports(file(both)) == [reports["latency"], reports["accuracy"]]
+    file = write_rows(tmp_path / "both.json", [both])
+    assert read_reports(file) == [reports["latency"], reports["accuracy"]]
 
 
-def test_what_is_no_measurement_is_refused(reports, file):
+def test_what_is_no_measurement_is_refused(reports, tmp_path):
     latency = asdict(reports["latency"])
     for value, message in (
         ([], "not what bench latency, accuracy or fidelity prints"),
@@ -113,7 +104,7 @@ def test_what_is_no_measurement_is_refused(reports, file):
         (latency | {"files": []}, "cannot be that of a measurement"),
     ):
         with pytest.raises(ThirteenError, match=message):
-            render_page(read_reports(file(value)))
+            render_page(read_reports(write_rows(tmp_path / "report.json", [value])))
 
 
 def test_a_chart_places_its_values_between_the_outermost(reports):

@@ -18,7 +18,7 @@ from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.models.adapter import find_basis
 from thirteen.models.base import resolve_base
 
-from ..commands import CommandResult, Commands
+from ..commands import CommandResult
 from ..convert.peft_adapters import read_gguf
 
 NUMBERS = round_to_bfloat16(np.random.default_rng(3).normal(0, 2.0, 13).astype(np.float32))
@@ -26,22 +26,18 @@ SHORT = ("--max-tokens", "8", "--threads", "1", "--context", "64", "--json")
 
 
 @pytest.fixture(scope="module")
-def env(base, tmp_path_factory):
+def env(base, thirteen, tmp_path_factory):
     """A base in F32, an adapter over its basis and its code, an exported LoRA, and the command line."""
     folder = tmp_path_factory.mktemp("env")
-    model = folder / "tiny.gguf"
-    convert(Recipe(base("llama"), model, Uniform("F32")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
-        basis = find_basis(resolve_base(str(model)))
-        write_tinylora_folder(basis, NUMBERS, folder / "adapter", "tiny")
-        with Commands() as thirteen:
-            mark = basis_fingerprint(basis.origin.id)
-            code, lora = encode_short_code(ShortCode("tiny", mark, NUMBERS)), folder / "lora.gguf"
-            found = SimpleNamespace(folder=folder, model=model, adapter=folder / "adapter", lora=lora)
-            found.thirteen, found.fingerprint, found.code = thirteen, mark, code
-            assert export(found, code, "--output", lora).output
-            yield found
+    found = SimpleNamespace(folder=folder, thirteen=thirteen)
+    found.model, found.adapter, found.lora = (folder / name for name in ("tiny.gguf", "adapter", "lora.gguf"))
+    convert(Recipe(base("llama"), found.model, Uniform("F32")))
+    basis = find_basis(resolve_base(str(found.model)))
+    write_tinylora_folder(basis, NUMBERS, found.adapter, "tiny")
+    found.fingerprint = basis_fingerprint(basis.origin.id)
+    found.code = encode_short_code(ShortCode("tiny", found.fingerprint, NUMBERS))
+    assert export(found, found.code, "--output", found.lora).output
+    return found
 
 
 def export(env, adapter, *words) -> CommandResult:

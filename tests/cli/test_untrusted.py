@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 
-from ..commands import Commands
 from ..runtime.conftest import write_gguf
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -31,20 +30,19 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(folder):
-    """Runs commands with trials as users have them."""
+@pytest.fixture(scope="module", autouse=True)
+def trials(folder):
+    """Trials as users have them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
         patch.delenv("THIRTEEN_UNTRUSTED")
-        with Commands() as commands:
-            yield commands
+        yield
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_model_that_ends_the_process_is_one_line(name, run, folder, tmp_path):
+def test_a_model_that_ends_the_process_is_one_line(name, thirteen, folder, tmp_path):
     paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
-    done = run(*(paths.get(word, word) for word in COMMANDS[name]))
+    done = thirteen(*(paths.get(word, word) for word in COMMANDS[name]))
     *notice, error = done.stderr.splitlines()
     assert (done.status, error) == (2, f"error: {folder / 'MODEL'}: computing ended with SIGSEGV")
     assert notice in ([], ["trying MODEL once in a separate process …"])  # on a busy machine

@@ -70,7 +70,7 @@ def test_killed_workers_change_no_answer_of_a_resumed_batch(cluster, questions, 
 
     def kill_some() -> None:
         while len(killed) < 5 and not ended.wait(rng.uniform(0.1, 1)):
-            if alive := sorted(set(processes(WORKER)) - killed):
+            if alive := sorted(processes(WORKER) - killed):
                 kill(pid := rng.choice(alive))
                 killed.add(pid)
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 
 import psutil
 import pytest
@@ -22,8 +21,6 @@ from ..background_server import free_port
 from .ray_cluster import serving
 
 pytestmark = pytest.mark.ray
-
-MARK = "THIRTEEN_TEST_CLUSTER"  # environment variable that all processes of a cluster inherit
 
 CLIENT = """
 import ray, sys
@@ -40,21 +37,11 @@ def without_ray_settings(**environment: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class LocalSession:
-    mark: str
-
-    @property
-    def processes(self) -> list[psutil.Process]:
-        """The processes that inherited the mark."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == self.mark:
-                    found.append(process)
-        return found
+    command: psutil.Process
 
     @property
     def raylet(self) -> psutil.Process:
-        (raylet,) = (process for process in self.processes if process.name() == "raylet")
+        (raylet,) = (child for child in self.command.children() if child.name() == "raylet")
         return raylet
 
     def argument(self, name: str) -> str:
@@ -77,10 +64,9 @@ class LocalSession:
 @pytest.fixture(scope="module")
 def session(tiny: Path) -> Iterator[LocalSession]:
     """A deployment on a cluster of its own."""
-    mark = token_hex()
     words = (tiny, "--ray=local", "--port", free_port(), "--threads", 1)
-    with serving(*words, env=without_ray_settings(**{MARK: mark})):
-        local = LocalSession(mark)
+    with serving(*words, env=without_ray_settings()) as command:
+        local = LocalSession(psutil.Process(command.pid))
         folder = Path(local.argument("session_dir")).parents[1]
         yield local
     assert not folder.exists(), "the folder of a session outlived it"
@@ -93,7 +79,7 @@ def test_a_local_deployment_listens_on_loopback_only(session):
     Ray Serve's internal port of a replica listens on all; it asks for the token.
     """
     listening = {}
-    for process in session.processes:
+    for process in session.command.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("inet"):
                 if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM:

@@ -1,6 +1,5 @@
 """Test helpers: adapters saved and merged by PEFT, and tensors read back from a GGUF."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import gguf
 import numpy as np
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
+from thirteen.convert.source.checkpoint import open_checkpoint
 from transformers import AutoModelForCausalLM
 
 Arrays = dict[str, np.ndarray]
@@ -45,31 +45,10 @@ def base_tensors(base: Path) -> Arrays:
     return {name: tensor.numpy() for name, tensor in load(base).state_dict().items()}
 
 
-def as_gguf(base: Path, arrays: Arrays) -> Arrays:
-    """A checkpoint's tensors with llama.cpp's names and its order of q and k rows."""
-    config = json.loads((base / "config.json").read_text())
-    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[config["model_type"]]
-    names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])
-    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    converted = {}
-    for name, array in arrays.items():
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
-            continue
-        module = name.split(".")[-2]
-        permuted = kind is gguf.MODEL_ARCH.LLAMA and module in heads
-        converted[names.get_name(name, (".weight", ".bias"))] = (
-            llama_cpp_permute(array, heads[module]) if permuted else array
-        )
-    return converted
-
-
-def llama_cpp_permute(weights: np.ndarray, n_head: int) -> np.ndarray:
-    """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
-    return (
-        weights.reshape(n_head, 2, weights.shape[0] // n_head // 2, *weights.shape[1:])
-        .swapaxes(1, 2)
-        .reshape(weights.shape)
-    )
+def merged_tensors(path: Path) -> Arrays:
+    """A GGUF's tensors in float32, by transformers' names and in its order of rows."""
+    checkpoint = open_checkpoint(path)
+    return {name: checkpoint.rows(name, 0, spec.shape[0]) for name, spec in checkpoint.specs.items()}
 
 
 def read_gguf(path: Path) -> Arrays:

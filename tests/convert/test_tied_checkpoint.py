@@ -16,7 +16,7 @@ from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.files.gguf.header import read_header
 
-from .peft_adapters import as_gguf, base_tensors, load, peft_merged, read_gguf, save_random_adapter
+from .peft_adapters import base_tensors, load, merged_tensors, peft_merged, read_gguf, save_random_adapter
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 F32 = GGMLQuantizationType.F32
@@ -123,8 +123,8 @@ def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind):
     adapter = save_random_adapter(untied, config, tmp_path / "adapter")
     report = convert(Recipe(untied, tmp_path / "out.gguf", Uniform("F32"), adapter=adapter))
     assert not any("stored once" in warning for warning in report.warnings)
-    written = read_gguf(tmp_path / "out.gguf")
-    for name, values in as_gguf(untied, peft_merged(untied, adapter)).items():
+    written = merged_tensors(tmp_path / "out.gguf")
+    for name, values in peft_merged(untied, adapter).items():
         np.testing.assert_allclose(written[name], values, rtol=1e-5, atol=1e-6)
 
 

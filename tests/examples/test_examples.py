@@ -3,12 +3,10 @@
 import re
 import runpy
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from thirteen.learn.questions import masked_beginning
 from thirteen.models.catalogue import adapter_folder
 from thirteen.models.conversion import ConversionRequest
@@ -16,12 +14,13 @@ from thirteen.models.embedded import embedded
 from thirteen.models.rows import read_rows
 from thirteen.runtime.options import Options, Request
 
+from ..background_server import background_server
 from ..json_lines import write_rows
 from ..waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-QUOTING = ("README.md", "docs/engine.md", "docs/apps.md", "docs/convert.md", "docs/cluster.md")
+QUOTING = ("README.md", "docs/apps.md", "docs/convert.md", "docs/engine.md")
 
 
 @pytest.fixture
@@ -114,28 +113,19 @@ def test_convert_to_size_and_compare_with_base(base, tmp_path, monkeypatch, caps
 
 @pytest.mark.slow
 def test_fastapi_app_streams_and_a_client_that_leaves_frees_its_slot(folder, monkeypatch):
-    names = run("fastapi_app.py")
-    server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
-    thread = Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        engine = names["app"].state.engine
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            assert client.get("/ask", params={"question": " "}).status_code == 400
-            asked = {"question": "What is 12 * 13? Answer in one sentence."}
-            with client.stream("GET", "/ask", params=asked) as response:
-                pieces = list(response.iter_text())
-            assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
-            endless = Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
-            monkeypatch.setattr(engine, "request", lambda _: endless)
-            with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
-                text = response.iter_text()  # one without a name is closed at once, and its connection too
-                next(text)
-                assert engine.load.running == 1
-            wait_until(lambda: engine.load.running == 0, timeout_s=20)  # the story would take minutes
-    finally:
-        server.should_exit = True
-        thread.join(60)
+    app = run("fastapi_app.py")["app"]
+    with background_server(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        engine = app.state.engine
+        assert client.get("/ask", params={"question": " "}).status_code == 400
+        asked = {"question": "What is 12 * 13? Answer in one sentence."}
+        with client.stream("GET", "/ask", params=asked) as response:
+            pieces = list(response.iter_text())
+        assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
+        endless = Request(engine.encode_text("a"), Options(max_tokens=10**6, ignore_end=True))
+        monkeypatch.setattr(engine, "request", lambda _: endless)
+        with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
+            text = response.iter_text()  # one without a name is closed at once, and its connection too
+            next(text)
+            assert engine.load.running == 1
+        wait_until(lambda: engine.load.running == 0, timeout_s=20)  # the story would take minutes
     assert engine.closed

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from thirteen.convert.convert import convert
@@ -19,6 +18,7 @@ from transformers import AutoTokenizer
 from .. import checkpoints
 from ..checkpoints import FAMILIES, gemma3, llama, qwen2, save_model
 from ..json_changes import change_json, put
+from ..refusals import refused
 
 ROWS = [
     *(TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 6)),
@@ -44,34 +44,15 @@ def test_a_gguf_base_encodes_as_the_folder_that_it_was_made_from(tmp_path, confi
         assert example.ids == source(text, add_special_tokens=False).input_ids
 
 
-def without_safetensors(folder: Path) -> None:
-    """Pickled weights were loaded, and were no part of the hash that a checkpoint is checked by."""
+def test_pickled_weights_and_an_adapter_beside_the_base_are_refused(base, tmp_path):
+    """Both were loaded, and were no part of the hash that a checkpoint is checked by."""
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def with_code(folder: Path) -> None:
-    change_json(folder / "config.json", put("auto_map", value={"AutoModelForCausalLM": "modeling_evil.Evil"}))
-
-
-def with_adapter(folder: Path) -> None:
-    """transformers loads it too, and it became a part of what was trained."""
-    (folder / "adapter_config.json").write_text("{}")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (shutil.rmtree, "No such file or directory"),
-        (without_safetensors, r"no file named model\.safetensors"),
-        (with_code, r"config\.json: 'auto_map' names code"),
-        (with_adapter, "transformers would load this adapter with the base"),
-    ],
-)
-def test_a_base_that_cannot_be_trained_is_refused(base, tmp_path, change, message):
-    change(folder := shutil.copytree(base("llama"), tmp_path / "base"))
-    with pytest.raises(FileError, match=message) as error:
+    with refused(folder, "no file named model.safetensors", FileError):
         load_base_model(folder)
-    assert "\n" not in str(error.value)
+    (folder / "adapter_config.json").write_text("{}")
+    with refused(folder, "transformers would load this adapter with the base", FileError):
+        load_base_model(folder)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "llama long"])

@@ -3,14 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from thirteen.convert.convert import convert
-from thirteen.convert.recipe import Recipe, Uniform
 from thirteen.learn.base_model import load_base_model, open_tokenizer
 from thirteen.learn.examples import encode_example, encode_sampled, held_out_losses
 from thirteen.learn.rollouts import SampledRow
 from thirteen.models.rows import TrainingRow
-from thirteen.runtime.engine.output_stream import sampled_mask
-from thirteen.runtime.llama.model import Model
 
 from ..checkpoints import llama, qwen2, save_model
 
@@ -36,7 +32,6 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
 def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rules):
     """A sign of two tokens was two replacement characters, and its result was learned."""
     folder = save_model(tmp_path / "base", config(), rules=rules)
-    convert(Recipe(folder, tmp_path / "base.gguf", Uniform("F32")))
     model = load_base_model(folder)
     row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷ 6 = 5. 42 * 2 = 85.")
     with open_tokenizer(folder) as tokenizer:
@@ -44,10 +39,6 @@ def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rul
         learned = tokenizer.text(example.ids[place] for place in example.loss_places)
     assert learned.replace(" ", "") == "Itis6÷2=,then30÷6=.42*2=85."
     assert example.ids == plain.ids and example.answer_tokens == len(example.loss_places)
-    with Model(tmp_path / "base.gguf", vocabulary_only=True) as vocabulary:
-        mask = sampled_mask(vocabulary, example.ids[example.prompt_tokens : -1])
-    inserted = (place for place, sampled in enumerate(mask, example.prompt_tokens) if not sampled)
-    assert example.inserted == set(inserted)
     (some,), (all_,) = (held_out_losses(model, [one]) for one in (example, plain))
     assert 0 < some < all_
 

@@ -74,12 +74,6 @@ def test_the_estimate_is_what_llama_cpp_logs(smollm2, name, context, flash, batc
     assert estimate.buffer_bytes / 1e6 == pytest.approx(megabytes("compute") + megabytes("output"), abs=0.3)
 
 
-def test_standard_attention_has_fewer_tokens_at_once():
-    """Its scores would take more memory than the rest."""
-    flash, standard = (settings("laptop", batch=512, flash_attention=one) for one in (True, False))
-    assert standard.micro_batch < flash.micro_batch == 512
-
-
 def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
     header = read_header(smollm2)
     trained, beyond = (estimate_memory(header, settings("phone", context=n)) for n in (8192, 1 << 20))

@@ -22,7 +22,7 @@ def test_invalid_options_name_the_field_and_the_value():
         *(("repeat_last_n", -2), ("logit_bias", [1]), ("logit_bias", {"1": 1}), ("logit_bias", {1: 101})),
         *(("stop", (5,)), ("stop", 5), ("stop", b"x"), ("stop", ["a", ""]), ("max_tokens", 0)),
         *(("logprobs", 21), ("namespace", ["a"]), ("adapter", ["a"]), ("system", 5), ("think", "off")),
-        *(("think_budget", -1), ("effort", "extreme"), ("min_confidence", 1)),
+        *(("think_budget", -1), ("effort", "Low"), ("effort", 1), ("min_confidence", 1)),
     ):
         with pytest.raises(RequestError, match=f"^{field} must ") as caught:
             Options(**{field: value})
@@ -95,12 +95,3 @@ def test_a_wave_is_as_many_answers_as_can_decide():
         (VotingRule(8, 8), 0, 0, 8, 8),  # solutions, all of which are wanted
     ):
         assert rule.wave(first, second, missing) == wave
-
-
-def test_only_a_question_with_a_number_is_voted_on():
-    for question, votes in (("Twelve eggs and a dozen more?", True), ("Why is the sky blue?", False)):
-        assert Effort.HIGH.for_question(question).votes == votes
-        assert not Effort.LOW.for_question(question).votes
-    for name in ("Low", "extreme", None, 1):
-        with pytest.raises(RequestError, match="effort must be low, medium, high"):
-            Options(effort=name)

@@ -24,7 +24,7 @@ from thirteen.runtime.trial import try_files
 from ..commands import CommandResult, Commands
 from ..fuzz.gguf_mutations import RawFile, adapter_file, model_file, mutated_files
 from ..fuzz.target import corpus
-from .conftest import write_gguf
+from .conftest import write_file, write_gguf
 from .fakes import FIXED
 from .gguf_adapters import MATRICES, write_factors, write_lora
 from .tiny_decoders import TOKENS, write_decoder
@@ -101,13 +101,9 @@ def model(tiny, tmp_path, records):
 
 @pytest.fixture
 def bad_lora(tmp_path):
-    """An adapter whose load ends the process: its alpha is a text."""
-    path = tmp_path / "bad.gguf"
-    alpha = b"adapter.lora.alpha" + KINDS.FLOAT32.to_bytes(4, "little")
-    content = write_lora(path, 1).read_bytes()
-    assert alpha in content
-    path.write_bytes(content.replace(alpha, alpha[:-4] + KINDS.UINT32.to_bytes(4, "little")))
-    return path
+    """An adapter whose load ends the process: its alpha is an integer."""
+    values = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 2}
+    return write_file(tmp_path / "bad.gguf", "llama", values, {})
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -57,22 +57,16 @@ def test_solve(call):
     assert "12 * 13 = 156" in found["text"] and found["complete"]
 
 
-def solve(engine, options=None, **arguments):
-    """The result of the tool, in this process."""
-
-    async def ask():
-        async with Client(create_server(engine, options or Options())) as client:
-            return (await client.call_tool("solve", arguments)).structured_content
-
-    return asyncio.run(ask())
-
-
 def test_a_solution_that_is_cut_off_says_so(tool_server, say):
     """Its last value looked like the final one, and it was verified."""
+
+    async def solve(options):
+        async with Client(create_server(tool_server.service.engine, options)) as client:
+            return (await client.call_tool("solve", {"question": "How many?"})).structured_content
+
     say("1 + 1 = 2. 2 + 2 = 4")
     for max_tokens, complete in ((11, False), (50, True)):
-        options = Options(calculator=False, max_tokens=max_tokens)
-        found = solve(tool_server.service.engine, options, question="How many?")
+        found = asyncio.run(solve(Options(calculator=False, max_tokens=max_tokens)))
         assert (found["verified"], found["complete"]) == (True, complete)
 
 

@@ -1,6 +1,5 @@
 """The fidelity that `convert` measures: it compares the right models and leaves no temporary files."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,9 @@ from thirteen.bench.fidelity.conversion import POSITIONS
 from thirteen.convert.convert import convert
 from thirteen.convert.recipe import Like, Recipe, Uniform
 
-from ...commands import Commands
-from ...leftovers import leftovers
+from ...json_lines import write_rows
 
 pytestmark = pytest.mark.slow
-
-
-TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +20,12 @@ def sources(base, my_lora):
     return base("llama"), my_lora
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THIRTEEN_CACHE", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="module")
-def thirteen(cache):
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture
@@ -48,7 +37,8 @@ def converted(thirteen, cache, tmp_path):
         report: dict[str, Any] = done.json
         errors = " ".join(done.stderr.split())
         assert all(f"warning: {warning}" in errors for warning in report["warnings"])
-        assert leftovers(cache) == []
+        # The choice of settings is meant to stay.
+        assert all(path.name.startswith("compute-") for path in cache.iterdir())
         return report
 
     return converted
@@ -72,8 +62,9 @@ def test_fidelity_with_an_adapter_compares_the_right_models(converted, sources, 
 
 def test_base_is_quantized_to_the_same_types_with_the_same_importance(converted, thirteen, sources, tmp_path):
     base, adapter = sources
-    texts, importance, other = (tmp_path / name for name in ("texts.jsonl", "importance.gguf", "other.gguf"))
-    texts.write_text(TEXT, "utf-8")
+    importance, other = tmp_path / "importance.gguf", tmp_path / "other.gguf"
+    text = "Three pens cost $3.60, so one pen costs $1.20. " * 12
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": text}])
     options = ("--dry-run", "--texts", texts, "--threads", "1", "--importance", importance)
     assert thirteen("convert", base, *options).status == 0
     size = ("--size", "6.5bpw", "--prefer", "quality", "--target", "x86")

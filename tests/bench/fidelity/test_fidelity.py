@@ -62,16 +62,6 @@ def measure(made, texts):
     return measure
 
 
-@pytest.fixture(scope="module")
-def merged(measure):
-    return measure("F32-adapted", "Q4_0-adapted", base="F32", shipped_base="Q4_0")
-
-
-@pytest.fixture(scope="module")
-def run_time(measure):
-    return measure("F32-adapted", "Q4_0", base="F32", shipped_base="Q4_0", adapter="lora")
-
-
 def bounds(interval):
     return interval.low, interval.estimate, interval.high
 
@@ -136,7 +126,9 @@ def test_the_effect_agrees_with_numpy_over_all_positions_at_once(made, tmp_path)
     assert merged.effect.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
 
 
-def test_four_bits_lose_more_of_a_small_adapter_if_merged(merged, run_time):
+def test_four_bits_lose_more_of_a_small_adapter_if_merged(measure):
+    merged = measure("F32-adapted", "Q4_0-adapted", base="F32", shipped_base="Q4_0")
+    run_time = measure("F32-adapted", "Q4_0", base="F32", shipped_base="Q4_0", adapter="lora")
     assert merged.effect.cosine.estimate < run_time.effect.cosine.estimate
     assert any(line.startswith("warning: slope or cosine is below 0.9") for line in merged.verdict)
     assert any("blurs what it does" in line or "lost most of what" in line for line in merged.verdict)

@@ -26,8 +26,3 @@ def test_no_more_positions_are_scored_and_no_more_passages_read_than_requested(p
     windows = cut_windows(passages(), BOS, 8, positions)
     assert sum(len(window.scored) for window in windows) == min(positions, 3 + 2 + 2)
     assert read == list(range(1, 1 + (1 if positions <= 3 else 2 if positions <= 5 else 3)))
-
-
-@pytest.mark.parametrize("passages", [[], [()], [(0,)], [(0,), ()]])
-def test_passages_with_nothing_to_predict_are_skipped(passages):
-    assert cut_windows(passages, BOS, 8, 100) == []

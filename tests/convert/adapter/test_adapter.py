@@ -14,7 +14,6 @@ import pytest
 from peft import LoHaConfig, LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.convert import convert
 from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.recipe import Recipe, Uniform
@@ -105,12 +104,6 @@ def test_an_unsupported_adapter_is_refused_by_name(kind, change, named, base, go
     assert str(error.value).startswith((str(folder), "adapter: "))  # its path or its name
 
 
-def test_the_norm_is_the_frobenius_norm_of_the_product():
-    random = np.random.default_rng(1)
-    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
-    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
-
-
 def test_the_projections_to_redraw_are_bounded(tmp_path):
     """An adapter of 256 KB took 8 GB."""
     module, numbers = "base_model.model.model.layers.0.mlp.up_proj", 16_385
@@ -132,11 +125,3 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(bas
     )
     with pytest.raises(FileError, match="of a base that ties the two"):
         convert(Recipe(base("llama"), tmp_path / "model.gguf", Uniform("F32"), adapter=folder))
-
-
-def test_a_copy_of_a_base_tensor_is_not_read(base, tmp_path):
-    """PEFT saves the base's output matrix with its delta."""
-    config = LoraConfig(r=2, target_modules=["lm_head"])
-    folder = save_random_adapter(base("llama untied"), config, tmp_path / "trained")
-    assert "base_model.model.lm_head.base_layer.weight" in load_file(folder / "adapter_model.safetensors")
-    assert [*load_adapter(folder).deltas] == ["lm_head.weight"]

@@ -22,7 +22,7 @@ from thirteen.models.passages import Passage, chunk_passages
 from thirteen.runtime.llama.model import Model
 
 from ...runtime.conftest import tensors
-from .weights import stats_of
+from .conftest import stats_of
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = Passage((DATA / "imatrix.txt").read_text())
@@ -34,14 +34,14 @@ def untied(tmp_path_factory, write_tiny):
     return write_tiny(tmp_path_factory.mktemp("untied") / "untied.gguf", {}, {"output.weight": output})
 
 
-def collect(path, passages=(TEXT,), chunk_size=32, **options):
+def collect(path, passages=(TEXT,), chunk_size=32, threads=1):
     """Statistics of a model over passages."""
     with Model(path) as model:
         chunks = chunk_passages(model, passages, chunk_size)
-    return stats_of(path, chunks, **options)
+    return stats_of(path, chunks, threads)
 
 
-def check(stats, oracle, tolerance=0.01):
+def check(stats, oracle, tolerance):
     """Compare mean squares with the oracle's, up to rounding, which differs between processors."""
     assert stats.chunk_count == oracle.chunk_count
     assert stats.tokens == stats.chunk_size * stats.chunk_count
@@ -52,7 +52,7 @@ def check(stats, oracle, tolerance=0.01):
 
 def test_all_stats_equal_llama_imatrix_with_a_begin_of_text_token(untied):
     stats, oracle = collect(untied), read_importance(DATA / "imatrix-tiny.gguf")
-    check(stats, oracle)
+    check(stats, oracle, tolerance=0.01)
     assert stats.sums.keys() == oracle.mean_squares.keys()
 
 

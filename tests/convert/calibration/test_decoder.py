@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from thirteen.convert.calibration.decoder import DecoderLayer, DecoderWeights, RmsNorm
+from thirteen.convert.merged_model import MergedModel
 from thirteen.convert.quantize.importance import fitting_importance, read_importance, write_importance
 from thirteen.convert.source.architecture import EMBEDDING
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -16,7 +17,7 @@ from thirteen.stats import Floats
 from transformers import AutoModelForCausalLM
 
 from ...checkpoints import FAMILIES
-from .weights import stats_of, weights_of
+from .conftest import stats_of
 
 TOKENS = np.random.default_rng(3).integers(0, 250, 150)  # more than a block of queries, and than a window
 NAMES = [*FAMILIES, "llama long", "llama wide", "qwen2 f16 tied"]
@@ -57,7 +58,7 @@ def near(found: Floats, expected: torch.Tensor | None) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_activations_and_gradients_are_those_of_transformers(base, name):
-    weights = weights_of(base(name))
+    weights = DecoderWeights(MergedModel(open_checkpoint(base(name))))
     oracle, shape = Oracle(base(name), weights), weights.architecture
     direction = np.random.default_rng(5).standard_normal((len(TOKENS), shape.vocab), np.float32)
     logits = oracle.run(direction)

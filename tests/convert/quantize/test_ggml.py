@@ -83,21 +83,3 @@ def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     assert np.array_equal(decoded, dequantize(blocks.reshape(8, -1), type_))
     layout.pack_codes(blocks, codes)
     assert np.array_equal(blocks.reshape(8, -1), data)
-
-
-@pytest.mark.parametrize("name", SCALAR)
-def test_scales_are_written_as_they_are_read(name):
-    type_, random = Type[name], np.random.default_rng(14)
-    data = np.frombuffer(quantize_rows(weights(16), type_, "w"), np.uint8)
-    data = data.reshape(-1, GGML_QUANT_SIZES[type_][1])
-    blocks, layout = data.copy(), block_layout(type_)
-    scales, offsets = layout.read_scales(blocks)
-    other = blocks[random.permutation(len(blocks))]
-    for at in layout.super_scales:
-        other[:, at : at + 2] = blocks[:, at : at + 2]
-    codes = layout.unpack_codes(other)
-    layout.write_scales(other, scales, offsets)
-    assert all(map(np.array_equal, layout.read_scales(other), (scales, offsets)))
-    assert np.array_equal(layout.unpack_codes(other), codes)
-    layout.write_scales(blocks, scales, offsets)
-    assert np.array_equal(blocks, data)

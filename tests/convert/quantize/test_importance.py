@@ -15,11 +15,11 @@ from thirteen.convert.quantize.importance import (
     write_importance,
 )
 from thirteen.convert.tensors import TensorSpec
+from thirteen.convert.write import write_arrays
 from thirteen.errors import FileError
-from thirteen.files.gguf.header import read_header
+from thirteen.files.gguf.header import Field, read_header
 
 from ...refusals import refused
-from ...runtime.conftest import finish
 from .covariances import correlated, importance_with, in_blocks
 
 # Written by llama-imatrix; see tests/convert/calibration/test_activation_stats.py.
@@ -74,27 +74,20 @@ Q = "blk.0.attn_q.weight"
 ONE = np.ones(1, np.float32)
 
 
-def changed(arrays: Arrays, **general: str) -> Callable[[Path], Any]:
-    """llama-imatrix's file with other tensors, without those that are None, and with other general keys."""
+def changed(arrays: Arrays, kind: str = "imatrix") -> Callable[[Path], Any]:
+    """llama-imatrix's file with other tensors, without those that are None, or as a file of another kind."""
 
     def write(path: Path) -> None:
-        writer = gguf.GGUFWriter(path, "")
-        for key, field in read_header(TINY).fields.items():
-            if not key.startswith("general."):
-                writer.add_key_value(key, field.value, field.type, field.element)
-        for key, value in (general or {"type": "imatrix"}).items():
-            writer.add_string(f"general.{key}", value)
-        for name, array in (tensors_of(TINY) | arrays).items():
-            if array is not None:
-                writer.add_tensor(name, array)
-        finish(writer, path)
+        fields = read_header(TINY).fields | {"general.type": Field(kind, gguf.GGUFValueType.STRING)}
+        kept = {name: one for name, one in (tensors_of(TINY) | arrays).items() if one is not None}
+        write_arrays(path, fields, kept)
 
     return write
 
 
 BAD: list[tuple[Callable[[Path], Any], str]] = [
     (lambda path: path.write_bytes(b"\xd2\0\0\0\x13\0\0\0blk.0.attn_k.weight"), "not a GGUF file"),
-    (changed({}, architecture="llama"), "not an importance file: its general.type is 'model', not 'imatrix'"),
+    (changed({}, kind="model"), "not an importance file: its general.type is 'model', not 'imatrix'"),
     (changed(dict.fromkeys(tensors_of(TINY)) | {"other": ONE}), "needs both '.in_sum2' and '.counts'"),
     (changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}), f"tensor '{Q}.in_sum2' holds -2.0"),
     (

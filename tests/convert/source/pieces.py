@@ -30,7 +30,8 @@ SPACES: dict[str, tuple[Any, Any]] = {
 @cache
 def trained_model(folder: Path, prefix: bool) -> Path:
     """A SentencePiece model of 1,200 pieces, trained on the texts of the tests."""
-    spm = pytest.importorskip("sentencepiece")
+    import sentencepiece as spm
+
     texts = [line for text in tokenizer_texts.lines(3000, seed=7) for line in text.split("\n") if line]
     path = folder / f"trained-{prefix}.model"
     with path.open("wb") as file:
@@ -41,13 +42,6 @@ def trained_model(folder: Path, prefix: bool) -> Path:
             split_digits=True, num_threads=1, minloglevel=2,
             control_symbols=["[INST]", "[/INST]"],
         )  # fmt: skip
-    return path
-
-
-def published_model(name: str) -> Path:
-    """A SentencePiece model of Mistral, from mistral-common."""
-    package = pytest.importorskip("mistral_common")
-    (path,) = (Path(package.__file__).parent / "data").glob(f"*.model.{name}")
     return path
 
 

@@ -67,7 +67,7 @@ def test_names_and_order_are_those_of_transformers_and_llama_cpp(name):
     assert type(model).__name__ in CLASSES
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "llama long"])
 def test_llama_cpp_computes_what_transformers_does(name, base, tmp_path):
     folder, file = base(name), tmp_path / "base.gguf"
     convert(Recipe(folder, file, Uniform("F32")))

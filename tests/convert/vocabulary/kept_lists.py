@@ -17,10 +17,3 @@ def closed_list(tables: TokenizerTables, wanted: Iterable[int]) -> VocabularyLis
     ids = tables.required_ids | set(wanted)
     ids |= {part for token in ids for part in tables.built_from(token)}
     return VocabularyList(tuple(sorted(ids)), len(tables.tokens), tables.sha256)
-
-
-def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
-    """Check that a list has what every file needs, and that it is closed under merges."""
-    parts = {part for token in kept.tokens for part in tables.built_from(token)}
-    assert parts | tables.required_ids <= set(kept.tokens)
-    assert (kept.of, kept.tokenizer_sha256) == (len(tables.tokens), tables.sha256)

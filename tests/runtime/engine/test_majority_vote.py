@@ -96,8 +96,9 @@ def test_an_aborted_vote_ends_with_the_answers_that_have_ended(alone, say):
 def test_votes_that_share_a_full_queue_all_end(alone, say):
     """One waited for a place with its next answer, while those that had ended were not counted."""
     say(*"45" * 8)
+    for question, effort in (("Why?", Effort.LOW), ("Twelve eggs and a dozen more?", Effort.MEDIUM)):
+        assert alone.request(question, OPTIONS).options.effort is effort, "no number, no vote"
     request = alone.request("1 + 1?", OPTIONS)
-    assert alone.request("Why?", OPTIONS).options.effort is Effort.LOW, "no number, no vote"
     answers = [handle.answer(TIMEOUT_S) for handle in alone.submit_all([request] * 3, wait=True)]
     assert {answer.tally.ended for answer in answers} <= {*range(2, 9)}
 

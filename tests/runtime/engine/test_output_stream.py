@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.engine.output_stream import Detokenizer, OutputStream, sampled_mask
+from thirteen.runtime.engine.output_stream import Detokenizer, OutputStream
 from thirteen.runtime.options import Options
 
 
@@ -36,16 +36,6 @@ def test_however_the_bytes_are_split_the_text_ends_before_the_first_stop_string(
     assert stopped or "".join(texts) == text
 
 
-def test_results_are_inserted_and_all_else_is_sampled(engine):
-    for text, inserted in (
-        ("12 * 5 = 60", " 60"),
-        ("12 * 5 = 61", ""),  # a wrong result is sampled
-        ("first 2 + 3 = 5, then 5 * 4 = 20 in all", " 5 20"),
-    ):
-        mask = sampled_mask(engine.model, list(text.encode()))
-        assert "".join(one for one, sampled in zip(text, mask, strict=True) if not sampled) == inserted
-
-
 def fed(engine, data, *stop):
     output = OutputStream(engine.model, Options(stop=stop))
     for byte in data:
@@ -68,18 +58,3 @@ def test_a_digit_may_follow_text_that_a_stop_string_holds_back(engine):
     assert output.text == "12 * 13 = 15" and output.no_digit
     output.feed(ord("\n"))
     assert output.text == "12 * 13 = 156" and not output.no_digit
-
-
-def test_a_tool_call_that_is_repeated_ends_the_answer(engine):
-    for said, ends in (
-        ('{"name": "f", "arguments": {}}\n' * 2, True),
-        ('```\n{"name": "f", "parameters": {}}\n```\n' * 2, True),
-        ('{"name": "f", "arguments": {}} {"name": "g", "arguments": {}}\n', False),
-        ('{"name": "f"} {"name": "f"}\n', False),
-    ):
-        output = OutputStream(engine.model, Options(stop_repeated_calls=True))
-        stopped = []
-        for byte in said.encode():
-            output.feed(byte)
-            stopped.append(output.stopped)
-        assert True not in stopped[:-2] and stopped[-2] == ends

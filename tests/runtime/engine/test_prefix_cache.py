@@ -73,24 +73,11 @@ def test_of_equal_prefixes_the_smallest_is_found():
     assert (length, found.nbytes) == (PREFIX_TOKENS_MIN, 32)
 
 
-# With the real library.
-
-
-def cached_tokens(*answers):
-    return [answer.usage.cached_tokens for answer in answers]
-
-
-def test_prompts_of_a_namespace_share_what_is_computed_of_their_beginning(engine):
-    shared = b"Tom has 3 apples and buys 4 more. "
-
-    def ask(namespace, *ends):
-        options = Options(max_tokens=1, namespace=namespace)
-        handles = engine.submit_all([Request((*shared, *end), options) for end in ends])
-        return sorted(cached_tokens(*(handle.answer() for handle in handles)))
-
-    assert ask("ours", b"x", b"y", b"z") == [0, len(shared), len(shared)]
-    assert ask("theirs", b"x") == [0]
-    assert ask("ours", b"x") == [len(shared)], "the last token of a prompt is always computed"
+def test_prompts_that_are_submitted_together_share_what_is_computed_of_their_beginning(engine):
+    shared, options = b"Tom has 3 apples and buys 4 more. ", Options(max_tokens=1, namespace="together")
+    handles = engine.submit_all([Request((*shared, end), options) for end in b"xyz"])
+    cached = [handle.answer().usage.cached_tokens for handle in handles]
+    assert sorted(cached) == [0, len(shared), len(shared)]
 
 
 @pytest.mark.parametrize("kv", ["f16", "q8_0"])
@@ -104,7 +91,8 @@ def test_a_restored_prefix_gives_the_same_tokens_as_a_computed_one(wide_heads, k
         """The tokens of each request, one after the other, and how many tokens of its prompt were cached."""
         handles = [engine.submit(Request(one, Options(max_tokens=24, ignore_end=True))) for one in prompts]
         tokens = [[token for piece in handle for token in piece.tokens] for handle in handles]
-        return list(zip(tokens, cached_tokens(*(handle.answer() for handle in handles)), strict=True))
+        cached = [handle.answer().usage.cached_tokens for handle in handles]
+        return list(zip(tokens, cached, strict=True))
 
     with Engine(wide_heads, **options, prefix_bytes=0) as engine:
         (one, _), (other, _) = greedy(engine, first, second)

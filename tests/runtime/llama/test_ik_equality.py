@@ -137,22 +137,15 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     return make
 
 
-def write_random_lora(path: Path, model: Path) -> Path:
-    """Write an adapter of all matrices but the token embedding, large enough to change most predictions."""
-    header = read_header(model)
-    shapes = {
-        name: tensor.shape
-        for name, tensor in header.tensors.items()
-        if len(tensor.shape) == 2 and name != "token_embd.weight"
-    }
-    return write_lora(path, 7, shapes, header.metadata["general.architecture"], 0.15)
-
-
 def write_model(base: Path, kind: GGMLQuantizationType, folder: Path) -> tuple[Path, Path]:
-    """Write a model and an adapter."""
+    """Write a model, and an adapter of its layers that is large enough to change most predictions."""
     model = folder / "model.gguf"
     convert(Recipe(base, model, Uniform(kind.name)))
-    return model, write_random_lora(folder / "lora.gguf", model)
+    header = read_header(model)
+    matrices = {name: one.shape for name, one in header.tensors.items() if len(one.shape) == 2}
+    del matrices["token_embd.weight"]
+    lora = write_lora(folder / "lora.gguf", 7, matrices, header.metadata["general.architecture"], 0.15)
+    return model, lora
 
 
 @pytest.mark.parametrize("kind", sorted(IK_TYPES), ids=lambda kind: kind.name)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import jsonschema
 import ollama
-import openai
 import pydantic
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
@@ -153,7 +152,6 @@ def test_the_prompt_is_echoed_with_its_log_probabilities(tiny_client, tiny_serve
     scored = engine.prompt_logprobs(tokens := engine.encode_text(TEXT), 5)
     answer = complete(tiny_client, logprobs=5)
     (choice,) = answer.choices
-    assert choice.text.startswith(TEXT) and choice.finish_reason == "length"
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(tokens), 1)
     first, *logprobs, _ = choice.logprobs.token_logprobs
     assert first is None and choice.logprobs.top_logprobs[0] is None
@@ -195,8 +193,10 @@ def test_the_completion_follows_the_prompt(tiny_client):
 
 def test_a_response_has_every_field_that_the_client_expects(tiny_client):
     """The client's own model is strict here; we do not know how many tokens are written to the cache."""
+    response = respond(tiny_client, extra_body={"store": True})
+    assert response.store is False and response.previous_response_id is None
     with pytest.raises(pydantic.ValidationError) as caught:
-        Response.model_validate(respond(tiny_client).to_dict(), strict=True)
+        Response.model_validate(response.to_dict(), strict=True)
     assert [error["loc"] for error in caught.value.errors()] == [
         ("usage", "input_tokens_details", "cache_write_tokens")
     ]
@@ -231,15 +231,6 @@ def test_events_of_a_response(tiny_client):
     assert done["content_part.done"].part == last.output[0].content[0]
     assert done["output_item.done"].item == last.output[0]
     assert done["output_item.added"].item.id == last.output[0].id
-
-
-def test_no_response_is_stored(tiny_client):
-    """Clients that go on from a stored response get one clear line."""
-    response = respond(tiny_client, extra_body={"store": True})
-    assert response.store is False and response.previous_response_id is None
-    with pytest.raises(openai.BadRequestError, match="send the whole conversation as input") as caught:
-        respond(tiny_client, "Why?", previous_response_id=response.id)
-    assert caught.value.param == "previous_response_id"
 
 
 def test_a_call_and_its_events(tool_server, say):
@@ -303,9 +294,6 @@ def test_a_request_to_ollamas_api_without_content_loads_the_model(ollama_client)
         found = (answer.model, answer.done, answer.done_reason, answer.eval_count)
         assert found == ("tiny", True, "load", None)
     assert ollama_client.chat("tiny:latest", MESSAGES, keep_alive="5m").model == "tiny"
-    with pytest.raises(ollama.ResponseError, match="does not exist") as caught:
-        ollama_client.show("llama3")
-    assert caught.value.status_code == 404
 
 
 def test_ollamas_api_lists_and_describes_the_model(ollama_client, tiny, tiny_server):

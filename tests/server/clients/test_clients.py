@@ -40,16 +40,6 @@ def litellm(provider, *, stream=False, schema=None):
     return complete(response_format=schema).choices[0].message.content
 
 
-def llm(field, *, stream=False, schema=None):
-    import llm
-
-    (llm.user_dir() / "extra-openai-models.yaml").write_text(
-        f"- {{model_id: one, model_name: tiny, {field}: true}}\n"
-    )
-    given = {"temperature": 0, "max_tokens": 60 if schema else 12, "schema": schema, "stream": stream}
-    return "".join(llm.get_model("one").prompt(QUESTION, system=SYSTEM, **given))
-
-
 def pydantic_ai(api, *, stream=False, schema=None):
     from pydantic_ai import Agent, NativeOutput, StructuredDict
 
@@ -78,32 +68,15 @@ CLIENTS = {
     "LiteLLM, Ollama": partial(litellm, "ollama_chat"),
     "pydantic-ai": partial(pydantic_ai, "openai-chat"),
     "pydantic-ai, responses": partial(pydantic_ai, "openai-responses"),
-    "llm": partial(llm, "supports_schema"),
-    "llm, responses": partial(llm, "responses"),
 }
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_text_stream_and_schema(client, server, tmp_path, monkeypatch):
-    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+def test_text_stream_and_schema(client, server):
     with server.openai() as official:
         answer = official.chat.completions.create(
             model="tiny", messages=MESSAGES, max_tokens=12, temperature=0
         )
     ask = CLIENTS[client]
     assert ask() == ask(stream=True) == answer.choices[0].message.content
-    if client != "llm, responses":
-        jsonschema.validate(json.loads(ask(schema=FLAG)), FLAG)
-
-
-@pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA", "RESPONSES_TOOLS"])
-def test_instructor(mode, server, say):
-    """It is not among the extras, as it needs a jiter older than that of openai 3."""
-    instructor = pytest.importorskip("instructor")
-    from pydantic import create_model
-
-    flag = create_model("Flag", ok=(bool, ...))
-    say('{"ok": true}' if mode == "JSON_SCHEMA" else '{"name": "Flag", "arguments": {"ok": true}}')
-    with server.openai() as client:
-        create = instructor.from_openai(client, mode=instructor.Mode[mode]).create
-        assert create(model="tiny", messages=MESSAGES, response_model=flag).ok is True
+    jsonschema.validate(json.loads(ask(schema=FLAG)), FLAG)
