@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
 os.environ["THIRTEEN_LIBRARY"] = "llama.cpp"  # another one rounds otherwise, and is not everywhere
+
+# A shell starts a background job, such as `make test &`, with Ctrl-C ignored, which commands would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _IMPORTS_TORCH = re.compile(
     r"^(import|from) (torch|peft|transformers|\S*(peft_adapters|checkpoints|embedders))\b", re.MULTILINE

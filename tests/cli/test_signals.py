@@ -21,7 +21,6 @@ def write(path: Path) -> None:
             time.sleep(0.05)  # one that arrives just before a long sleep would be seen only after it
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background too
 main.main()
 """
 
