@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -58,18 +58,21 @@ def from_schema(schema: Mapping[str, object] | str) -> Grammar:
     try:
         text = schema if isinstance(schema, str) else json.dumps(schema)
         _check_size(text, "schema", SCHEMA_MAX)
-        source = LLMatcher.grammar_from_json_schema(json.dumps(_enforceable(text)), overrides=_JSON_OPTIONS)
+        enforceable, left_out = _enforceable(text)
+        source = LLMatcher.grammar_from_json_schema(json.dumps(enforceable), overrides=_JSON_OPTIONS)
     except (AttributeError, RecursionError, TypeError, ValueError) as error:  # also of malformed keywords
         raise RequestError(f"schema: {as_line(str(error))[:200]}") from None
     longest = max(map(len, re.findall("[0-9]+", text)), default=0)
-    return _checked(Grammar(source, max(longest, _DIGITS)), "schema")
+    return _checked(Grammar(source, max(longest, _DIGITS)), "schema", left_out)
 
 
-def _checked(grammar: Grammar, notation: str) -> Grammar:
+def _checked(grammar: Grammar, notation: str, left_out: Collection[str] = ()) -> Grammar:
     failed, messages = with_deep_stack(
         lambda: LLMatcher.validate_grammar_with_warnings(grammar.source, limits=LIMITS)
     )
     raise_error(notation, messages[0] if failed else "")
+    if left_out:
+        messages = [*messages, f"Unimplemented keys: {json.dumps(sorted(left_out))}"]
     return replace(grammar, warning=as_line("; ".join(messages))[:200] or None)
 
 
@@ -97,8 +100,12 @@ _ASKING = {"minProperties", "patternProperties"}
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
-def _enforceable(text: str) -> Any:
-    """Parse a schema, and return one that llguidance accepts, and with which small models come to an end."""
+def _enforceable(text: str) -> tuple[Any, set[str]]:
+    """Parse a schema, and return one that llguidance accepts, and with which small models come to an end.
+
+    Also the keywords that it lacks.
+    """
+    left_out = set[str]()
     combined = list[bool]()  # of objects that are closed, each would exclude the other's properties
 
     def noted(schema: dict[str, Any]) -> dict[str, Any]:
@@ -110,12 +117,13 @@ def _enforceable(text: str) -> Any:
 
     def adapted(schema: dict[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in schema.items() if not _is_rejected(key, value)}
+        left_out.update(schema.keys() - kept.keys())
         if kept.get("type") != "object":  # properties may have the names of keywords
             return kept
         named = _with_names(kept, root)
         return _closed(named) if closes else named
 
-    return json.loads(text, object_hook=adapted)
+    return json.loads(text, object_hook=adapted), left_out
 
 
 def _is_rejected(key: str, value: object) -> bool:

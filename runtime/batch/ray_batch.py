@@ -69,7 +69,7 @@ class RayWorker:
         """Load the engine. A failure is returned for the first batch: Ray would restart a worker for ever."""
         self._failure = ""
         try:
-            if find and not all(path.exists() for path in job.files):
+            if find and not all(path.exists() for path in (job.model, job.adapter) if path):
                 model, adapter = find()
                 job = replace(job, model=model, adapter=adapter)
             found = job.identity

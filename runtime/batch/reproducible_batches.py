@@ -87,11 +87,6 @@ class BatchJob:
         return replace(self.engine, threads=self.threads)
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The model, and the adapter if there is one."""
-        return (self.model,) if self.adapter is None else (self.model, self.adapter)
-
-    @property
     def identity(self) -> dict[str, Any]:
         """Everything that the answers depend on, as JSON values, of a decided job. Hashes the files."""
         settings = self._options.settings()

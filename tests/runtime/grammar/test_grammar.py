@@ -80,6 +80,7 @@ def test_accepted_and_rejected_texts(texts, kind, source, accepted, rejected):
         ({"type": "array", "uniqueItems": True}, 'Unimplemented keys: ["uniqueItems"]'),
         ({"properties": {"a": {"not": {}, "contains": {}}}}, 'Unimplemented keys: ["contains", "not"]'),
         ({"type": "string", "format": "x"}, "Unknown format: x"),
+        ({"items": {"pattern": "^(?=a)"}}, 'Unimplemented keys: ["pattern"]'),
     ],
 )
 def test_keywords_that_are_not_enforced_are_named(schema, warning):
